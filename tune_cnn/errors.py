@@ -1,0 +1,59 @@
+"""The errors that users meet. The command line catches `TuneCnnError` once, prints it, and exits.
+
+TuneCnnError                exit code 2 unless a subclass says otherwise
+├── ConfigError             one or more faults in a config file, a setting or an option, all listed
+├── DataError               images that cannot be found, read or downloaded
+├── ResourceError           a trial asks for cores or GPUs that no node has
+├── StorageError            a sweep's folder cannot be used: missing, locked, full, not reachable
+├── ResultError             a result file is damaged, or not one of ours
+└── TrialFailedError        exit code 1: a training failed for good
+"""
+
+from collections.abc import Sequence
+
+
+class TuneCnnError(Exception):
+    """Something that the user can mend. The message names the place, the fault and the remedy."""
+
+    exit_code = 2
+
+
+class ConfigError(TuneCnnError):
+    """All the faults of one place (a file, a call, an option), reported at once.
+
+    Args:
+        place: Where the faults are: a file name, or what was called.
+        problems: One line each, `key: fault; remedy`.
+    """
+
+    def __init__(self, place: str, problems: Sequence[str]) -> None:
+        self.place = place
+        self.problems = list(problems)
+        count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
+        super().__init__("\n".join([f"{place}: {count}", *(f"  {problem}" for problem in problems)]))
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, list[str]]]:
+        # Exceptions are rebuilt from their message when they cross a process; this one has two arguments.
+        return type(self), (self.place, self.problems)
+
+
+class DataError(TuneCnnError):
+    """Images cannot be found, read or downloaded."""
+
+
+class ResourceError(TuneCnnError):
+    """A trial asks for cores or GPUs that no node has."""
+
+
+class StorageError(TuneCnnError):
+    """A sweep's folder cannot be used."""
+
+
+class ResultError(TuneCnnError):
+    """A result file is damaged, or not one of ours."""
+
+
+class TrialFailedError(TuneCnnError):
+    """A training failed for good."""
+
+    exit_code = 1

@@ -1,0 +1,64 @@
+"""What a training yields: per batch, per epoch, per fit."""
+
+from typing import NamedTuple
+
+
+class BatchResult(NamedTuple):
+    """One batch: mean loss in nats, and how many images were classified correctly."""
+
+    loss: float
+    num_correct: int
+
+
+class EpochResult(NamedTuple):
+    """One pass over the data: the loss of each batch in nats, and the accuracy in percent."""
+
+    losses: list[float]
+    accuracy: float
+
+
+class FitResult(NamedTuple):
+    """The history of a training.
+
+    Attributes:
+        num_epochs: Epochs that were run.
+        train_loss: Training loss of every batch of every epoch, in nats.
+        train_acc: Training accuracy of every epoch, in percent.
+        test_loss: Validation loss of every batch of every epoch, in nats.
+        test_acc: Validation accuracy of every epoch, in percent.
+    """
+
+    num_epochs: int
+    train_loss: list[float]
+    train_acc: list[float]
+    test_loss: list[float]
+    test_acc: list[float]
+
+    @classmethod
+    def empty(cls) -> "FitResult":
+        return cls(0, [], [], [], [])
+
+    def with_epoch(self, train: EpochResult, validation: EpochResult) -> "FitResult":
+        """The history with one more epoch."""
+        return FitResult(
+            self.num_epochs + 1,
+            self.train_loss + train.losses,
+            [*self.train_acc, train.accuracy],
+            self.test_loss + validation.losses,
+            [*self.test_acc, validation.accuracy],
+        )
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, counted from 1, that reached the best validation accuracy first; 0 before any epoch."""
+        return self.test_acc.index(max(self.test_acc)) + 1 if self.test_acc else 0
+
+    @property
+    def best_accuracy(self) -> float:
+        """The best validation accuracy in percent; 0 before any epoch."""
+        return max(self.test_acc, default=0.0)
+
+    @property
+    def epochs_without_improvement(self) -> int:
+        """How many epochs have passed since the best one."""
+        return self.num_epochs - self.best_epoch
