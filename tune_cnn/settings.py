@@ -164,14 +164,10 @@ SETTINGS_RULES: dict[str, Rule] = {
     "early_stopping": integer(1, optional=True),
     "lr": Rule("a number above 0", lambda v: _is_number(v) and v > 0),
     "reg": Rule("a number from 0 up", lambda v: _is_number(v) and v >= 0),
-    "filters_per_layer": Rule(
-        "a list of whole numbers from 1 up, such as [64]", lambda v: _is_int_list(v, 1)
-    ),
+    "filters_per_layer": Rule("a list of whole numbers from 1 up, such as [64]", lambda v: _is_int_list(v, 1)),
     "layers_per_block": integer(1),
     "pool_every": integer(1),
-    "hidden_dims": Rule(
-        "a list of whole numbers from 1 up, such as [100, 100]", lambda v: _is_int_list(v, 0)
-    ),
+    "hidden_dims": Rule("a list of whole numbers from 1 up, such as [100, 100]", lambda v: _is_int_list(v, 0)),
     "ycn": Rule("true or false", lambda v: isinstance(v, bool)),
 }
 
@@ -215,9 +211,7 @@ _SYNONYMS = {
 
 def suggest(key: str, known: Mapping[str, Any]) -> str:
     """The remedy for an unknown key: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
-        key, _SYNONYMS, n=1, cutoff=0.8
-    )
+    near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(key, _SYNONYMS, n=1, cutoff=0.8)
     target = _SYNONYMS.get(near[0], near[0]) if near else None
     return f"did you mean '{target}'?" if target in known else f"keys are {', '.join(known)}"
 
@@ -230,9 +224,7 @@ def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[
         source, _, path = value.partition(":")
         value = {"source": source} | ({"path": path} if path else {})
     if not isinstance(value, Mapping):
-        return DataSettings(), [
-            f"{prefix}: {value!r} is not a source; write one of {', '.join(SOURCES)}, or a mapping"
-        ]
+        return DataSettings(), [f"{prefix}: {value!r} is not a source; write one of {', '.join(SOURCES)}, or a mapping"]
     problems = check(value, DATA_RULES, f"{prefix}.")
     if not problems and value.get("source") == "image_folder" and not value.get("path"):
         problems.append(f"{prefix}: image_folder needs its folder; write image_folder:/path/to/images")
