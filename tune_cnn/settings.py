@@ -203,9 +203,9 @@ def check(values: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str = ""
 
 # What users of other tools type, and no spelling distance finds.
 _SYNONYMS = {
-    "learning_rate": "lr", "learning_rte": "lr", "weight_decay": "reg", "batch_size": "bs_train", "patience": "early_stopping",
-    "num_epochs": "epochs", "max_epochs": "epochs", "filters": "filters_per_layer", "K": "filters_per_layer",
-    "L": "layers_per_block", "P": "pool_every",
+    "learning_rate": "lr", "learning_rte": "lr", "weight_decay": "reg", "batch_size": "bs_train",
+    "patience": "early_stopping", "num_epochs": "epochs", "max_epochs": "epochs", "filters": "filters_per_layer",
+    "K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every",
 }  # fmt: skip
 
 

@@ -1,0 +1,182 @@
+"""The networks: ConvClassifier, the assignment's pattern, and YourCodeNet, which learns where that one cannot."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tune_cnn.settings import Settings
+
+
+class ConvClassifier(nn.Module):
+    """`[(Conv 3x3 -> ReLU)*P -> MaxPool 2]*(N/P) -> (Linear -> ReLU)*M -> Linear`, initialised as PyTorch does.
+
+    Args:
+        in_size: Channels, height and width of an image.
+        out_classes: How many scores.
+        filters: The width of each conv layer; N of them.
+        pool_every: P, conv layers before each max-pooling; a pooling follows every P-th conv layer.
+        hidden_dims: Widths of the M hidden fully-connected layers.
+
+    Raises:
+        ValueError: The poolings would halve the image to less than 1x1.
+    """
+
+    def __init__(
+        self,
+        in_size: Sequence[int],
+        out_classes: int,
+        filters: Sequence[int],
+        pool_every: int,
+        hidden_dims: Sequence[int],
+    ) -> None:
+        super().__init__()
+        channels, height, width = in_size
+        pooled = pooled_size(height, width, len(filters), pool_every)
+        self.feature_extractor = nn.Sequential()
+        for index, filter_count in enumerate(filters, start=1):
+            self.feature_extractor.append(nn.Conv2d(channels, filter_count, 3, padding=1))
+            self.feature_extractor.append(nn.ReLU())
+            channels = filter_count
+            if index % pool_every == 0:
+                self.feature_extractor.append(nn.MaxPool2d(2))
+
+        features = channels * pooled[0] * pooled[1]
+        self.classifier = nn.Sequential()
+        for hidden in hidden_dims:
+            self.classifier.append(nn.Linear(features, hidden))
+            self.classifier.append(nn.ReLU())
+            features = hidden
+        self.classifier.append(nn.Linear(features, out_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (B, out_classes) of images (B, C, H, W)."""
+        features = self.feature_extractor(images)  # (B, filters[-1], H', W')
+        return self.classifier(features.flatten(1))  # type: ignore[no-any-return]
+
+
+class ResidualConv(nn.Module):
+    """`x + Conv 3x3(ReLU(BatchNorm(x)))`: pre-activation (He et al., 2016, arXiv:1603.05027), one conv a skip.
+
+    Where the width changes, the skip is cut to or padded with channels of zeros, so it has no weights of its own.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.missing_channels = out_channels - in_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        skip = nn.functional.pad(images, (0, 0, 0, 0, 0, self.missing_channels)) if self.missing_channels else images
+        return skip + self.conv(torch.relu(self.norm(images)))  # type: ignore[no-any-return]
+
+
+class YourCodeNet(nn.Module):
+    """Batch normalisation, skip connections and He initialisation around the same grid of conv layers.
+
+    The normalisation keeps the spread of the signal that each conv + ReLU of a ConvClassifier shrinks, and the skips
+    give every layer a gradient, so that depth stops being an obstacle (He et al., 2015, arXiv:1512.03385).
+
+    Args and errors are those of `ConvClassifier`.
+    """
+
+    def __init__(
+        self,
+        in_size: Sequence[int],
+        out_classes: int,
+        filters: Sequence[int],
+        pool_every: int,
+        hidden_dims: Sequence[int],
+    ) -> None:
+        super().__init__()
+        channels, height, width = in_size
+        pooled_size(height, width, len(filters), pool_every)  # the same limit, the same error
+        self.feature_extractor = nn.Sequential(nn.Conv2d(channels, filters[0], 3, padding=1, bias=False))
+        channels = filters[0]
+        for index, filter_count in enumerate(filters[1:], start=1):
+            if index % pool_every == 0:
+                self.feature_extractor.append(nn.MaxPool2d(2))
+            self.feature_extractor.append(ResidualConv(channels, filter_count))
+            channels = filter_count
+        self.feature_extractor.extend([nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1)])
+
+        features = channels
+        self.classifier = nn.Sequential()
+        for hidden in hidden_dims:
+            self.classifier.append(nn.Linear(features, hidden))
+            self.classifier.append(nn.ReLU())
+            features = hidden
+        self.classifier.append(nn.Linear(features, out_classes))
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (B, out_classes) of images (B, C, H, W)."""
+        features = self.feature_extractor(images)  # (B, filters[-1], 1, 1)
+        return self.classifier(features.flatten(1))  # type: ignore[no-any-return]
+
+
+def pooled_size(height: int, width: int, conv_layers: int, pool_every: int) -> tuple[int, int]:
+    """Height and width after all poolings.
+
+    Raises:
+        ValueError: Less than 1x1 would remain.
+    """
+    poolings = conv_layers // pool_every
+    halvings = min(height, width).bit_length() - 1
+    if poolings > halvings:
+        raise ValueError(
+            f"{poolings} poolings ({conv_layers} conv layers, one pooling every {pool_every}) shrink {height}x{width} "
+            f"images below 1x1; at most {halvings} fit: use a pool_every of at least "
+            f"{conv_layers // (halvings + 1) + 1}, or at most {(halvings + 1) * pool_every - 1} conv layers"
+        )
+    return height >> poolings, width >> poolings
+
+
+def build(settings: Settings) -> ConvClassifier | YourCodeNet:
+    """The network of a trial, on the current default device, drawn from torch's current random state.
+
+    Raises:
+        ValueError: The poolings would halve the image to less than 1x1.
+    """
+    network = YourCodeNet if settings.ycn else ConvClassifier
+    return network(
+        settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
+    )
+
+
+class Cost(NamedTuple):
+    """What a network costs: its weights, and the multiply-adds of one image's forward pass."""
+
+    parameters: int
+    multiply_adds: int
+
+
+def cost(settings: Settings) -> Cost:
+    """Count parameters and multiply-adds of the conv and linear layers, without computing anything.
+
+    Raises:
+        ValueError: The poolings would halve the image to less than 1x1.
+    """
+    multiply_adds = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal multiply_adds
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        positions = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+        multiply_adds += weight.numel() * positions
+
+    with torch.device("meta"):
+        model = build(settings).eval()
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_hook(count)
+        model(torch.empty(1, *settings.data.in_size))
+    return Cost(sum(weight.numel() for weight in model.parameters()), multiply_adds)
