@@ -139,7 +139,7 @@ def pooled_size(height: int, width: int, conv_layers: int, pool_every: int) -> t
     return height >> poolings, width >> poolings
 
 
-def build(settings: Settings) -> ConvClassifier | YourCodeNet:
+def build(settings: Settings) -> nn.Module:
     """The network of a trial, on the current default device, drawn from torch's current random state.
 
     Raises:

@@ -8,7 +8,8 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -209,11 +210,18 @@ _SYNONYMS = {
 }  # fmt: skip
 
 
-def suggest(key: str, known: Mapping[str, Any]) -> str:
+def suggest(key: str, known: Collection[str]) -> str:
     """The remedy for an unknown key: the nearest known one, or all of them."""
     near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(key, _SYNONYMS, n=1, cutoff=0.8)
     target = _SYNONYMS.get(near[0], near[0]) if near else None
     return f"did you mean '{target}'?" if target in known else f"keys are {', '.join(known)}"
+
+
+def name_problems(name: object) -> list[str]:
+    """What is wrong with the name of an experiment or a sweep, which becomes a file name: nothing, or one fault."""
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}", name) and ".." not in name:
+        return []
+    return [f"{name!r} cannot be a name; use up to 100 letters, digits and . _ + = -, starting with a letter or digit"]
 
 
 def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[str]]:

@@ -1,5 +1,7 @@
-"""What a training yields: per batch, per epoch, per fit."""
+"""What a training yields: per batch, per epoch, per fit; and the rule that ends it."""
 
+import math
+from itertools import chain
 from typing import NamedTuple
 
 
@@ -62,3 +64,34 @@ class FitResult(NamedTuple):
     def epochs_without_improvement(self) -> int:
         """How many epochs have passed since the best one."""
         return self.num_epochs - self.best_epoch
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every loss is a finite number."""
+        return all(map(math.isfinite, chain(self.train_loss, self.test_loss)))
+
+    def stop_reason(self, epochs: int, early_stopping: int | None) -> str | None:
+        """Why this training is over, or None if it goes on; see `stop_reason`."""
+        return stop_reason(self.num_epochs, self.epochs_without_improvement, not self.is_finite, epochs, early_stopping)
+
+
+def stop_reason(
+    num_epochs: int, epochs_without_improvement: int, diverged: bool, epochs: int, early_stopping: int | None
+) -> str | None:
+    """The rule that ends a training.
+
+    Args:
+        num_epochs: Epochs that were run.
+        epochs_without_improvement: How many of them passed since the best validation accuracy.
+        diverged: Whether a loss is not a finite number.
+        epochs: The most epochs.
+        early_stopping: How many epochs without improvement are enough; None: no number is.
+
+    Returns:
+        `diverged`, `plateau`, `epochs`, or None if the training goes on.
+    """
+    if diverged:
+        return "diverged"
+    if early_stopping is not None and num_epochs > 0 and epochs_without_improvement >= early_stopping:
+        return "plateau"
+    return "epochs" if num_epochs >= epochs else None

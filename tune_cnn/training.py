@@ -1,0 +1,267 @@
+"""The one training loop. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
+
+import io
+import time
+import zipfile
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from tune_cnn.errors import ResultError
+from tune_cnn.files import replace_file
+from tune_cnn.train_results import BatchResult, EpochResult, FitResult
+
+Batch = tuple[Tensor, Tensor] | list[Tensor]
+
+# How often a progress bar asks for the running loss, in seconds: each time, a GPU has to be waited for.
+_LOSS_INTERVAL_S = 1.0
+
+
+class TorchTrainer:
+    """Trains and evaluates a classifier.
+
+    Args:
+        model: Maps images (B, C, H, W) to class scores (B, classes). It is moved to `device`.
+        loss_fn: Maps scores (B, classes) and labels (B,) to the mean loss.
+        optimizer: Over the model's parameters.
+        device: Where to compute; None: where the model is.
+
+    Images may be floats, which are used as they are, or uint8, which become floats in [0, 1] on the device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        optimizer: torch.optim.Optimizer,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.device = torch.device(device) if device is not None else _device_of(model)
+        self.model = model.to(self.device)
+        self.loss_fn = loss_fn
+        self.optimizer = optimizer
+
+    def fit(
+        self,
+        dl_train: DataLoader[Any],
+        dl_val: DataLoader[Any],
+        num_epochs: int,
+        checkpoints: str | None = None,
+        early_stopping: int | None = None,
+        print_every: int = 1,
+        post_epoch_fn: Callable[[int, EpochResult, EpochResult, bool], None] | None = None,
+        max_batches: int | None = None,
+    ) -> FitResult:
+        """Train for some epochs, with a validation after each.
+
+        Args:
+            dl_train: Training batches of images and labels.
+            dl_val: Validation batches.
+            num_epochs: The most epochs, those in the checkpoint included.
+            checkpoints: Save to `<checkpoints>.pt` whenever the validation accuracy improves; if that file is
+                there already, continue from it.
+            early_stopping: Stop after so many consecutive epochs without improvement; None: never.
+            print_every: Show progress every so many epochs, and in the last; 0: never.
+            post_epoch_fn: Called after each epoch with its index from 0, the two results, and whether it was shown.
+            max_batches: The most training batches an epoch takes; None: all.
+
+        Raises:
+            ResultError: The checkpoint file is damaged or not one of ours.
+        """
+        history = FitResult.empty()
+        checkpoint = Path(f"{checkpoints}.pt") if checkpoints else None
+        if checkpoint is not None and checkpoint.exists():
+            print(f"*** Continuing from checkpoint file {checkpoint}")
+            state = load_state(checkpoint)
+            self.load_state_dict(state)
+            history = FitResult(**state["history"])
+
+        while (reason := history.stop_reason(num_epochs, early_stopping)) is None:
+            epoch = history.num_epochs
+            verbose = print_every > 0 and (epoch % print_every == 0 or epoch == num_epochs - 1)
+            if verbose:
+                print(f"--- EPOCH {epoch + 1}/{num_epochs} ---", flush=True)
+            train, validation = self.fit_epoch(dl_train, dl_val, verbose, max_batches)
+            history = history.with_epoch(train, validation)
+            if checkpoint is not None and history.best_epoch == history.num_epochs:
+                save_state(checkpoint, {**self.state_dict(), "history": history._asdict()})
+            if post_epoch_fn is not None:
+                post_epoch_fn(epoch, train, validation, verbose)
+        if print_every > 0:
+            say_stop(reason, early_stopping)
+        return history
+
+    def fit_epoch(
+        self,
+        dl_train: DataLoader[Any],
+        dl_val: DataLoader[Any],
+        verbose: bool = True,
+        max_batches: int | None = None,
+    ) -> tuple[EpochResult, EpochResult]:
+        """One epoch as every training runs it: train, then validate."""
+        return self.train_epoch(dl_train, verbose, max_batches), self.test_epoch(dl_val, verbose)
+
+    def train_epoch(self, dl: DataLoader[Any], verbose: bool = True, max_batches: int | None = None) -> EpochResult:
+        """Train on each batch once.
+
+        Args:
+            dl: Training batches of images and labels.
+            verbose: Show a progress bar.
+            max_batches: Stop after so many; None: all.
+
+        Raises:
+            ValueError: There are no batches.
+        """
+        self.model.train()
+        return self._run_epoch(dl, self._train_step, "train_batch", verbose, max_batches)
+
+    @torch.inference_mode()
+    def test_epoch(self, dl: DataLoader[Any], verbose: bool = True, max_batches: int | None = None) -> EpochResult:
+        """Measure loss and accuracy on each batch without changing the weights; arguments as in `train_epoch`.
+
+        A loader with an attribute `loss_batch_size` gives several such batches at once, for speed; the losses are
+        still those of the small batches.
+        """
+        self.model.eval()
+        part = getattr(dl, "loss_batch_size", None)
+        return self._run_epoch(dl, lambda batch: self._test_step(batch, part), "test_batch", verbose, max_batches)
+
+    def train_batch(self, batch: Batch) -> BatchResult:
+        """One optimizer step on images (B, C, H, W) and labels (B,)."""
+        losses, correct, _ = self._train_step(batch)
+        return BatchResult(losses.item(), int(correct.item()))
+
+    @torch.inference_mode()
+    def test_batch(self, batch: Batch) -> BatchResult:
+        """Loss and correct classifications of images (B, C, H, W) and labels (B,)."""
+        losses, correct, _ = self._test_step(batch, None)
+        return BatchResult(losses.item(), int(correct.item()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything from which training continues as if it had never stopped: weights, optimizer, random state."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"]["cpu"].cpu())
+        if self.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        images, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255)
+        return images, labels
+
+    def _train_step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        images, labels = self._to_device(batch)
+        self.optimizer.zero_grad()
+        scores = self.model(images)  # (B, classes)
+        loss = self.loss_fn(scores, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach().reshape(1), (scores.detach().argmax(dim=1) == labels).sum(), len(labels)
+
+    def _test_step(self, batch: Batch, part: int | None) -> tuple[Tensor, Tensor, int]:
+        images, labels = self._to_device(batch)
+        scores = self.model(images)  # (B, classes)
+        size = part or len(labels)
+        losses = [self.loss_fn(s, y) for s, y in zip(scores.split(size), labels.split(size), strict=True)]
+        return torch.stack(losses), (scores.argmax(dim=1) == labels).sum(), len(labels)
+
+    def _run_epoch(
+        self,
+        dl: DataLoader[Any],
+        step: Callable[[Batch], tuple[Tensor, Tensor, int]],
+        name: str,
+        verbose: bool,
+        max_batches: int | None,
+    ) -> EpochResult:
+        # Losses and counts stay tensors on the device until the epoch's end: reading one waits for the device.
+        losses: list[Tensor] = []
+        correct: list[Tensor] = []
+        num_samples = 0
+        total = len(dl) if max_batches is None else min(max_batches, len(dl))
+        if total == 0:
+            raise ValueError(f"{name}: there are no batches to go through")
+        with tqdm(desc=name, total=total, disable=not verbose, dynamic_ncols=True) as bar:
+            shown = time.monotonic()
+            for batch in islice(dl, total):
+                batch_losses, batch_correct, count = step(batch)
+                losses.append(batch_losses)
+                correct.append(batch_correct)
+                num_samples += count
+                if verbose and time.monotonic() - shown > _LOSS_INTERVAL_S:
+                    bar.set_description(f"{name} ({batch_losses[-1].item():.3f})", refresh=False)
+                    shown = time.monotonic()
+                bar.update()
+            values = torch.cat(losses).tolist()
+            accuracy = 100.0 * int(torch.stack(correct).sum()) / num_samples
+            bar.set_description(f"{name} (Avg. Loss {sum(values) / len(values):.3f}, Accuracy {accuracy:.1f})")
+        return EpochResult(values, accuracy)
+
+
+def say_stop(reason: str | None, early_stopping: int | None) -> None:
+    """Say why a training ended before its last epoch."""
+    if reason == "plateau":
+        print(f"No improvement in {early_stopping} epochs, stopping early.")
+    elif reason == "diverged":
+        print("The loss is no longer a finite number, stopping; a smaller lr may help.")
+
+
+def state_to_bytes(state: dict[str, Any]) -> bytes:
+    """Tensors and plain values as the content of a file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
+    """What `state_to_bytes` was given, on the CPU.
+
+    Raises:
+        ResultError: The content is damaged, or not one of ours; `place` names it.
+    """
+    try:
+        # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if damaged := archive.testzip():
+                raise ResultError(f"{place}: damaged at {damaged}; delete it to start from the one before")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except ResultError:
+        raise
+    except Exception as error:
+        raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); delete it") from error
+    if not isinstance(state, dict):
+        raise ResultError(f"{place}: not a checkpoint of ours; delete it, or choose another name")
+    return state
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values as one file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, state_to_bytes(state))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU.
+
+    Raises:
+        ResultError: The file is damaged, or not one of ours.
+    """
+    return state_from_bytes(path.read_bytes(), str(path))
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))

@@ -1,0 +1,170 @@
+"""One training, epoch by epoch: from settings and images to a history, the best weights and their test accuracy.
+
+A trial knows nothing of what runs it: the notebook, a single run and a sweep get the same numbers from it. It can stop
+after any epoch and continue elsewhere, bit for bit.
+"""
+
+import platform
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import tune_cnn
+from tune_cnn import models
+from tune_cnn.data import Images, batches, evaluation_batches
+from tune_cnn.errors import ResultError
+from tune_cnn.settings import Settings
+from tune_cnn.train_results import EpochResult, FitResult
+from tune_cnn.training import TorchTrainer, load_state, save_state, say_stop
+
+
+class Trial:
+    """A training that runs one epoch at a time.
+
+    Args:
+        settings: What decides its numbers.
+        images: What it trains, validates and tests on.
+        device: Where to compute.
+
+    Attributes:
+        history: All epochs so far.
+        stop_reason: `epochs`, `plateau` or `diverged` after the last epoch, else None.
+        test_result: Losses and accuracy of the best weights on the test set, after the last epoch.
+    """
+
+    def __init__(self, settings: Settings, images: Images, device: torch.device | str = "cpu") -> None:
+        self.settings = settings
+        self.images = images
+        self.device = torch.device(device)
+        # The draws of the whole training follow from here, in this order: the weights, then each epoch's order.
+        if settings.seed is not None:
+            torch.manual_seed(settings.seed)
+        # Channels-last is the layout in which convolutions are fastest, on cores and on GPUs.
+        model = models.build(settings).to(self.device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg, fused=True)
+        self.trainer = TorchTrainer(model, nn.CrossEntropyLoss(), optimizer, self.device)
+
+        assert settings.bs_test is not None
+        self._train_batches = batches(images.train, settings.bs_train, shuffle=True, max_batches=settings.batches)
+        self._validation_batches = evaluation_batches(images.validation, settings.bs_test)
+        self.history = FitResult.empty()
+        self.stop_reason: str | None = None
+        self.test_result: EpochResult | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.epoch_durations_s: list[float] = []
+
+    def run_epoch(self, verbose: bool = False) -> None:
+        """Train and validate one epoch; after the last one, also measure the best weights on the test set.
+
+        Args:
+            verbose: Show progress bars.
+        """
+        started = time.perf_counter()
+        train, validation = self.trainer.fit_epoch(self._train_batches, self._validation_batches, verbose)
+        self.history = self.history.with_epoch(train, validation)
+        if self.history.best_epoch == self.history.num_epochs:
+            self.best_weights = {
+                name: value.detach().to("cpu", copy=True) for name, value in self.trainer.model.state_dict().items()
+            }
+        self._finish_if_over(verbose)
+        self.epoch_durations_s.append(time.perf_counter() - started)
+
+    def run(self, checkpoint: Path | None = None) -> None:
+        """Run all the epochs that are left, and show progress bars.
+
+        Args:
+            checkpoint: Saved whenever the validation accuracy improves; continued from if it is there.
+
+        Raises:
+            ResultError: The checkpoint is damaged, or that of another trial.
+        """
+        if checkpoint is not None and checkpoint.exists():
+            print(f"*** Continuing from checkpoint file {checkpoint}")
+            self.load_state_dict(load_state(checkpoint))
+        while self.stop_reason is None:
+            print(f"--- EPOCH {self.history.num_epochs + 1}/{self.settings.epochs} ---", flush=True)
+            self.run_epoch(verbose=True)
+            if checkpoint is not None and self.history.best_epoch == self.history.num_epochs:
+                save_state(checkpoint, self.state_dict())
+        say_stop(self.stop_reason, self.settings.early_stopping)
+
+    def _finish_if_over(self, verbose: bool = False) -> None:
+        self.stop_reason = self.history.stop_reason(self.settings.epochs, self.settings.early_stopping)
+        if self.stop_reason is not None:
+            assert self.settings.bs_test is not None
+            self.trainer.model.load_state_dict(self.best_weights)
+            test_batches = evaluation_batches(self.images.test, self.settings.bs_test)
+            self.test_result = self.trainer.test_epoch(test_batches, verbose)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values from which another `Trial` of the same settings continues bit for bit."""
+        return {
+            "trial_id": self.settings.trial_id,
+            "trainer": self.trainer.state_dict(),
+            "history": self.history._asdict(),
+            "best_weights": self.best_weights,
+            "epoch_durations_s": self.epoch_durations_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave.
+
+        Raises:
+            ResultError: The state is that of another trial, or incomplete.
+        """
+        if state.get("trial_id") != self.settings.trial_id:
+            raise ResultError(
+                f"a checkpoint of trial {state.get('trial_id')} does not continue {self.settings.trial_id}"
+            )
+        try:
+            self.trainer.load_state_dict(state["trainer"])
+            self.history = FitResult(**state["history"])
+            self.best_weights = dict(state["best_weights"])
+            self.epoch_durations_s = list(state["epoch_durations_s"])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise ResultError(f"an incomplete checkpoint of trial {self.settings.trial_id}: {error}") from error
+        self._finish_if_over()
+
+    @cached_property
+    def cost(self) -> models.Cost:
+        """Parameters and multiply-adds of the network."""
+        return models.cost(self.settings)
+
+    def summary(self) -> dict[str, Any]:
+        """The facts that the result file adds to the history, as JSON values; accuracies in percent, losses in nats."""
+        test = self.test_result
+        return {
+            "id": self.settings.trial_id,
+            "test_accuracy": test.accuracy if test else None,
+            "test_loss": sum(test.losses) / len(test.losses) if test else None,
+            "best_epoch": self.history.best_epoch,
+            "best_validation_accuracy": self.history.best_accuracy,
+            "stop_reason": self.stop_reason,
+            "duration_s": round(sum(self.epoch_durations_s), 3),
+            "epoch_durations_s": [round(duration, 3) for duration in self.epoch_durations_s],
+            "parameters": self.cost.parameters,
+            "multiply_adds": self.cost.multiply_adds,
+            "data": self.settings.data.identity(),
+            "class_names": list(self.images.classes),
+            "images": {
+                "train": self.images.train.count,
+                "validation": self.images.validation.count,
+                "test": self.images.test.count,
+            },
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "tune_cnn": tune_cnn.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
