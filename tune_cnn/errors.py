@@ -24,17 +24,26 @@ class ConfigError(TuneCnnError):
     Args:
         place: Where the faults are: a file name, or what was called.
         problems: One line each, `key: fault; remedy`.
+        others: The faults of further places; the message holds a block for each.
     """
 
-    def __init__(self, place: str, problems: Sequence[str]) -> None:
+    def __init__(self, place: str, problems: Sequence[str], others: Sequence["ConfigError"] = ()) -> None:
         self.place = place
         self.problems = list(problems)
+        self.others = list(others)
         count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
-        super().__init__("\n".join([f"{place}: {count}", *(f"  {problem}" for problem in problems)]))
+        block = "\n".join([f"{place}: {count}", *(f"  {problem}" for problem in problems)])
+        super().__init__("\n".join([block, *map(str, others)]))
 
-    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, list[str]]]:
-        # Exceptions are rebuilt from their message when they cross a process; this one has two arguments.
-        return type(self), (self.place, self.problems)
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, list[str], list["ConfigError"]]]:
+        # Exceptions are rebuilt from their message when they cross a process; this one has several arguments.
+        return type(self), (self.place, self.problems, self.others)
+
+    @classmethod
+    def joined(cls, errors: Sequence["ConfigError"]) -> "ConfigError":
+        """One error for at least one: its message is theirs, one block under the other."""
+        first, *rest = errors
+        return cls(first.place, first.problems, [*first.others, *rest])
 
 
 class DataError(TuneCnnError):
