@@ -1,0 +1,57 @@
+"""Small image sources that several test files use; none needs a network."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cifar10_archive import Cifar10Archive
+from PIL import Image
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder without data sets, caches and settings."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return home
+
+
+@pytest.fixture
+def cifar10_archive(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cifar10Archive]]:
+    """Serves a small CIFAR-10, which `torchvision.datasets.CIFAR10(root, download=True)` then downloads.
+
+    `cifar10_archive(images_per_batch=24)` starts it: five batches of training images, one of test images.
+    The home folder is a temporary one, and `~/.pytorch-datasets` is not there yet.
+    """
+    # No proxy stands between us and our own machine.
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ExitStack() as stack:
+
+        def serve(images_per_batch: int = 24) -> Cifar10Archive:
+            archive = Cifar10Archive(images_per_batch)
+            stack.enter_context(archive.served())
+            archive.replace_cifar10(monkeypatch)
+            return archive
+
+        yield serve
+
+
+@pytest.fixture
+def image_folder(empty_home: Path, tmp_path: Path) -> Path:
+    """A folder of PNG files of three classes and differing sizes, each of one colour; 8 to train, 2 to test a class."""
+    colours = {"blue": (0, 0, 250), "green": (0, 240, 0), "red": (230, 0, 0)}
+    root = tmp_path / "colours"
+    for split, count in (("train", 8), ("test", 2)):
+        for label, colour in colours.items():
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = np.full((10 + index, 12, 3), colour, np.uint8)
+                pixels[..., colour.index(0)] = index  # tells the image within its class
+                Image.fromarray(pixels).save(folder / f"{index:03}.png")
+    return root

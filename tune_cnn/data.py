@@ -1,0 +1,254 @@
+"""The images: their sources, the split into training and validation, and batches."""
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from tune_cnn import cifar10, shapes
+from tune_cnn.errors import DataError
+from tune_cnn.image_folder import list_folder, read_images
+from tune_cnn.settings import DataSettings
+
+VALIDATION_SHARE = 0.15
+_SHAPES_COUNTS = (5_000, 1_000)  # images of `shapes` for training and testing, unless the settings say otherwise
+_SMALLEST_SHAPE = 8
+
+Batch = tuple[Tensor, Tensor]
+Indices = NDArray[np.int64]
+
+
+class ImageSet(NamedTuple):
+    """Images uint8 (N, H, W, C), C-contiguous, and their labels int64 (N,).
+
+    NumPy and not PyTorch, since Ray shares arrays between processes without copies; those are read-only.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        """How many images."""
+        return len(self.labels)
+
+
+class Images(NamedTuple):
+    """All the images of a training.
+
+    Attributes:
+        train: What the weights are fitted to.
+        validation: What decides when to stop and which weights are best.
+        test: What only the final weights are measured on.
+        classes: Names of the classes; a label is an index into them.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that images and labels take, in bytes."""
+        return sum(array.nbytes for image_set in self[:3] for array in image_set)
+
+
+def resolve(data: DataSettings) -> DataSettings:
+    """Fill in what the settings leave to the images, without decoding or downloading any.
+
+    Returns:
+        The same images with `classes`, and for a folder its `fingerprint` and absolute path; for shapes their counts.
+
+    Raises:
+        DataError: A folder is missing or unfit, or has fewer images than asked for.
+    """
+    if data.source == "image_folder":
+        path = _absolute(data.path)
+        folder = list_folder(path)
+        _choose(data, path, len(folder.train), len(folder.test))  # complains of counts that are too high
+        return replace(data, path=path, classes=len(folder.classes), fingerprint=folder.fingerprint)
+    if data.source == "shapes":
+        if min(data.in_size[1:]) < _SMALLEST_SHAPE:
+            least = [3, _SMALLEST_SHAPE, _SMALLEST_SHAPE]
+            raise DataError(f"data.in_size: {list(data.in_size)} is too small to draw shapes; take {least} or more")
+        # The counts become part of the trial's id, so that an id never follows a changed default.
+        train, test = data.train_images or _SHAPES_COUNTS[0], data.test_images or _SHAPES_COUNTS[1]
+        classes = len(shapes.CLASSES)
+        return replace(data, path=None, train_images=train, test_images=test, classes=classes, fingerprint=None)
+    root = None if data.path is None else _absolute(data.path)
+    return replace(data, path=root, classes=cifar10.CLASS_COUNT, fingerprint=None)
+
+
+def load(data: DataSettings, progress: bool = False) -> Images:
+    """Read all images into memory; CIFAR-10 is downloaded and a folder decoded only the first time.
+
+    Args:
+        data: Which; resolved or not.
+        progress: Show a progress bar on stderr while decoding.
+
+    Raises:
+        DataError: They cannot be found, read or downloaded, are fewer than asked for, or a folder has changed since
+            its fingerprint was taken.
+    """
+    height, width = data.in_size[1:]
+    if data.source == "shapes":
+        data = resolve(data)
+        assert data.train_images is not None
+        assert data.test_images is not None
+        train = shapes.draw(data.train_images, height, width, data.seed, stream=0)
+        test = shapes.draw(data.test_images, height, width, data.seed, stream=1)
+        return _split_off_validation(train, test, shapes.CLASSES)
+
+    if data.source == "image_folder":
+        path = _absolute(data.path)
+        folder = list_folder(path)
+        if data.fingerprint not in (None, folder.fingerprint):
+            raise DataError(
+                f"{path}: these are not the images that the training was planned with (fingerprint "
+                f"{folder.fingerprint}, not {data.fingerprint}); restore the folder, or start a new training"
+            )
+        chosen = _choose(data, path, len(folder.train), len(folder.test))
+        train, test = (
+            read_images([files[index] for index in indices], height, width, progress)
+            for files, indices in zip((folder.train, folder.test), chosen, strict=True)
+        )
+        return _split_off_validation(train, test, folder.classes)
+
+    root = _absolute(data.path or cifar10.DEFAULT_ROOT)
+    train, test, classes = cifar10.read(root)
+    chosen = _choose(data, root, len(train[1]), len(test[1]))
+    train, test = (
+        (images[indices], labels[indices]) for (images, labels), indices in zip((train, test), chosen, strict=True)
+    )
+    return _split_off_validation(train, test, classes)
+
+
+def _absolute(path: str | None) -> str:
+    if path is None:
+        raise DataError("data: image_folder needs its folder; write image_folder:/path/to/images")
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _choose(data: DataSettings, place: str, train_count: int, test_count: int) -> tuple[Indices, Indices]:
+    """Which images to take for training and for testing: all, or the same random ones each time, in their order."""
+    if train_count < 2:
+        raise DataError(f"{place}: one training image cannot be split; add training images")
+    chosen = []
+    for key, count in (("train_images", train_count), ("test_images", test_count)):
+        wanted = getattr(data, key)
+        if wanted is not None and wanted > count:
+            raise DataError(f"{place}: data.{key} asks for {wanted} of {count} images; ask for {count} at most")
+        chosen.append(np.sort(np.random.RandomState(0).permutation(count)[:wanted]))
+    return chosen[0], chosen[1]
+
+
+def split(count: int) -> tuple[Indices, Indices]:
+    """Which of `count` images are for training, and which for validation.
+
+    It is the split of scikit-learn's `train_test_split(test_size=0.15, random_state=0)`.
+    """
+    order = np.random.RandomState(0).permutation(count)
+    validation_count = math.ceil(VALIDATION_SHARE * count)
+    return order[validation_count:], order[:validation_count]
+
+
+def _split_off_validation(
+    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    classes: tuple[str, ...],
+) -> Images:
+    images, labels = train
+    fitted, validated = (ImageSet(images[indices], labels[indices]) for indices in split(len(labels)))
+    return Images(fitted, validated, ImageSet(*test), classes)
+
+
+class _WholeBatches(Dataset[Batch]):
+    """An image set that is indexed by a list, one batch at a time."""
+
+    def __init__(self, image_set: ImageSet) -> None:
+        self.image_set = image_set
+
+    def __len__(self) -> int:
+        return self.image_set.count
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        # NumPy copies rows four times as fast as PyTorch, and the copy may be written to where the images may not.
+        images = torch.from_numpy(self.image_set.images[indices])  # (B, H, W, C)
+        return images.permute(0, 3, 1, 2), torch.from_numpy(self.image_set.labels[indices])
+
+
+class _FirstBatches(BatchSampler):
+    """The batches of another sampler's indices, up to a number of them."""
+
+    def __init__(self, sampler: RandomSampler | SequentialSampler, batch_size: int, max_batches: int | None) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.max_batches = max_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return itertools.islice(super().__iter__(), self.max_batches)
+
+    def __len__(self) -> int:
+        return super().__len__() if self.max_batches is None else min(super().__len__(), self.max_batches)
+
+
+class Batches(DataLoader[Batch]):
+    """Batches of images uint8 (B, C, H, W), channels last in memory, and labels int64 (B,); its length is their number.
+
+    Attributes:
+        loss_batch_size: Report a loss for every so many images, although more are computed at once; None: per batch.
+    """
+
+    def __init__(self, dataset: Dataset[Batch], sampler: BatchSampler, loss_batch_size: int | None) -> None:
+        super().__init__(dataset, sampler=sampler, batch_size=None, collate_fn=_as_it_is)
+        self.loss_batch_size = loss_batch_size
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def batches(
+    image_set: ImageSet,
+    batch_size: int,
+    shuffle: bool = False,
+    max_batches: int | None = None,
+    loss_batch_size: int | None = None,
+) -> Batches:
+    """Batches in the order of `DataLoader(dataset, batch_size, shuffle)`, with the same random draws, but faster.
+
+    Args:
+        image_set: Which images.
+        batch_size: Images in a batch; the last one may have fewer.
+        shuffle: Draw a new order for each pass from PyTorch's random state.
+        max_batches: End each pass after so many batches.
+        loss_batch_size: See `Batches`; `batch_size` is a multiple of it.
+
+    Raises:
+        ValueError: `batch_size` is not a multiple of `loss_batch_size`.
+    """
+    if loss_batch_size is not None and batch_size % loss_batch_size:
+        raise ValueError(f"batch_size {batch_size} is not a multiple of loss_batch_size {loss_batch_size}")
+    dataset = _WholeBatches(image_set)
+    sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    return Batches(dataset, _FirstBatches(sampler, batch_size, max_batches), loss_batch_size)
+
+
+def evaluation_batches(image_set: ImageSet, loss_batch_size: int, at_least: int = 512) -> Batches:
+    """Unshuffled batches whose losses are reported for every `loss_batch_size` images.
+
+    Args:
+        image_set: Which images.
+        loss_batch_size: Images per reported loss.
+        at_least: Compute so many images at once, or some more.
+    """
+    parts = math.ceil(at_least / loss_batch_size)
+    return batches(image_set, parts * loss_batch_size, loss_batch_size=loss_batch_size)
