@@ -70,6 +70,22 @@ class FitResult(NamedTuple):
         """Whether every loss is a finite number."""
         return all(map(math.isfinite, chain(self.train_loss, self.test_loss)))
 
+    def first_difference(self, other: "FitResult") -> str | None:
+        """Where another history first differs from this one, bit for bit, or None; NaN equals NaN.
+
+        >>> FitResult(1, [2.3], [10.0], [2.3], [10.0]).first_difference(FitResult(1, [2.4], [10.0], [2.3], [10.0]))
+        'train_loss[0]: 2.3 and 2.4'
+        """
+        if self.num_epochs != other.num_epochs:
+            return f"num_epochs: {self.num_epochs} and {other.num_epochs}"
+        for name, mine, theirs in zip(self._fields[1:], self[1:], other[1:], strict=True):
+            for index, (a, b) in enumerate(zip(mine, theirs, strict=False)):
+                if a != b and not (math.isnan(a) and math.isnan(b)):
+                    return f"{name}[{index}]: {a!r} and {b!r}"
+            if len(mine) != len(theirs):
+                return f"{name}: {len(mine)} and {len(theirs)} values"
+        return None
+
     def stop_reason(self, epochs: int, early_stopping: int | None) -> str | None:
         """Why this training is over, or None if it goes on; see `stop_reason`."""
         return stop_reason(self.num_epochs, self.epochs_without_improvement, not self.is_finite, epochs, early_stopping)

@@ -177,7 +177,7 @@ class TorchTrainer:
         images, labels = self._to_device(batch)
         scores = self.model(images)  # (B, classes)
         size = part or len(labels)
-        losses = [self.loss_fn(s, y) for s, y in zip(scores.split(size), labels.split(size), strict=True)]
+        losses = [self.loss_fn(s, y) for s, y in zip(torch.split(scores, size), torch.split(labels, size), strict=True)]
         return torch.stack(losses), (scores.argmax(dim=1) == labels).sum(), len(labels)
 
     def _run_epoch(

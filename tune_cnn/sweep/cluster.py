@@ -1,0 +1,89 @@
+"""The Ray that a sweep runs on: its own on this machine, or a cluster that is running already."""
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from tune_cnn.errors import ResourceError
+from tune_cnn.sweep.resources import Node
+
+_OBJECT_STORE_SLACK = 256 * 2**20
+
+
+class ClusterOptions(NamedTuple):
+    """Which Ray to use.
+
+    Attributes:
+        address: Of a running cluster (`auto`, or host:port); None: a Ray of one's own on this machine.
+        cpus: How many cores one's own Ray may use; None: all.
+        gpus: How many GPUs; None: all.
+    """
+
+    address: str | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+
+
+@contextmanager
+def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
+    """Start or join Ray, and leave it at the end.
+
+    A Ray that this process is connected to already is used as it is.
+
+    Args:
+        options: Which Ray.
+        data_bytes: Size of the images that will be shared.
+
+    Yields:
+        The machines of the cluster.
+
+    Raises:
+        ResourceError: There is no cluster at the address.
+    """
+    if options.address is None and "ray" not in sys.modules:
+        # Ray's daemons listen on every interface. With a token that nobody else knows, they listen to nobody else.
+        # Ray reads these once, when it is imported.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    if ray.is_initialized():
+        yield nodes()
+        return
+    if options.address is None:
+        # `local`, because ray.init would otherwise try to join whatever ran here before, even if it is dead.
+        ray.init(
+            address="local",
+            num_cpus=options.cpus,
+            num_gpus=options.gpus,
+            object_store_memory=data_bytes + _OBJECT_STORE_SLACK,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        try:
+            ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ResourceError(
+                f"--address {options.address}: no Ray cluster answers ({error}); start one with: ray start --head"
+            ) from error
+    try:
+        yield nodes()
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """The machines that are alive."""
+    import ray
+
+    return [
+        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]

@@ -1,0 +1,27 @@
+"""Trial results -> the JSON file of each experiment."""
+
+from pathlib import Path
+
+from tune_cnn.experiments import experiment_config, save_experiment
+from tune_cnn.sweep.storage import SweepFolder
+
+
+def export(folder: SweepFolder, out_dir: Path) -> tuple[list[Path], list[str]]:
+    """Write `<out_dir>/<name>.json` for every experiment whose trial is finished.
+
+    Experiments that share a trial each get a file, under their own name.
+
+    Returns:
+        The files, and the names of the experiments that are not finished.
+    """
+    files, unfinished = [], []
+    for name, settings in folder.experiments().items():
+        record = folder.trial(settings).record()
+        if record is None:
+            unfinished.append(name)
+            continue
+        _, results, summary = record
+        path = out_dir / f"{name}.json"
+        save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
+        files.append(path)
+    return files, unfinished

@@ -1,0 +1,44 @@
+"""How the trials of a sweep ended, as a table."""
+
+from collections.abc import Mapping
+
+from tune_cnn.errors import ResultError
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.plan import aligned
+from tune_cnn.sweep.storage import SweepFolder
+
+_COLUMNS = ("trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended by")
+
+
+def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings]) -> str:
+    """One line a trial: K, L, epochs, accuracies in percent, duration, and why it stopped.
+
+    Args:
+        folder: The sweep's.
+        experiments: Names and settings.
+    """
+    trials = {settings.trial_id: settings for settings in experiments.values()}
+    return aligned([_COLUMNS, *(_row(folder, settings) for settings in trials.values())])
+
+
+def _row(folder: SweepFolder, settings: Settings) -> list[str]:
+    trial = folder.trial(settings)
+    row = [trial.label, "-".join(map(str, settings.filters_per_layer)), str(settings.layers_per_block)]
+    try:
+        record = trial.record()
+    except ResultError as error:
+        return [*row, *[""] * 5, str(error)]
+    if record is None:
+        failure = trial.failure()
+        epochs = max((int(name[6:-3]) for name in trial.checkpoints()), default=0)
+        return [*row, str(epochs), *[""] * 4, f"failed: {failure}" if failure else "unfinished"]
+    _, results, summary = record
+    return [
+        *row,
+        str(results.num_epochs),
+        f"{results.best_accuracy:.2f}",
+        str(results.best_epoch),
+        f"{summary.get('test_accuracy', float('nan')):.2f}",
+        f"{summary.get('duration_s', float('nan')):.1f}",
+        str(summary.get("stop_reason")),
+    ]

@@ -1,0 +1,103 @@
+"""What a sweep would run: its experiments, their trials, cost and state."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from tune_cnn.models import Cost, cost
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.search_space import Experiment
+from tune_cnn.sweep.storage import SweepFolder
+
+State = Literal["done", "continue", "new"]
+
+
+class PlannedExperiment(NamedTuple):
+    """One line of the plan.
+
+    Attributes:
+        name: The experiment.
+        settings: Its trial's settings.
+        cost: Of its network.
+        shares_with: The first experiment with the same trial; None if this is the first.
+        state: Of its trial: `done`, `continue` from a checkpoint, or `new`.
+    """
+
+    name: str
+    settings: Settings
+    cost: Cost
+    shares_with: str | None
+    state: State
+
+
+def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
+    """Hold the experiments against what the sweep's folder has already."""
+    first: dict[str, PlannedExperiment] = {}
+    plan = []
+    for experiment in experiments:
+        trial_id = experiment.settings.trial_id
+        twin = first.get(trial_id)
+        planned = PlannedExperiment(
+            experiment.name,
+            experiment.settings,
+            twin.cost if twin else cost(experiment.settings),
+            twin.name if twin else None,
+            twin.state if twin else _state(folder, experiment.settings),
+        )
+        first.setdefault(trial_id, planned)
+        plan.append(planned)
+    return plan
+
+
+def _state(folder: SweepFolder, settings: Settings) -> State:
+    trial = folder.trial(settings)
+    names = trial.folder.names()
+    return "done" if "record.json" in names else "continue" if trial.checkpoints() else "new"
+
+
+def plan_table(plan: Sequence[PlannedExperiment]) -> str:
+    """The plan for a terminal, one line an experiment, and the count of experiments and trials."""
+    rows = [["experiment", "trial", "K", "L", "conv", "parameters", "mult-adds", "state", "shares its trial with"]]
+    for line in plan:
+        settings = line.settings
+        rows.append(
+            [
+                line.name,
+                settings.trial_id,
+                "-".join(map(str, settings.filters_per_layer)),
+                str(settings.layers_per_block),
+                str(len(settings.filters)),
+                f"{line.cost.parameters:,}",
+                f"{line.cost.multiply_adds / 1e6:,.1f} M",
+                line.state,
+                line.shares_with or "",
+            ]
+        )
+    return f"{aligned(rows)}\n{plan_summary(plan)}"
+
+
+def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
+    """One line: `20 experiments, 14 trials: 3 done, 1 to continue, 10 new`."""
+    trials = [line for line in plan if line.shares_with is None]
+    count = {state: sum(line.state == state for line in trials) for state in ("done", "continue", "new")}
+    states = f"{count['done']} done, {count['continue']} to continue, {count['new']} new"
+    return f"{_plural(len(plan), 'experiment')}, {_plural(len(trials), 'trial')}: {states}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns; numbers to the right, words to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    to_right = [
+        all(row[column][:1].isdigit() or row[column][:1] in ("-", "") for row in rows[1:])
+        for column in range(len(widths))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, to_right, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("s" if count != 1 else "")

@@ -1,0 +1,112 @@
+"""The live table of a sweep."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tune_cnn.settings import Settings
+
+_MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
+
+
+@dataclass
+class _Row:
+    settings: Settings
+    state: str = "waiting"
+    result: Mapping[str, Any] | None = None
+    started: float | None = None
+
+
+class Progress:
+    """Shows how the trials of a sweep get on: one compact table on a terminal, else a line per finished epoch.
+
+    Args:
+        trials: Label and settings of every trial that will run.
+        already_done: How many more were finished before.
+    """
+
+    def __init__(self, trials: Mapping[str, Settings], already_done: int = 0) -> None:
+        self._rows = {label: _Row(settings) for label, settings in trials.items()}
+        self._already_done = already_done
+        self._started = time.monotonic()
+        self._console = Console(stderr=True)
+        self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, label: str) -> None:
+        """A trial got its cores."""
+        row = self._rows[label]
+        row.state, row.started = "running", time.monotonic()
+
+    def reported(self, label: str, result: Mapping[str, Any]) -> None:
+        """A trial finished an epoch."""
+        row = self._rows[label]
+        row.result = result
+        self._line(
+            f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "
+            f"val loss {result['validation_loss']:.3f}  val acc {result['validation_accuracy']:.1f} %  "
+            f"best {result['best_validation_accuracy']:.1f} %  {result['epoch_duration_s']:.1f} s"
+        )
+
+    def ended(self, label: str, state: str) -> None:
+        """A trial has ended, or waits to be tried again."""
+        self._rows[label].state = state
+        self._line(f"{label}  {state}")
+
+    def say(self, message: str) -> None:
+        """Show a message above the table."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, text: str) -> None:
+        if not self._console.is_terminal:
+            self.say(text)
+
+    def _table(self) -> Group:
+        columns = ("trial", "state", "epoch", "train loss", "val loss", "val acc %", "best %", "s/epoch", "time")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)
+        ended = [row for row in self._rows.items() if row[1].state not in ("running", "waiting", "to be retried")]
+        going = [row for row in self._rows.items() if row[1].state in ("running", "to be retried")]
+        waiting = [row for row in self._rows.items() if row[1].state == "waiting"]
+        room = max(min(_MOST_ROWS, self._console.height - 4), 1)
+        shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
+        for label, row in [*shown, *waiting[: room - len(shown)]]:
+            table.add_row(*self._cells(label, row))
+        done = self._already_done + len(ended)
+        total = self._already_done + len(self._rows)
+        seconds = int(time.monotonic() - self._started)
+        return Group(
+            table, Text(f"{done}/{total} trials ended, {len(going)} running, {seconds // 60} min {seconds % 60} s")
+        )
+
+    def _cells(self, label: str, row: _Row) -> list[str]:
+        running_s = f"{time.monotonic() - row.started:.0f} s" if row.started and row.state == "running" else ""
+        result = row.result
+        if result is None:
+            return [label, row.state, f"0/{row.settings.epochs}", "", "", "", "", "", running_s]
+        return [
+            label,
+            row.state,
+            f"{result['epoch']}/{result['epochs']}",
+            f"{result['train_loss']:.3f}",
+            f"{result['validation_loss']:.3f}",
+            f"{result['validation_accuracy']:.1f}",
+            f"{result['best_validation_accuracy']:.1f}",
+            f"{result['epoch_duration_s']:.1f}",
+            running_s,
+        ]

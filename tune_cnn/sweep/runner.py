@@ -1,0 +1,163 @@
+"""Runs a sweep: trains what is missing, and shows how it gets on."""
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+from tune_cnn import data
+from tune_cnn.models import cost
+from tune_cnn.settings import DataSettings
+from tune_cnn.sweep.cluster import ClusterOptions, connected
+from tune_cnn.sweep.progress import Progress
+from tune_cnn.sweep.resources import Node, Request, check_feasible, gpu_share
+from tune_cnn.sweep.search_space import Experiment, distinct_trials
+from tune_cnn.sweep.storage import SweepFolder
+
+MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
+
+
+class Outcome(NamedTuple):
+    """How the trials of a sweep ended, by trial id.
+
+    Attributes:
+        failures: Why a trial failed for good, in one line.
+    """
+
+    failures: dict[str, str]
+
+
+def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions) -> Outcome:
+    """Train every trial that is not finished yet, several at once; continue those that were interrupted.
+
+    Args:
+        experiments: What was asked for; those with equal settings are trained once.
+        folder: Where the sweep lies.
+        cluster: The Ray to run on.
+
+    Returns:
+        The outcome; what is finished is in the folder.
+
+    Raises:
+        DataError: The images cannot be found or read.
+        ResourceError: A trial asks for what no node has.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
+    """
+    folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
+    trials = distinct_trials(experiments)
+    todo = {key: twins[0] for key, twins in trials.items() if folder.trial(twins[0].settings).record() is None}
+    if not todo:
+        return Outcome({})
+
+    with _terminated_like_ctrl_c():
+        images = {source: data.load(source, progress=True) for source in {e.settings.data for e in todo.values()}}
+        with connected(cluster, sum(part.nbytes for part in images.values())) as nodes:
+            requests = _requests(todo, nodes)
+            check_feasible(list(requests.values()), nodes)
+            labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
+            with Progress(labels, already_done=len(trials) - len(todo)) as progress:
+                return Outcome(_train(todo, requests, images, folder, progress))
+
+
+def _requests(todo: dict[str, Experiment], nodes: Sequence[Node]) -> dict[str, Request]:
+    return {
+        trial_id: Request(
+            experiment.resources.cpus_per_trial, gpu_share(experiment.resources.gpus_per_trial, nodes, len(todo))
+        )
+        for trial_id, experiment in todo.items()
+    }
+
+
+def _train(
+    todo: dict[str, Experiment],
+    requests: dict[str, Request],
+    images: dict[DataSettings, data.Images],
+    folder: SweepFolder,
+    progress: Progress,
+) -> dict[str, str]:
+    """Run Tune until every trial is finished or has failed for good; return the failures by trial id."""
+    from tune_cnn.sweep.watcher import Watcher
+
+    failures: dict[str, str] = {}
+    while todo:
+        watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress)
+        _run_tune(todo, requests, images, folder, watcher)
+        failures |= watcher.failures
+        # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
+        requests = {
+            trial_id: Request(requests[trial_id].cpus, min(2 * requests[trial_id].gpus, 1.0))
+            for trial_id in watcher.out_of_memory
+            if 0 < requests[trial_id].gpus < 1
+        }
+        todo = {trial_id: todo[trial_id] for trial_id in requests}
+        for trial_id in todo:
+            del failures[trial_id]
+    return failures
+
+
+def _run_tune(
+    todo: dict[str, Experiment],
+    requests: dict[str, Request],
+    images: dict[DataSettings, data.Images],
+    folder: SweepFolder,
+    watcher: Any,
+) -> None:
+    # Tune reads these when it starts: no log files and no working directory beside ours, and Ctrl-C as usual.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    from ray import tune
+
+    from tune_cnn.sweep.stopping import PlateauStopper
+    from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
+    plans = {trial_id: TrialPlan(e.settings, *requests[trial_id]) for trial_id, e in todo.items()}
+    # The longest first, so that no long one is left to run alone at the end.
+    longest_first = sorted(todo, key=lambda trial_id: _expected_work(todo[trial_id]), reverse=True)
+    label = lambda trial: folder.trial(todo[trial.config["trial_id"]].settings).label  # noqa: E731
+
+    trainable = tune.with_resources(
+        tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder),
+        lambda config: {"cpu": requests[config["trial_id"]].cpus, "gpu": requests[config["trial_id"]].gpus},
+    )
+    # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
+    with tempfile.TemporaryDirectory(prefix="tune_cnn-tune-") as scratch:
+        tune.Tuner(
+            trainable,
+            param_space={"trial_id": tune.grid_search(longest_first)},
+            tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=label, trial_dirname_creator=label),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=scratch,
+                stop=PlateauStopper(),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                callbacks=[watcher],
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _expected_work(experiment: Experiment) -> int:
+    settings = experiment.settings
+    return cost(settings).multiply_adds * settings.epochs * min(settings.batches * settings.bs_train, 50_000)
+
+
+@contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end the sweep as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            restore: Callable[..., Any] = signal.signal
+            stack.callback(restore, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
+        yield

@@ -1,0 +1,70 @@
+"""Event files for TensorBoard: scalars after every epoch, and hyperparameters from the start."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.storage import TrialFolder
+
+# Tag -> key of the trainable's result.
+SCALARS = {
+    "loss/train": "train_loss",
+    "loss/validation": "validation_loss",
+    "accuracy/train": "train_accuracy",
+    "accuracy/validation": "validation_accuracy",
+    "accuracy/best_validation": "best_validation_accuracy",
+    "accuracy/test": "test_accuracy",
+    "time/epoch_s": "epoch_duration_s",
+}
+_HPARAM_METRICS = ("accuracy/best_validation", "accuracy/test", "loss/validation")
+
+
+class TrialBoard:
+    """Writes the events of one trial into its folder; TensorBoard sees each epoch at once.
+
+    On remote storage the events are collected on this machine, and uploaded when the trial ends.
+    """
+
+    def __init__(self, folder: TrialFolder, settings: Settings) -> None:
+        self._folder = folder.folder
+        self._staging = None if self._folder.is_local else tempfile.TemporaryDirectory(prefix="tune_cnn-events-")
+        self._path = Path(self._staging.name) if self._staging else self._folder.local_path
+        self._writer = SummaryWriter(str(self._path))
+        start, session, self._end = hparams(_hyperparameters(settings), dict.fromkeys(_HPARAM_METRICS, 0.0))
+        for event in (start, session):
+            self._writer._get_file_writer().add_summary(event)
+        self._writer.flush()
+
+    def report(self, result: Mapping[str, Any]) -> None:
+        """Write one epoch."""
+        for tag, key in SCALARS.items():
+            if result.get(key) is not None:
+                self._writer.add_scalar(tag, result[key], result["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file; what comes later is another one."""
+        self._writer._get_file_writer().add_summary(self._end)
+        self._writer.close()
+        if self._staging is not None:
+            for file in self._path.iterdir():
+                self._folder.write(file.name, file.read_bytes())
+            self._staging.cleanup()
+
+
+def _hyperparameters(settings: Settings) -> dict[str, Any]:
+    """What distinguishes trials, as the values that TensorBoard takes."""
+    values = settings.to_json()
+    data = values.pop("data")
+    return {
+        "K": "-".join(map(str, values.pop("filters_per_layer"))),
+        "L": values.pop("layers_per_block"),
+        "conv_layers": len(settings.filters),
+        "data": data["source"],
+        **{key: str(value) if value is None or isinstance(value, list) else value for key, value in values.items()},
+    }

@@ -1,0 +1,96 @@
+"""Follows a running sweep: the live table, TensorBoard, and what failed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune import Callback
+
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.progress import Progress
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.tensorboard import TrialBoard
+
+
+class Watcher(Callback):  # type: ignore[misc]
+    """A Tune callback.
+
+    Args:
+        trials: Settings by trial id.
+        folder: The sweep's.
+        progress: The live table.
+
+    Attributes:
+        failures: Why trials failed for good, in one line, by trial id.
+        out_of_memory: The ids of those whose GPU memory was too small.
+    """
+
+    def __init__(self, trials: Mapping[str, Settings], folder: SweepFolder, progress: Progress) -> None:
+        self.failures: dict[str, str] = {}
+        self.out_of_memory: list[str] = []
+        self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
+        self._settings = trials
+        self._progress = progress
+        self._boards: dict[str, TrialBoard] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks into a state of its own, from which we never restore.
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        self._progress.started(self._folders[trial_id].label)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        trial_id = trial.config["trial_id"]
+        folder = self._folders[trial_id]
+        if "failure" in result:
+            self.failures[trial_id] = result["failure"]
+            if result.get("out_of_memory"):
+                self.out_of_memory.append(trial_id)
+            return
+        self._progress.reported(folder.label, result)
+        self._safely(lambda: self._board(trial_id).report(result))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        self._close(trial_id)
+        reason = self.failures.get(trial_id) or trial.last_result.get("stop_reason") or "ended"
+        self._progress.ended(self._folders[trial_id].label, reason)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        folder = self._folders[trial_id]
+        self._progress.ended(folder.label, "to be retried")
+        self._safely(
+            lambda: self._progress.say(f"{folder.label}: {folder.failure() or 'its process was lost'}; retrying")
+        )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        folder = self._folders[trial_id]
+        self.failures[trial_id] = folder.failure() or f"its process was lost {trial.num_failures} times; out of memory?"
+        self._close(trial_id)
+        self._progress.ended(folder.label, self.failures[trial_id])
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        for trial_id in list(self._boards):
+            self._close(trial_id)
+
+    def _board(self, trial_id: str) -> TrialBoard:
+        if trial_id not in self._boards:
+            self._boards[trial_id] = TrialBoard(self._folders[trial_id], self._settings[trial_id])
+        return self._boards[trial_id]
+
+    def _close(self, trial_id: str) -> None:
+        board = self._boards.pop(trial_id, None)
+        if board is not None:
+            self._safely(board.close)
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        # An exception in a callback would abort the whole sweep; the training matters more than its watching.
+        try:
+            action()
+        except Exception as error:
+            self._progress.say(f"warning: {type(error).__name__}: {error}")
