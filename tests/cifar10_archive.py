@@ -19,24 +19,6 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 BATCHES = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes a dtype as CIFAR-10's own files have it: with 0 and 1 for False and True."""
-
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def save_dtype(self, dtype):
-        _, (name, *_), state = dtype.__reduce__()
-        self.save_reduce(np.dtype, (name, 0, 1), state, obj=dtype)
-
-    dispatch[type(np.dtype("u1"))] = save_dtype
-
-
-def _pickled(value: object) -> bytes:
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(value)
-    return file.getvalue()
-
-
 def _batch(name: str, count: int) -> dict[str, object]:
     """Random images whose brightness tells the class roughly, so that training on them gets somewhere."""
     random = np.random.RandomState(BATCHES.index(name))
@@ -59,8 +41,8 @@ class Cifar10Archive:
 
     def __init__(self, images_per_batch: int) -> None:
         self.root = Path(os.path.expanduser("~/.pytorch-datasets"))
-        self.files = {name: _pickled(_batch(name, images_per_batch)) for name in BATCHES}
-        self.files["batches.meta"] = _pickled({"label_names": CLASSES, "num_cases_per_batch": images_per_batch})
+        self.files = {name: pickle.dumps(_batch(name, images_per_batch), protocol=2) for name in BATCHES}
+        self.files["batches.meta"] = pickle.dumps({"label_names": CLASSES}, protocol=2)
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w:gz") as tar:
             for name, content in self.files.items():

@@ -3,9 +3,6 @@
 import os
 import socket
 import tarfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any, NamedTuple
 
@@ -40,17 +37,17 @@ def read(root: str) -> Cifar10:
     # Importing torchvision takes a second, which trials on other images need not wait for.
     from torchvision.datasets import CIFAR10
 
-    with _without_align_warning():
-        try:
-            train = CIFAR10(root)
-        except RuntimeError:  # not there, or damaged
-            train = _download(root)
-        test = CIFAR10(root, train=False)
+    try:
+        train = CIFAR10(root)
+    except (OSError, RuntimeError):  # not there, or damaged
+        train = _download(root)
+    test = CIFAR10(root, train=False)
     return Cifar10(_arrays(train), _arrays(test), tuple(train.classes))
 
 
 def _download(root: str) -> Any:
     from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
 
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_S)
@@ -59,9 +56,10 @@ def _download(root: str) -> Any:
         return CIFAR10(root, download=True)
     except (OSError, RuntimeError, HTTPException, tarfile.TarError, EOFError) as error:
         archive = os.path.join(root, CIFAR10.filename)
-        damaged = f"\n{archive} is incomplete or damaged." if os.path.exists(archive) else ""
+        damaged = os.path.exists(archive) and not check_integrity(archive, CIFAR10.tgz_md5)
+        hint = f"\n{archive} is incomplete or damaged." if damaged else ""
         raise DataError(
-            f"CIFAR-10 is not in {root}, and cannot be downloaded from {CIFAR10.url}: {error}{damaged}\n"
+            f"CIFAR-10 is not in {root}, and cannot be downloaded from {CIFAR10.url}: {error}{hint}\n"
             "Ways out:\n"
             f"  get {CIFAR10.filename} elsewhere, put it into {root}, and run the same again\n"
             "  train on a folder of images: --data image_folder:PATH\n"
@@ -69,14 +67,6 @@ def _download(root: str) -> Any:
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
-
-
-@contextmanager
-def _without_align_warning() -> Iterator[None]:
-    # CIFAR-10 was pickled by Python 2 with a 0 where NumPy 2.4 wants False; the user can do nothing about it.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"dtype\(\): align", np.exceptions.VisibleDeprecationWarning)
-        yield
 
 
 def _arrays(dataset: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -81,8 +81,8 @@ def _list_split(root: str, split: str) -> tuple[tuple[str, ...], list[ImageFile]
         files = []
         for path, label in found.samples:
             status = os.stat(path)
-            name = os.path.relpath(path, root) if os.sep != "/" else path[len(root) :].lstrip("/")
-            files.append(ImageFile(path, name.replace(os.sep, "/"), label, status.st_size, status.st_mtime_ns))
+            name = path[len(root) :].replace(os.sep, "/").lstrip("/")
+            files.append(ImageFile(path, name, label, status.st_size, status.st_mtime_ns))
     except OSError as error:
         raise DataError(f"{folder}: {error}; {wanted}") from error
     return tuple(found.classes), files
