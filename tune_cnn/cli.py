@@ -253,7 +253,7 @@ def _trial_of_sweep(options: argparse.Namespace) -> int:
     record = folder.trial(settings).record()
     if record is None:
         raise StorageError(f"{options.name}: not finished in {folder}, so there is nothing to compare; run the sweep")
-    _, expected, summary = record
+    expected, summary = record
     torch.set_num_threads(options.threads or summary.get("threads") or torch.get_num_threads())
     trained = train(settings, device=options.device)
     difference = expected.first_difference(trained.history)

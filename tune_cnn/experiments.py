@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def experiment_config(
 ) -> dict[str, Any]:
     """The `config` of a result file: the arguments with which `run_experiment` would repeat it."""
     values = {"run_name": run_name, "out_dir": str(out_dir), "checkpoints": checkpoints, **settings.to_json()}
-    default = asdict(DataSettings())
+    default = DataSettings().to_json()
     source = {
         key: value
         for key, value in values.pop("data").items()

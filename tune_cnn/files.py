@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was left by a killed process
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that readers, and a power loss, find the old content or the new one, never a part.
@@ -11,7 +13,7 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: The folder is missing, not writable, or full; the old content is still there.
     """
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=BESIDE_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

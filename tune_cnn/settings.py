@@ -42,11 +42,13 @@ class DataSettings:
     classes: int = 10
     fingerprint: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """All of them as JSON values."""
+        return {**asdict(self), "in_size": list(self.in_size)}
+
     def identity(self) -> dict[str, Any]:
         """What decides the images, as JSON values."""
-        values = asdict(self)
-        del values["path"]
-        return {**values, "in_size": list(self.in_size)}
+        return {key: value for key, value in self.to_json().items() if key != "path"}
 
 
 @dataclass(frozen=True)

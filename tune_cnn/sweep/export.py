@@ -16,11 +16,12 @@ def export(folder: SweepFolder, out_dir: Path) -> tuple[list[Path], list[str]]:
     """
     files, unfinished = [], []
     for name, settings in folder.experiments().items():
-        record = folder.trial(settings).record()
+        trial = folder.trial(settings)
+        record = trial.record() if trial.is_finished() else None
         if record is None:
             unfinished.append(name)
             continue
-        _, results, summary = record
+        results, summary = record
         path = out_dir / f"{name}.json"
         save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
         files.append(path)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tune_cnn.errors import ResultError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.plan import aligned
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.storage import SweepFolder, epoch_of
 
 _COLUMNS = ("trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended by")
 
@@ -30,9 +30,9 @@ def _row(folder: SweepFolder, settings: Settings) -> list[str]:
         return [*row, *[""] * 5, str(error)]
     if record is None:
         failure = trial.failure()
-        epochs = max((int(name[6:-3]) for name in trial.checkpoints()), default=0)
+        epochs = max(map(epoch_of, trial.checkpoints()), default=0)
         return [*row, str(epochs), *[""] * 4, f"failed: {failure}" if failure else "unfinished"]
-    _, results, summary = record
+    results, summary = record
     return [
         *row,
         str(results.num_epochs),

@@ -50,8 +50,7 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
 
 def _state(folder: SweepFolder, settings: Settings) -> State:
     trial = folder.trial(settings)
-    names = trial.folder.names()
-    return "done" if "record.json" in names else "continue" if trial.checkpoints() else "new"
+    return "done" if trial.is_finished() else "continue" if trial.checkpoints() else "new"
 
 
 def plan_table(plan: Sequence[PlannedExperiment]) -> str:
