@@ -1,0 +1,400 @@
+"""Figures from result files."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from tune_cnn.errors import ConfigError, StorageError
+from tune_cnn.plot import plot_exp_results, plot_fit, write_figures
+from tune_cnn.train_results import FitResult
+
+LEARNED = [38.0, 52.0, 61.0, 63.1, 62.5]
+FLAT = [10.1, 9.9, 10.0, 9.8, 10.0]
+
+
+@pytest.fixture(autouse=True)
+def no_screen() -> Iterator[None]:
+    with matplotlib.rc_context():
+        matplotlib.use("agg")
+        yield
+        pyplot.close("all")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved."""
+    figures: list[Figure] = []
+    savefig = Figure.savefig
+
+    def save_and_keep(self: Figure, *args: Any, **options: Any) -> None:
+        figures.append(self)
+        savefig(self, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save_and_keep)
+    return figures
+
+
+def history(accuracies: list[float], train_batches: int = 20, validation_batches: int = 6) -> FitResult:
+    epochs = len(accuracies)
+    return FitResult(
+        epochs,
+        [2.3 - 0.01 * i for i in range(epochs * train_batches)],
+        [accuracy + 1 for accuracy in accuracies],
+        [2.3 - 0.02 * i for i in range(epochs * validation_batches)],
+        accuracies,
+    )
+
+
+def write_result(folder: Path, name: str, accuracies: list[float] = LEARNED, classes: int = 10, **config: Any) -> Path:
+    content = {
+        "config": {"run_name": name, "seed": 42, **config},
+        "results": history(accuracies)._asdict(),
+        "trial": {"data": {"source": "shapes", "classes": classes}},
+    }
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def legend_of(fig: Figure) -> list[str]:
+    (legend,) = fig.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def curves_of(fig: Figure, panel: int = 3) -> dict[str, Any]:
+    """The lines of a panel by the beginning of their label: `L = 8`."""
+    return {str(line.get_label()).split(" (")[0]: line for line in fig.axes[panel].lines}
+
+
+# plot_fit
+
+
+def test_four_panels_hold_the_history() -> None:
+    fit_res = history(LEARNED)
+
+    fig, axes = plot_fit(fit_res)
+
+    assert [ax.get_title() for ax in axes] == ["train_loss", "train_acc", "test_loss", "test_acc"]
+    assert [ax.get_xlabel() for ax in axes] == ["Iteration #", "Epoch #"] * 2
+    assert [ax.get_ylabel() for ax in axes] == ["Loss", "Accuracy (%)"] * 2
+    for ax, accuracies in ((axes[1], fit_res.train_acc), (axes[3], fit_res.test_acc)):
+        assert ax.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
+        assert ax.lines[0].get_ydata().tolist() == accuracies
+    assert fig.number in pyplot.get_fignums()  # a notebook shows it
+
+
+def test_losses_are_means_at_the_iteration_in_their_middle() -> None:
+    fit_res = FitResult(2, list(range(1, 2001)), [20.0, 30.0], list(range(1, 601)), [20.0, 30.0])
+
+    _, axes = plot_fit(fit_res)
+
+    train, validation = axes[0].lines[0], axes[2].lines[0]
+    assert len(train.get_xdata()) == 20  # ten an epoch
+    assert train.get_xdata()[:2].tolist() == [50.5, 150.5]
+    assert validation.get_xdata().tolist() == [150.5, 450.5]  # one an epoch
+    for line in (train, validation):  # the loss of iteration i is i
+        np.testing.assert_allclose(line.get_ydata(), line.get_xdata())
+
+
+def test_a_short_training_lies_on_the_beginning_of_a_long_one() -> None:
+    long, short = history([10.0] * 8, 833, 625), history([10.0] * 3, 833, 625)
+
+    fig, axes = plot_fit(long)
+    plot_fit(short, fig)
+
+    for ax in axes:
+        first, second = (line.get_xdata() for line in ax.lines)
+        np.testing.assert_allclose(first[: len(second)], second, atol=1)
+
+
+def test_ten_trainings_of_tens_of_thousands_of_batches_stay_light() -> None:
+    fig = None
+    for i in range(10):
+        fig, axes = plot_fit(history([10.0] * 30, 850, 625), fig, legend=f"run {i}")
+
+    assert all(len(ax.lines) == 10 for ax in axes)
+    assert max(len(line.get_xdata()) for ax in axes for line in ax.lines) == 300
+
+
+def test_few_losses_are_drawn_one_by_one() -> None:
+    _, axes = plot_fit(FitResult(1, [2.3, 2.2, 2.4], [10.0], [2.3], [10.0]))
+
+    assert axes[0].lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert axes[0].lines[0].get_ydata().tolist() == [2.3, 2.2, 2.4]
+
+
+def test_one_legend_names_every_training_and_covers_no_panel() -> None:
+    fig, axes = plot_fit(history(LEARNED), legend="K32_L2")
+    same, _ = plot_fit(history(FLAT), fig, legend="K32_L8")
+
+    assert same is fig
+    assert legend_of(fig) == ["K32_L2", "K32_L8"]
+    fig.canvas.draw()
+    below = fig.legends[0].get_window_extent()
+    assert not any(below.overlaps(ax.get_tightbbox()) for ax in axes)
+
+
+def test_a_training_without_a_legend_has_no_entry() -> None:
+    fig, _ = plot_fit(history(LEARNED))
+
+    assert not fig.legends
+
+
+def test_losses_can_be_logarithmic() -> None:
+    fig, axes = plot_fit(history(LEARNED), log_loss=True)
+
+    assert [ax.get_yscale() for ax in axes] == ["log", "linear", "log", "linear"]
+    assert axes[0].get_ylabel() == "Loss (log)"
+    fig.canvas.draw()
+    low, high = axes[0].get_ylim()
+    ticks = [tick.label1.get_text() for tick in axes[0].yaxis.get_major_ticks() if low < tick.get_loc() < high]
+    assert "1.5" in ticks
+    assert "2" in ticks
+
+
+@pytest.mark.parametrize("log_loss", [False, True])
+def test_a_diverged_training_ends_where_its_losses_do(log_loss: bool) -> None:
+    losses = [1.0] * 150 + [math.nan, math.inf] * 75
+
+    fig, axes = plot_fit(
+        FitResult(3, losses, [30.0, 10.0, 10.0], [1.2, math.nan, math.nan], [30.0, 10.0, 10.0]), None, log_loss
+    )
+
+    fig.canvas.draw()
+    line = axes[0].lines[0]
+    assert np.isfinite(line.get_ydata()).tolist() == [True] * 15 + [False] * 15
+    assert line.get_xdata()[14] == 145.5
+
+
+@pytest.mark.parametrize("log_loss", [False, True])
+def test_an_empty_history_and_a_loss_of_zero_can_be_drawn(log_loss: bool) -> None:
+    fig, axes = plot_fit(FitResult.empty(), None, log_loss, "empty")
+    plot_fit(FitResult(1, [0.0, 0.0], [100.0], [0.0], [100.0]), fig, log_loss, "perfect")
+
+    fig.canvas.draw()
+    assert [len(ax.lines[0].get_xdata()) for ax in axes] == [0, 0, 0, 0]
+    assert legend_of(fig) == ["empty", "perfect"]
+
+
+def test_a_figure_of_ones_own_is_used_and_a_wrong_one_refused() -> None:
+    own, panels = pyplot.subplots(2, 2)
+
+    fig, axes = plot_fit(history(LEARNED), own, legend="mine")
+
+    assert fig is own
+    assert list(axes) == list(panels.ravel())
+    with pytest.raises(ValueError, match="fig has 1 axes; pass an empty figure or one with four"):
+        plot_fit(history(LEARNED), pyplot.subplots()[0])
+
+
+# plot_exp_results
+
+
+def test_results_are_drawn_in_natural_order_without_their_prefix(tmp_path: Path) -> None:
+    for depth in (16, 2, 8, 4):
+        write_result(tmp_path, f"exp1_1_K32_L{depth}")
+    write_result(tmp_path, "exp1_1_K64_L2")
+
+    fig = plot_exp_results("exp1_1_K32*.json", tmp_path)
+
+    assert fig is not None
+    assert legend_of(fig) == ["K32_L2", "K32_L4", "K32_L8", "K32_L16"]
+    assert fig.axes[0].get_yscale() == "log"
+
+
+def test_a_name_of_another_kind_stays_whole(tmp_path: Path) -> None:
+    write_result(tmp_path, "test_run")
+    write_result(tmp_path, "exp2_wide")
+
+    fig = plot_exp_results("*.json", str(tmp_path))
+
+    assert fig is not None
+    assert legend_of(fig) == ["wide", "test_run"]
+
+
+def test_the_config_that_all_files_share_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_result(tmp_path, "exp1_1_K32_L2", lr=0.001, filters_per_layer=[32], layers_per_block=2)
+    write_result(tmp_path, "exp1_1_K32_L4", lr=0.001, filters_per_layer=[32], layers_per_block=4)
+
+    plot_exp_results("*.json", tmp_path)
+
+    assert capsys.readouterr().out == "common config: {'seed': 42, 'lr': 0.001, 'filters_per_layer': [32]}\n"
+
+
+@pytest.mark.parametrize("folder", [".", "missing"])
+def test_no_match_is_said_on_stderr(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plot_exp_results("exp9*.json", tmp_path / folder) is None
+
+    assert capsys.readouterr() == ("", "No results found for pattern exp9*.json.\n")
+    assert not pyplot.get_fignums()
+
+
+def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_result(tmp_path, "exp1_1_K32_L2")
+    (tmp_path / "exp1_1_K32_L4.json").write_text('{"config": {')
+    (tmp_path / "exp1_1_K32_L8.json").write_text('{"name": "a package"}')
+
+    fig = plot_exp_results("*.json", tmp_path)
+    write_figures(sorted(tmp_path.glob("*.json")), tmp_path / "figures")
+
+    assert fig is not None
+    assert legend_of(fig) == ["K32_L2"]
+    complaints = capsys.readouterr().err.splitlines()
+    assert len(complaints) == 4
+    for complaint, name in zip(complaints, ["exp1_1_K32_L4.json", "exp1_1_K32_L8.json"] * 2, strict=True):
+        assert name in complaint
+
+
+# write_figures
+
+
+def test_each_row_of_the_grid_has_a_figure(tmp_path: Path, drawn: list[Figure]) -> None:
+    names = [f"exp1_1_K{k}_L{depth}" for k in (64, 32) for depth in (16, 2, 8)]
+    names += [f"exp1_2_L2_K{k}" for k in ("128", "32", "64-128")] + ["test_run"]
+    files = [write_result(tmp_path, name) for name in names]
+
+    written = write_figures(files, tmp_path / "new" / "figures")
+
+    assert [path.name for path in written] == ["exp1_1_K32.png", "exp1_1_K64.png", "exp1_2_L2.png", "test_run.png"]
+    assert sorted(written) == sorted((tmp_path / "new" / "figures").iterdir())  # and nothing half-written beside
+    assert legend_of(drawn[0]) == ["L = 2 (63.1 %)", "L = 8 (63.1 %)", "L = 16 (63.1 %)"]
+    assert legend_of(drawn[2]) == ["K = 32 (63.1 %)", "K = 128 (63.1 %)", "K = 64-128 (63.1 %)"]
+    assert legend_of(drawn[3]) == ["test_run (63.1 %)"]
+    assert [fig.get_suptitle() for fig in drawn] == [
+        "exp1_1: K = 32 fixed, L varies",
+        "exp1_1: K = 64 fixed, L varies",
+        "exp1_2: L = 2 fixed, K varies",
+        "test_run",
+    ]
+
+
+def test_a_row_without_a_fixed_parameter_says_what_varies(tmp_path: Path, drawn: list[Figure]) -> None:
+    (written,) = write_figures([write_result(tmp_path, "quick_L2"), write_result(tmp_path, "quick_L8")], tmp_path)
+
+    assert written.name == "quick.png"
+    assert drawn[0].get_suptitle() == "quick, L varies"
+
+
+def test_seeds_are_curves_of_one_cell(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [
+        write_result(tmp_path, "exp1_1_K32_L2_S1", [50.0, 61.0]),
+        write_result(tmp_path, "exp1_1_K32_L2_S2", [50.0, 63.2]),
+        write_result(tmp_path, "exp1_1_K32_L4_S1", [50.0, 64.0]),
+        write_result(tmp_path, "exp1_1_K32_L4_S2", [10.0, 10.2]),
+    ]
+
+    (written,) = write_figures(files, tmp_path)
+
+    assert written.name == "exp1_1_K32.png"
+    cells = ["L = 2 (61.0 to 63.2 %, 2 runs)", "L = 4 (10.2 to 64.0 %, 2 runs, 1 did not learn)"]
+    assert legend_of(drawn[0]) == [*cells, "chance (10 %)"]
+    lines = drawn[0].axes[3].lines
+    assert [line.get_ydata()[-1] for line in lines[:4]] == [61.0, 63.2, 64.0, 10.2]
+    assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color() == lines[3].get_color()
+
+
+def test_a_depth_has_one_colour_in_all_figures_and_no_two_have_the_same(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [write_result(tmp_path, f"exp1_1_K32_L{depth}") for depth in (1, 2, 3, 4, 8, 16, 32)]
+    files += [write_result(tmp_path, f"exp1_1_K64_L{depth}") for depth in (4, 16)]
+
+    write_figures(files, tmp_path)
+
+    many, two = (
+        {name: to_hex(line.get_color()) for name, line in curves_of(fig).items() if name.startswith("L")}
+        for fig in drawn
+    )
+    assert len(set(many.values())) == 7
+    assert two == {name: many[name] for name in ("L = 4", "L = 16")}
+    for panel in range(4):
+        assert to_hex(curves_of(drawn[0], panel)["L = 8"].get_color()) == many["L = 8"]
+
+
+def test_a_network_that_did_not_learn_is_dashed_beside_the_level_of_chance(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [write_result(tmp_path, "exp1_1_K32_L2"), write_result(tmp_path, "exp1_1_K32_L8", FLAT)]
+
+    write_figures(files, tmp_path)
+
+    assert legend_of(drawn[0]) == ["L = 2 (63.1 %)", "L = 8 (10.1 %, did not learn)", "chance (10 %)"]
+    for panel, level in enumerate([math.log(10), 10, math.log(10), 10]):
+        curves = curves_of(drawn[0], panel)
+        assert curves["L = 2"].get_linestyle() == "-"
+        assert curves["L = 8"].get_linestyle() == "--"
+        assert curves["chance"].get_ydata() == pytest.approx([level, level])
+
+
+def test_chance_depends_on_the_number_of_classes(tmp_path: Path, drawn: list[Figure]) -> None:
+    accuracies = [20.0, 28.0]  # poor for 4 classes, learned for 10
+    files = [
+        write_result(tmp_path, "four_K8_L2", accuracies, classes=4),
+        write_result(tmp_path, "ten_K8_L2", accuracies, classes=10),
+    ]
+    old = json.loads(files[1].read_text())
+    del old["trial"]  # as files of other programs have it
+    (tmp_path / "unknown_K8_L2.json").write_text(json.dumps(old))
+
+    write_figures([*files, tmp_path / "unknown_K8_L2.json"], tmp_path)
+
+    assert legend_of(drawn[0]) == ["L = 2 (28.0 %, did not learn)", "chance (25 %)"]
+    assert legend_of(drawn[1]) == legend_of(drawn[2]) == ["L = 2 (28.0 %)"]
+
+
+def test_a_loss_that_stands_still_looks_so(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = write_result(tmp_path, "exp1_1_K32_L8", FLAT)
+    content = json.loads(path.read_text())
+    content["results"]["test_loss"] = [2.3026, 2.3025, 2.3027, 2.3024, 2.3025]
+    path.write_text(json.dumps(content))
+
+    write_figures([path], tmp_path)
+
+    low, high = drawn[0].axes[2].get_ylim()
+    assert high - low > 0.4
+
+
+def test_a_diverged_training_has_a_figure(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = write_result(tmp_path, "exp1_1_K32_L8", FLAT)
+    content = json.loads(path.read_text())
+    content["results"].update(train_loss=[None] * 100, test_loss=[None] * 30)  # strict JSON has no NaN
+    path.write_text(json.dumps(content))
+
+    assert write_figures([path], tmp_path)[0].exists()
+    assert legend_of(drawn[0]) == ["L = 8 (10.1 %, did not learn)", "chance (10 %)"]
+
+
+def test_the_notebook_keeps_its_figures_and_its_backend(tmp_path: Path) -> None:
+    files = [write_result(tmp_path, f"run{i}") for i in range(3)]
+    mine = pyplot.figure()
+    backend = matplotlib.get_backend()
+
+    write_figures(files, tmp_path)
+
+    assert pyplot.get_fignums() == [mine.number]
+    assert matplotlib.get_backend() == backend
+
+
+@pytest.mark.parametrize(("format", "beginning"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_formats(format: str, beginning: bytes, tmp_path: Path) -> None:
+    (written,) = write_figures([write_result(tmp_path, "test_run")], tmp_path, format)
+
+    assert written == tmp_path / f"test_run.{format}"
+    assert written.read_bytes().startswith(beginning)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="format: 'gif' is not one of png, svg, pdf"):
+        write_figures([], tmp_path, "gif")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    path = write_result(tmp_path, "test_run")
+
+    with pytest.raises(StorageError, match=r"test_run\.json.test_run\.png: cannot be written \(.*\)"):
+        write_figures([path], path)
