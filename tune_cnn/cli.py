@@ -34,12 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"\ninterrupted; continue with:  {shlex.join(['tune-cnn', *arguments])}", file=sys.stderr)
+        again = [argument for argument in arguments if argument != "--fresh"]  # that would start over once more
+        print(f"\ninterrupted; continue with:  {shlex.join(['tune-cnn', *again])}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as in `tune-cnn ... | head`; Python would complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"{error.filename or 'a file'}: {error.strerror or error}; mend that and try again", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_storage_option(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
+    sweep.add_argument(
+        "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
+    )
+    sweep.add_argument(
+        "--address", metavar="HOST:PORT", help="join a running Ray cluster (auto: the one on this machine)"
+    )
     sweep.add_argument("--cpus", type=_positive, metavar="N", help="cores to use (default: all)")
     sweep.add_argument("--gpus", type=_not_negative, metavar="N", help="GPUs to use (default: all)")
 
@@ -163,7 +173,7 @@ def _not_negative(text: str) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from tune_cnn.settings import name_problems
-    from tune_cnn.sweep.plan import make_plan, plan_summary, plan_table
+    from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table, size
     from tune_cnn.sweep.search_space import load_experiments
     from tune_cnn.sweep.storage import SweepFolder
 
@@ -172,22 +182,29 @@ def _sweep(options: argparse.Namespace) -> int:
         raise ConfigError("--name", problems)
     experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
     folder = SweepFolder(options.storage, name)
+    if options.fresh:
+        folder.start_over()
     plan = make_plan(experiments, folder)
+    use = disk_use(plan, at_once=options.cpus or os.cpu_count() or 1)
     if options.dry_run:
         print(plan_table(plan))
+        print(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
     print(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
     _writable(options.out)
+    check_disk(folder, use)
 
     from tune_cnn.sweep.cluster import ClusterOptions
+    from tune_cnn.sweep.lock import locked
     from tune_cnn.sweep.runner import run_sweep
 
-    try:
-        outcome = run_sweep(experiments, folder, ClusterOptions(cpus=options.cpus, gpus=options.gpus))
-    finally:
-        # Whatever happened, what is finished is in its place.
-        _show_results(folder, options.out)
-    return 1 if outcome.failures else 0
+    with locked(folder.folder):
+        try:
+            failures = run_sweep(experiments, folder, ClusterOptions(options.address, options.cpus, options.gpus))
+        finally:
+            # Whatever happened, what is finished is in its place.
+            _show_results(folder, options.out)
+    return 1 if failures else 0
 
 
 def _show_results(folder: "SweepFolder", out_dir: Path) -> None:
@@ -314,9 +331,10 @@ def _board(options: argparse.Namespace) -> int:
     from tune_cnn.sweep.storage import SweepFolder
 
     folder = SweepFolder.find(options.sweep, options.storage)
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder.folder / "trials")]
-    command += ["--host", "127.0.0.1", "--port", str(options.port), "--reload_interval", "2"]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    with folder.trials.on_disk() as logdir:
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
+        command += ["--host", "127.0.0.1", "--port", str(options.port), "--reload_interval", "2"]
+        try:
+            return subprocess.run(command, check=False).returncode
+        except KeyboardInterrupt:
+            return 0

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tune_cnn.errors import ResourceError
+from tune_cnn.errors import ResourceError, StorageError
+from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.resources import Node
 
 _OBJECT_STORE_SLACK = 256 * 2**20
+_MARKER = "reached.txt"
 
 
 class ClusterOptions(NamedTuple):
@@ -87,3 +89,37 @@ def nodes() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+def check_reachable(folder: Folder) -> None:
+    """Make sure that every machine of the cluster sees what this one writes into a folder.
+
+    Raises:
+        StorageError: One does not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    content = secrets.token_hex(8).encode()
+    folder.write(_MARKER, content)
+    see = ray.remote(num_cpus=0)(_sees)
+    try:
+        answers = {
+            node["NodeManagerAddress"]: see.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(folder, content)
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        blind = [address for address, answer in answers.items() if not ray.get(answer)]
+    finally:
+        folder.delete(_MARKER)
+    if blind:
+        raise StorageError(
+            f"{folder}: not reached from {', '.join(blind)}; give a --storage that every node sees, "
+            f"a shared folder or s3://bucket/path"
+        )
+
+
+def _sees(folder: Folder, content: bytes) -> bool:
+    return folder.read(_MARKER) == content

@@ -1,6 +1,8 @@
 """A folder of files that are whole or absent, on a local disk or on S3."""
 
 import contextlib
+import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -86,6 +88,20 @@ class Folder:
 
         filesystem, path = self._remote()
         return sorted(info.base_name for info in filesystem.get_file_info(FileSelector(path, allow_not_found=True)))
+
+    @contextlib.contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Its event files on this machine's disk: the folder itself, or a copy of what is remote now."""
+        if self.is_local:
+            yield self.local_path
+            return
+        with tempfile.TemporaryDirectory(prefix="tune_cnn-") as copy:
+            for inner in self.names():
+                for name in (self / inner).names():
+                    if name.startswith("events."):
+                        (Path(copy) / inner).mkdir(exist_ok=True)
+                        (Path(copy) / inner / name).write_bytes((self / inner).read(name) or b"")
+            yield Path(copy)
 
     def _remote(self) -> tuple[Any, str]:
         filesystem, path = _filesystem(self.root)

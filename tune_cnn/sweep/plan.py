@@ -1,12 +1,14 @@
 """What a sweep would run: its experiments, their trials, cost and state."""
 
+import shutil
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.search_space import Experiment
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.storage import KEPT_CHECKPOINTS, SweepFolder
 
 State = Literal["done", "continue", "new"]
 
@@ -80,6 +82,56 @@ def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
     count = {state: sum(line.state == state for line in trials) for state in ("done", "continue", "new")}
     states = f"{count['done']} done, {count['continue']} to continue, {count['new']} new"
     return f"{_plural(len(plan), 'experiment')}, {_plural(len(trials), 'trial')}: {states}"
+
+
+# Adam keeps two numbers for each weight; a checkpoint also holds the best weights; all are 4 bytes long.
+_CHECKPOINT_BYTES = 4 * 4
+_BEST_BYTES = 4
+
+
+class DiskUse(NamedTuple):
+    """Bytes that a sweep still needs, at most while it runs, and in the end."""
+
+    running: int
+    finished: int
+
+
+def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> DiskUse:
+    """What the trials that are not done will write.
+
+    Args:
+        plan: What would run.
+        at_once: How many trials run at the same time.
+    """
+    sizes = sorted(
+        (line.cost.parameters for line in plan if line.shares_with is None and line.state != "done"), reverse=True
+    )
+    finished = _BEST_BYTES * sum(sizes)
+    # One more than is kept: the new checkpoint is written before the oldest is deleted.
+    checkpoints = (KEPT_CHECKPOINTS + 1) * _CHECKPOINT_BYTES * sum(sizes[:at_once])
+    return DiskUse(finished + checkpoints, finished)
+
+
+def check_disk(folder: SweepFolder, use: DiskUse) -> None:
+    """Make sure that a sweep will fit on its disk.
+
+    Raises:
+        StorageError: There is not enough room; the message has the numbers.
+    """
+    if not folder.folder.is_local:
+        return
+    place = next(path for path in (folder.folder.local_path, *folder.folder.local_path.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if use.running > free:
+        raise StorageError(
+            f"{folder}: the sweep needs up to {size(use.running)}, but only {size(free)} are free; "
+            f"make room, give a --storage elsewhere, or run part of it with --only"
+        )
+
+
+def size(count: int) -> str:
+    """Bytes for people: `1.2 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

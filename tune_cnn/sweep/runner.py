@@ -7,12 +7,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from tune_cnn import data
+from tune_cnn.errors import StorageError
 from tune_cnn.models import cost
 from tune_cnn.settings import DataSettings
-from tune_cnn.sweep.cluster import ClusterOptions, connected
+from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.resources import Node, Request, check_feasible, gpu_share
 from tune_cnn.sweep.search_space import Experiment, distinct_trials
@@ -21,46 +22,47 @@ from tune_cnn.sweep.storage import SweepFolder
 MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
 
 
-class Outcome(NamedTuple):
-    """How the trials of a sweep ended, by trial id.
-
-    Attributes:
-        failures: Why a trial failed for good, in one line.
-    """
-
-    failures: dict[str, str]
-
-
-def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions) -> Outcome:
+def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions) -> dict[str, str]:
     """Train every trial that is not finished yet, several at once; continue those that were interrupted.
 
     Args:
         experiments: What was asked for; those with equal settings are trained once.
-        folder: Where the sweep lies.
+        folder: Where the sweep lies; the caller holds its lock.
         cluster: The Ray to run on.
 
     Returns:
-        The outcome; what is finished is in the folder.
+        Why trials failed for good, in one line each, by trial id. What is finished is in the folder.
 
     Raises:
         DataError: The images cannot be found or read.
         ResourceError: A trial asks for what no node has.
+        StorageError: A node does not reach the folder, or it is full; what was finished is kept.
         KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
     """
     folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
     trials = distinct_trials(experiments)
-    todo = {key: twins[0] for key, twins in trials.items() if folder.trial(twins[0].settings).record() is None}
+    todo = {}
+    for trial_id, twins in trials.items():
+        if (trial := folder.trial(twins[0].settings)).is_finished():
+            trial.forget_training()  # if its process was killed before it could
+        else:
+            todo[trial_id] = twins[0]
     if not todo:
-        return Outcome({})
+        return {}
 
     with _terminated_like_ctrl_c():
         images = {source: data.load(source, progress=True) for source in {e.settings.data for e in todo.values()}}
         with connected(cluster, sum(part.nbytes for part in images.values())) as nodes:
             requests = _requests(todo, nodes)
             check_feasible(list(requests.values()), nodes)
+            if cluster.address is not None:
+                check_reachable(folder.folder)
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             with Progress(labels, already_done=len(trials) - len(todo)) as progress:
-                return Outcome(_train(todo, requests, images, folder, progress))
+                failures, disk_is_full = _train(todo, requests, images, folder, progress)
+    if disk_is_full:
+        raise StorageError(f"{folder}: the disk is full; make room, then run the same command again to continue")
+    return failures
 
 
 def _requests(todo: dict[str, Experiment], nodes: Sequence[Node]) -> dict[str, Request]:
@@ -78,15 +80,21 @@ def _train(
     images: dict[DataSettings, data.Images],
     folder: SweepFolder,
     progress: Progress,
-) -> dict[str, str]:
-    """Run Tune until every trial is finished or has failed for good; return the failures by trial id."""
+) -> tuple[dict[str, str], bool]:
+    """Run Tune until every trial is finished or has failed for good.
+
+    Returns:
+        The failures by trial id, and whether some were for want of disk space.
+    """
     from tune_cnn.sweep.watcher import Watcher
 
     failures: dict[str, str] = {}
+    disk_is_full = False
     while todo:
         watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress)
         _run_tune(todo, requests, images, folder, watcher)
         failures |= watcher.failures
+        disk_is_full |= watcher.disk_is_full
         # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
         requests = {
             trial_id: Request(requests[trial_id].cpus, min(2 * requests[trial_id].gpus, 1.0))
@@ -96,7 +104,7 @@ def _train(
         todo = {trial_id: todo[trial_id] for trial_id in requests}
         for trial_id in todo:
             del failures[trial_id]
-    return failures
+    return failures, disk_is_full
 
 
 def _run_tune(
@@ -151,13 +159,15 @@ def _expected_work(experiment: Experiment) -> int:
 
 @contextmanager
 def _terminated_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the sweep as Ctrl-C does."""
+    """Let SIGTERM, and the end of the terminal, end the sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
-            restore: Callable[..., Any] = signal.signal
-            stack.callback(restore, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores the end of the terminal
+                    restore: Callable[..., Any] = signal.signal
+                    stack.callback(restore, number, signal.signal(number, interrupt))
         yield

@@ -95,10 +95,13 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         # The error may be that nothing can be written.
         with contextlib.suppress(OSError):
             self.folder.save_failure(failure, traceback.format_exc())
+        ended = {"done": True, "failure": failure}
         if isinstance(error, torch.OutOfMemoryError):
-            return {"done": True, "failure": failure, "out_of_memory": True}
-        if before == failure or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
-            return {"done": True, "failure": failure}
+            return {**ended, "out_of_memory": True}
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return {**ended, "disk_is_full": True}
+        if before == failure:
+            return ended
         raise error
 
 

@@ -22,11 +22,13 @@ class Watcher(Callback):  # type: ignore[misc]
     Attributes:
         failures: Why trials failed for good, in one line, by trial id.
         out_of_memory: The ids of those whose GPU memory was too small.
+        disk_is_full: Whether some failed for want of disk space.
     """
 
     def __init__(self, trials: Mapping[str, Settings], folder: SweepFolder, progress: Progress) -> None:
         self.failures: dict[str, str] = {}
         self.out_of_memory: list[str] = []
+        self.disk_is_full = False
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
         self._settings = trials
         self._progress = progress
@@ -49,6 +51,7 @@ class Watcher(Callback):  # type: ignore[misc]
             self.failures[trial_id] = result["failure"]
             if result.get("out_of_memory"):
                 self.out_of_memory.append(trial_id)
+            self.disk_is_full |= result.get("disk_is_full", False)
             return
         self._progress.reported(folder.label, result)
         self._safely(lambda: self._board(trial_id).report(result))
