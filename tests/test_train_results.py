@@ -1,0 +1,127 @@
+import doctest
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune_cnn import train_results
+from tune_cnn.train_results import EpochResult, FitResult, stop_reason
+
+
+def history(*validation_accuracies: float) -> FitResult:
+    """A history with these validation accuracies, two training batches and one validation batch an epoch."""
+    result = FitResult.empty()
+    for epoch, accuracy in enumerate(validation_accuracies):
+        result = result.with_epoch(EpochResult([2.5 - epoch, 2.4 - epoch], 10.0 + epoch), EpochResult([2.3], accuracy))
+    return result
+
+
+def test_example_in_the_docstring_is_true():
+    assert doctest.testmod(train_results) == (0, 1)
+
+
+def test_epochs_are_appended():
+    first = history(20.0)
+    assert first == (1, [2.5, 2.4], [10.0], [2.3], [20.0])
+    assert first.with_epoch(EpochResult([1.5, 1.4], 11.0), EpochResult([2.3], 30.0)) == history(20.0, 30.0)
+    assert first == history(20.0)  # and is itself as before
+
+
+def test_the_first_of_equal_epochs_is_the_best():
+    result = history(20.0, 35.5, 30.0, 35.5)
+    assert (result.best_epoch, result.best_accuracy, result.epochs_without_improvement) == (2, 35.5, 2)
+
+
+def test_before_any_epoch_nothing_is_best():
+    empty = FitResult.empty()
+    assert (empty.best_epoch, empty.best_accuracy, empty.epochs_without_improvement) == (0, 0.0, 0)
+    assert empty.is_finite
+
+
+def test_an_accuracy_of_zero_can_be_the_best():
+    assert (history(0.0).best_epoch, history(0.0, 0.0).epochs_without_improvement) == (1, 1)
+
+
+@pytest.mark.parametrize(("index", "loss"), [(0, math.nan), (3, math.inf), (2, -math.inf)])
+@pytest.mark.parametrize("curve", ["train_loss", "test_loss"])
+def test_one_loss_that_is_no_finite_number_is_noticed(curve, index, loss):
+    values = [1.0] * 4
+    values[index] = loss
+    assert not history(50.0)._replace(**{curve: values}).is_finite
+
+
+# When a training ends
+
+
+def test_training_ends_after_the_last_epoch():
+    assert history(10.0, 20.0).stop_reason(epochs=3, early_stopping=5) is None
+    assert history(10.0, 20.0, 30.0).stop_reason(epochs=3, early_stopping=5) == "epochs"
+
+
+def test_training_ends_on_a_plateau():
+    assert history(10.0, 30.0, 20.0, 29.0).stop_reason(epochs=30, early_stopping=3) is None
+    assert history(10.0, 30.0, 20.0, 29.0, 30.0).stop_reason(epochs=30, early_stopping=3) == "plateau"
+
+
+def test_an_improvement_starts_the_count_again():
+    assert history(10.0, 9.0, 8.0, 11.0, 10.0, 9.0).stop_reason(epochs=30, early_stopping=3) is None
+
+
+def test_without_early_stopping_a_plateau_goes_on():
+    assert history(*[10.0] * 20).stop_reason(epochs=21, early_stopping=None) is None
+
+
+def test_a_diverged_training_ends_for_that_reason():
+    diverged = history(*[10.0] * 5)._replace(test_loss=[math.nan] * 5)
+    assert diverged.stop_reason(epochs=5, early_stopping=1) == "diverged"
+
+
+def test_nothing_ends_before_the_first_epoch():
+    assert FitResult.empty().stop_reason(epochs=1, early_stopping=1) is None
+
+
+@given(st.lists(st.sampled_from([10.0, 10.5, 11.0, 12.0]), min_size=1, max_size=12), st.integers(1, 4))
+def test_the_rule_is_that_of_a_trainer_that_counts(accuracies, early_stopping):
+    """As the loop in the assignment: reset the count on each improvement, stop when it reaches the limit."""
+    best, count, ended_at = -1.0, 0, None
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        best, count = (accuracy, 0) if accuracy > best else (best, count + 1)
+        if count >= early_stopping:
+            ended_at = epoch
+            break
+    reasons = [
+        history(*accuracies[:epoch]).stop_reason(epochs=100, early_stopping=early_stopping)
+        for epoch in range(1, len(accuracies) + 1)
+    ]
+    assert (reasons.index("plateau") + 1 if "plateau" in reasons else None) == ended_at
+
+
+def test_the_rule_needs_only_what_a_report_tells():
+    assert stop_reason(7, 5, diverged=False, epochs=30, early_stopping=5) == "plateau"
+    assert stop_reason(7, 4, diverged=False, epochs=30, early_stopping=5) is None
+    assert stop_reason(7, 0, diverged=True, epochs=30, early_stopping=None) == "diverged"
+    assert stop_reason(30, 0, diverged=False, epochs=30, early_stopping=None) == "epochs"
+
+
+# Comparing two trainings
+
+
+def test_equal_histories_have_no_difference():
+    assert history(10.0, 20.0).first_difference(history(10.0, 20.0)) is None
+    diverged = history(10.0)._replace(train_loss=[math.nan, 1.0])
+    assert diverged.first_difference(diverged._replace(train_loss=[float("nan"), 1.0])) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"num_epochs": 3}, "num_epochs: 2 and 3"),
+        ({"train_loss": [2.5, 2.4, 1.5000000000000002, 1.4]}, "train_loss[2]: 1.5 and 1.5000000000000002"),
+        ({"train_acc": [10.0, math.nan]}, "train_acc[1]: 11.0 and nan"),
+        ({"test_loss": [2.3]}, "test_loss: 2 and 1 values"),
+        ({"test_acc": [10.0, 21.0], "test_loss": [2.3, 2.2]}, "test_loss[1]: 2.3 and 2.2"),
+    ],
+)
+def test_the_first_difference_is_named(changes, difference):
+    assert history(10.0, 20.0).first_difference(history(10.0, 20.0)._replace(**changes)) == difference
