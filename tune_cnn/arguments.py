@@ -1,0 +1,131 @@
+"""What the command line takes. Nothing here imports what a command needs, so that help answers at once."""
+
+import argparse
+from pathlib import Path
+
+from tune_cnn import __version__
+
+
+def parser() -> argparse.ArgumentParser:
+    """What each command takes, and its help."""
+    root = argparse.ArgumentParser(
+        prog="tune-cnn",
+        description="Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for.",
+        epilog="A first try, on drawn images:\n  tune-cnn sweep configs/quick.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"tune-cnn {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    sweep = _command(
+        commands, "sweep", "train the experiments of config files, several at once; repeat it to resume",
+        "tune-cnn sweep configs/exp1_1.yaml configs/exp1_2.yaml --only 'exp1_1_K32*'",
+    )  # fmt: skip
+    sweep.add_argument("files", nargs="+", type=Path, metavar="FILE", help="config file")
+    _add_setting_options(sweep)
+    sweep.add_argument("--only", action="append", default=[], metavar="PATTERN", help="only experiments of these names")
+    sweep.add_argument("--name", help="the sweep's name (default: made from the files' names)")
+    sweep.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="result files (default: results)"
+    )
+    _add_storage_option(sweep)
+    sweep.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
+    sweep.add_argument(
+        "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
+    )
+    sweep.add_argument(
+        "--address", metavar="HOST:PORT", help="join a running Ray cluster (auto: the one on this machine)"
+    )
+    sweep.add_argument("--cpus", type=_positive, metavar="N", help="cores to use (default: all)")
+    sweep.add_argument("--gpus", type=_not_negative, metavar="N", help="GPUs to use (default: all)")
+
+    trial = _command(
+        commands, "trial", "train one experiment in this process; of a finished sweep: repeat and compare it",
+        "tune-cnn trial configs/exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2",
+    )  # fmt: skip
+    trial.add_argument("source", metavar="FILE|SWEEP", help="a config file, or a sweep's folder or name")
+    trial.add_argument("name", metavar="EXPERIMENT", help="the experiment's name")
+    _add_setting_options(trial)
+    trial.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="result file (default: results)"
+    )
+    _add_storage_option(trial)
+    trial.add_argument("--threads", type=_positive, metavar="N", help="cores to use (default: all; as in the sweep)")
+    trial.add_argument(
+        "--device", metavar="NAME", help="where to compute, such as cpu or cuda:1 (default: a GPU if any)"
+    )
+
+    export = _command(
+        commands, "export", "write the JSON file of every finished experiment of a sweep",
+        "tune-cnn export ray_results/exp1_1 --out results",
+    )  # fmt: skip
+    export.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
+    export.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where to (default: results)")
+    _add_storage_option(export)
+
+    plot = _command(
+        commands, "plot", "draw a figure for each row of the grid from result files",
+        "tune-cnn plot 'exp1_1_K32*' --results results --format pdf",
+    )  # fmt: skip
+    plot.add_argument(
+        "patterns", nargs="*", default=["*"], metavar="PATTERN", help="names of experiments (default: all)"
+    )
+    plot.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the result files' folder")
+    plot.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the result files' folder)")
+    plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="default: png")
+
+    board = _command(
+        commands, "board", "watch a sweep, also a running one, in TensorBoard on 127.0.0.1",
+        "tune-cnn board ray_results/exp1_1 --port 6006",
+    )  # fmt: skip
+    board.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
+    board.add_argument("--port", type=_not_negative, default=6006, help="default: 6006")
+    _add_storage_option(board)
+    return root
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, purpose: str, example: str
+) -> argparse.ArgumentParser:
+    """A command, which the module of its name in `tune_cnn.commands` runs."""
+    parser = commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose[0].upper() + purpose[1:] + ".",
+        epilog=f"Example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what resumes a command leaves out --fresh, which has to be found
+    )
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _add_setting_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a setting of the files",
+    )
+    parser.add_argument("--data", metavar="SOURCE[:PATH]", help="cifar10, shapes or image_folder:PATH")
+
+
+def _add_storage_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage", default="ray_results", metavar="DIR", help="where sweeps lie (default: ray_results)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _not_negative(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)

@@ -1,0 +1,20 @@
+"""`tune-cnn export`: write the JSON file of every finished experiment of a sweep."""
+
+import argparse
+import sys
+
+from tune_cnn.commands.common import check_writable
+from tune_cnn.sweep.export import export
+from tune_cnn.sweep.storage import SweepFolder
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the files, and name them."""
+    folder = SweepFolder.find(options.sweep, options.storage)
+    check_writable(options.out)
+    files, unfinished = export(folder, options.out)
+    for path in files:
+        print(path)
+    if unfinished:
+        print(f"not finished, so not exported: {', '.join(unfinished)}", file=sys.stderr)
+    return 0

@@ -1,0 +1,24 @@
+"""`tune-cnn plot`: draw a figure for each row of the grid from result files."""
+
+import argparse
+
+from tune_cnn.commands.common import check_writable
+from tune_cnn.errors import ResultError
+from tune_cnn.plot import write_figures
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the figures, and name them."""
+    files = sorted({path for pattern in options.patterns for path in options.results.glob(f"{pattern}.json")})
+    if not files:
+        raise ResultError(
+            f"{options.results}: no result file matches {' '.join(options.patterns)}; check the pattern, or --results"
+        )
+    out_dir = options.out or options.results
+    check_writable(out_dir)
+    figures = write_figures(files, out_dir, options.format)
+    for figure in figures:
+        print(figure)
+    if not figures:
+        raise ResultError(f"{options.results}: none of the {len(files)} files could be drawn")
+    return 0

@@ -1,0 +1,56 @@
+"""`tune-cnn sweep`: train the experiments of config files, several at once."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tune_cnn.commands.common import check_writable
+from tune_cnn.errors import ConfigError
+from tune_cnn.plot import write_figures
+from tune_cnn.settings import name_problems
+from tune_cnn.sweep.cluster import ClusterOptions
+from tune_cnn.sweep.export import export
+from tune_cnn.sweep.lock import locked
+from tune_cnn.sweep.outcome import outcome_table
+from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table, size
+from tune_cnn.sweep.runner import run_sweep
+from tune_cnn.sweep.search_space import load_experiments
+from tune_cnn.sweep.storage import SweepFolder
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train what is missing, then export and draw what is finished."""
+    name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
+    if problems := name_problems(name):
+        raise ConfigError("--name", problems)
+    experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
+    folder = SweepFolder(options.storage, name)
+    if options.fresh:
+        folder.start_over()
+    plan = make_plan(experiments, folder)
+    use = disk_use(plan, at_once=options.cpus or os.cpu_count() or 1)
+    if options.dry_run:
+        print(plan_table(plan))
+        print(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
+        return 0
+    print(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
+    check_writable(options.out)
+    check_disk(folder, use)
+
+    with locked(folder.folder):
+        try:
+            failures = run_sweep(experiments, folder, ClusterOptions(options.address, options.cpus, options.gpus))
+        finally:
+            # Whatever happened, what is finished is in its place.
+            _show_results(folder, options.out)
+    return 1 if failures else 0
+
+
+def _show_results(folder: SweepFolder, out_dir: Path) -> None:
+    files, _ = export(folder, out_dir)
+    figures = write_figures(files, out_dir)
+    print(outcome_table(folder, folder.experiments()))
+    for figure in figures:
+        print(f"figure: {figure}")
+    print(f"{len(files)} result files and {len(figures)} figures in {out_dir}")
