@@ -214,16 +214,23 @@ _SYNONYMS = {
 
 def suggest(key: str, known: Collection[str]) -> str:
     """The remedy for an unknown key: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(key, _SYNONYMS, n=1, cutoff=0.8)
+    # A synonym goes first: batch_size is spelled nearer to batches than to bs_train.
+    near = [key] if _SYNONYMS.get(key) in known else difflib.get_close_matches(key, known, n=1)
+    near = near or difflib.get_close_matches(key, _SYNONYMS, n=1, cutoff=0.8)
     target = _SYNONYMS.get(near[0], near[0]) if near else None
     return f"did you mean '{target}'?" if target in known else f"keys are {', '.join(known)}"
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
+_NAME_RULE = "use at most 100 letters, digits and . _ + = - without '..', and begin with a letter or a digit"
+
+
 def name_problems(name: object) -> list[str]:
-    """What is wrong with the name of an experiment or a sweep, which becomes a file name: nothing, or one fault."""
-    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}", name) and ".." not in name:
+    """What keeps the name of an experiment or a sweep from being a file name everywhere: nothing, or one fault."""
+    if isinstance(name, str) and _NAME.fullmatch(name) and ".." not in name:
         return []
-    return [f"{name!r} cannot be a name; use up to 100 letters, digits and . _ + = -, starting with a letter or digit"]
+    shown = name if not isinstance(name, str) or len(name) <= 120 else name[:100] + "..."
+    return [f"{shown!r} cannot be a name; {_NAME_RULE}"]
 
 
 def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[str]]:

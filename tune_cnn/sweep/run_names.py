@@ -1,6 +1,5 @@
 """The names of experiments: a pattern such as `exp1_1_K{K}_L{L}`, filled in from an experiment's settings."""
 
-import re
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,9 +7,6 @@ from typing import Any
 from tune_cnn.settings import SETTINGS_RULES, Settings
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
-_NAME_RULE = "use at most 100 letters, digits and . _ + = - without '..', and begin with a letter or a digit"
 
 
 def run_name(pattern: str, settings: Settings) -> str:
@@ -46,14 +42,6 @@ def pattern_problems(pattern: object, grid: Mapping[str, Sequence[Any]]) -> list
         for key, values in grid.items()
         if len(values) > 1 and key not in keys
     ]
-
-
-def name_problem(name: str) -> str | None:
-    """What keeps a name from being a file name everywhere; None: nothing."""
-    if _NAME.fullmatch(name) and ".." not in name:
-        return None
-    shown = name if len(name) <= 120 else name[:100] + "..."
-    return f"run_name: {shown!r} cannot be a name; {_NAME_RULE}"
 
 
 def _parts(pattern: str) -> list[tuple[str, str]]:

@@ -11,10 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tune_cnn.errors import ConfigError, DataError
-from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, parse_settings
+from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, name_problems, parse_settings
 from tune_cnn.sweep.config_file import ConfigFile, Resources, check_document, parse_source, read_document
 from tune_cnn.sweep.overrides import Override, apply, parse_overrides
-from tune_cnn.sweep.run_names import name_problem, run_name
+from tune_cnn.sweep.run_names import run_name
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
@@ -116,11 +116,11 @@ def _experiments(file: ConfigFile) -> list[Experiment]:
         values = {**file.settings, **dict(zip(file.grid, cell, strict=True)), "data": file.data}
         settings = parse_settings(values, file.place)
         name = run_name(file.run_name, settings)
-        problem = name_problem(name)
-        if problem is None and name in experiments:
-            problem = f"run_name: {name!r} names two experiments" + _remedy(experiments[name].settings, settings)
-        if problem is not None:
-            raise ConfigError(file.place, [problem])
+        problems = name_problems(name)
+        if name in experiments:
+            problems.append(f"{name!r} names two experiments" + _remedy(experiments[name].settings, settings))
+        if problems:
+            raise ConfigError(file.place, [f"run_name: {problem}" for problem in problems])
         experiments[name] = Experiment(name, settings, file.resources)
     return list(experiments.values())
 
