@@ -133,7 +133,8 @@ class Rule(NamedTuple):
 
 
 def _is_int(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    # PyTorch counts in 64 bits; nothing that is counted here comes near.
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
 def _is_number(value: object) -> bool:

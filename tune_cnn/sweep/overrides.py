@@ -34,7 +34,8 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
         if not equals:
             problems.append(f"{text}: no value; write key=value, such as lr=1.0e-3")
             continue
-        value, found = strict_yaml.parse(value_text)
+        # A pattern is a text always, also where YAML would see a mapping in {K}.
+        value, found = (value_text, []) if name == "run_name" else strict_yaml.parse(value_text)
         section, dot, key = name.rpartition(".")
         if not dot and key != "run_name":
             section = "settings"

@@ -126,9 +126,9 @@ def _experiments(file: ConfigFile) -> list[Experiment]:
 
 
 def _unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    listed = ", ".join(names[:_MAX_LISTED]) + (
-        f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    )
+    listed = ", ".join(names[:_MAX_LISTED])
+    if len(names) > _MAX_LISTED:
+        listed += f" and {len(names) - _MAX_LISTED} more"
     return [
         f"{pattern!r} matches no name; there are {listed}"
         for pattern in patterns
@@ -155,9 +155,9 @@ def _remedy(one: Settings, other: Settings) -> str:
         values = [getattr(settings, key) for settings in (one, other)]
         if values[0] != values[1]:
             shown = [list(value) if isinstance(value, tuple) else value for value in values]
-            return (
-                f", {key} {shown[0]} and {shown[1]}; change the pattern so that it tells them apart, as with {{{key}}}"
-            )
+            return f", {key} {shown[0]} and {shown[1]}; change the pattern to tell them apart, as with {{{key}}}"
+    if one.data != other.data:
+        return ", on other images; change the pattern of one of them"
     return " with the same settings; keep one of them"
 
 
@@ -205,5 +205,5 @@ def _network_fault(settings: Settings) -> str | None:
     except ValueError as error:
         return str(error)
     except (RuntimeError, TypeError):  # torch, about sizes beyond 64 bits
-        return "a layer is too wide to exist; give fewer filters_per_layer or smaller hidden_dims"
+        return "a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images"
     return None

@@ -1,0 +1,94 @@
+"""The shipped config files say what they hold and how to run them, and hold what the assignment asks for."""
+
+from pathlib import Path
+
+import pytest
+
+from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep.search_space import distinct_trials, load_experiments
+
+FOLDER = Path(__file__).parents[1] / "configs"
+COUNTS = {"exp1_1": 8, "exp1_2": 12, "extra_points": 4, "quick": 6, "test_run": 1}
+COMMON = Settings(
+    seed=42,
+    bs_train=50,
+    batches=10_000,
+    epochs=30,
+    early_stopping=5,
+    reg=2e-3,
+    lr=1e-3,
+    pool_every=4,
+    hidden_dims=(100, 100),
+)
+
+
+def settings_by_name(*files: str) -> dict[str, Settings]:
+    experiments = load_experiments([FOLDER / f"{file}.yaml" for file in files])
+    return {experiment.name: experiment.settings for experiment in experiments}
+
+
+def expected(k: int, layers: int, ycn: bool = False) -> Settings:
+    return Settings(**{**vars(COMMON), "filters_per_layer": (k,), "layers_per_block": layers, "ycn": ycn})
+
+
+def test_every_shipped_file_is_tested() -> None:
+    assert sorted(path.name for path in FOLDER.iterdir()) == [f"{name}.yaml" for name in COUNTS]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_file_opens_with_its_purpose_its_size_and_its_command(name: str) -> None:
+    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert f"{COUNTS[name]} experiment" in lines[1]
+    assert lines[1].endswith(f"Run with:  tune-cnn sweep configs/{name}.yaml")
+    assert len(settings_by_name(name)) == COUNTS[name]
+
+
+def test_experiment_1_1() -> None:
+    assert settings_by_name("exp1_1") == {
+        f"exp1_1_K{k}_L{layers}": expected(k, layers) for k in (32, 64) for layers in (2, 4, 8, 16)
+    }
+
+
+def test_experiment_1_2() -> None:
+    assert settings_by_name("exp1_2") == {
+        f"exp1_2_L{layers}_K{k}": expected(k, layers) for layers in (2, 4, 8) for k in (32, 64, 128, 256)
+    }
+
+
+def test_extra_points_are_the_untrainable_cells_with_the_other_network() -> None:
+    assert settings_by_name("extra_points") == {
+        f"extra_points_K{k}_L{layers}": expected(k, layers, ycn=True) for k in (32, 64) for layers in (8, 16)
+    }
+
+
+def test_test_run() -> None:
+    changed = {
+        "filters_per_layer": (32,),
+        "layers_per_block": 1,
+        "pool_every": 1,
+        "hidden_dims": (100,),
+        "epochs": 10,
+        "reg": 1e-3,
+    }
+    assert settings_by_name("test_run") == {"test_run": Settings(**{**vars(COMMON), **changed})}
+
+
+def test_both_experiments_are_20_runs_and_14_trials() -> None:
+    experiments = load_experiments([FOLDER / "exp1_1.yaml", FOLDER / "exp1_2.yaml"])
+    trials = distinct_trials(experiments)
+    assert len(experiments) == 20
+    assert len(trials) == 14
+    shared = [[experiment.name for experiment in group] for group in trials.values() if len(group) > 1]
+    assert shared == [[f"exp1_1_K{k}_L{layers}", f"exp1_2_L{layers}_K{k}"] for k in (32, 64) for layers in (2, 4, 8)]
+
+
+def test_trial_id_of_a_known_experiment_never_changes() -> None:
+    # Finished trials are found again by this id: whoever changes it makes every user train everything again.
+    assert settings_by_name("exp1_1")["exp1_1_K32_L2"].trial_id == "0d29faf2"
+
+
+def test_quick_needs_neither_network_connection_nor_folder() -> None:
+    assert {settings.data for settings in settings_by_name("quick").values()} == {
+        DataSettings("shapes", in_size=(3, 24, 24), train_images=3000, test_images=1000)
+    }

@@ -1,0 +1,581 @@
+"""Config files become experiments and trials, and every fault in them is told at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_cnn.errors import ConfigError
+from tune_cnn.sweep.search_space import Experiment, Resources, distinct_trials, load_experiments
+
+GRID = """\
+run_name: exp_K{K}_L{L}
+grid:
+  filters_per_layer: [[32], [64, 128]]
+  layers_per_block: [2, 4]
+settings: {pool_every: 4, hidden_dims: [100]}
+data: shapes
+"""
+
+
+def load(folder: Path, *texts: str | bytes, **options: Any) -> list[Experiment]:
+    """Load config files a.yaml, b.yaml, ... of these texts."""
+    paths = [folder / f"{letter}.yaml" for letter, _ in zip("abc", texts, strict=False)]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_experiments(paths, **options)
+
+
+def faults(folder: Path, *texts: str | bytes, **options: Any) -> list[str]:
+    """The lines of the error, without the head of its first block and without the folder's name."""
+    with pytest.raises(ConfigError, match=r"\d problem") as caught:
+        load(folder, *texts, **options)
+    lines = str(caught.value).replace(f"{folder}/", "").splitlines()
+    return [line.strip() for line in lines[1:]]
+
+
+def names(experiments: list[Experiment]) -> list[str]:
+    return [experiment.name for experiment in experiments]
+
+
+# From files to experiments
+
+
+def test_grid_is_a_product_whose_last_key_varies_fastest(tmp_path: Path) -> None:
+    assert names(load(tmp_path, GRID)) == ["exp_K32_L2", "exp_K32_L4", "exp_K64-128_L2", "exp_K64-128_L4"]
+
+
+def test_experiment_has_the_settings_of_its_cell_and_of_the_file(tmp_path: Path) -> None:
+    experiment = load(tmp_path, GRID + "resources: {cpus_per_trial: 2, gpus_per_trial: 0.5}")[3]
+    assert experiment.settings.filters_per_layer == (64, 128)
+    assert experiment.settings.layers_per_block == 4
+    assert experiment.settings.hidden_dims == (100,)
+    assert experiment.settings.data.source == "shapes"
+    assert experiment.resources == Resources(cpus_per_trial=2, gpus_per_trial=0.5)
+
+
+def test_only_a_name_is_required(tmp_path: Path) -> None:
+    (experiment,) = load(tmp_path, "run_name: one")
+    assert experiment.settings.data.source == "cifar10"
+    assert experiment.resources == Resources(cpus_per_trial=1, gpus_per_trial="auto")
+
+
+def test_files_are_read_in_the_order_given(tmp_path: Path) -> None:
+    assert names(load(tmp_path, "run_name: second", "run_name: first")) == ["second", "first"]
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1.e-3", "1.0e-3", ".001", "0.001", "+1E-3"])
+def test_every_way_to_write_a_number_is_a_number(tmp_path: Path, number: str) -> None:
+    (experiment,) = load(tmp_path, f"run_name: one\nsettings: {{lr: {number}}}")
+    assert experiment.settings.lr == 0.001
+
+
+def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    assert names(load(tmp_path, b"\xef\xbb\xbfrun_name: one")) == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("plain", "plain"),
+        ("{K}-{L}-{P}-{S}", "64-128-3-4-7"),
+        ("{filters_per_layer}_{pool_every}", "64-128_4"),
+        ("lr{lr}_reg{reg}_{ycn}", "lr1e-05_reg0.002_true"),
+        ("es_{early_stopping}_H{hidden_dims}", "es_none_Hnone"),
+        ("bs{bs_train}_{bs_test}", "bs50_12"),
+    ],
+)
+def test_name_is_filled_in_from_settings(tmp_path: Path, pattern: str, name: str) -> None:
+    text = f"""\
+run_name: '{pattern}'
+settings: {{filters_per_layer: [64, 128], layers_per_block: 3, pool_every: 4, seed: 7, lr: 1e-5, reg: 2e-3, ycn: true,
+  early_stopping: null, hidden_dims: [], bs_train: 50}}
+"""
+    assert names(load(tmp_path, text)) == [name]
+
+
+# Trials
+
+
+def test_experiments_of_equal_settings_are_one_trial(tmp_path: Path) -> None:
+    other = "run_name: other_{L}\ngrid: {layers_per_block: [4, 8]}\n"
+    other += "settings: {filters_per_layer: [32], pool_every: 4, hidden_dims: [100]}\ndata: shapes\n"
+    trials = distinct_trials(load(tmp_path, GRID, other))
+    assert [names(group) for group in trials.values()] == [
+        ["exp_K32_L2"],
+        ["exp_K32_L4", "other_4"],
+        ["exp_K64-128_L2"],
+        ["exp_K64-128_L4"],
+        ["other_8"],
+    ]
+    assert all(experiment.settings.trial_id == key for key, group in trials.items() for experiment in group)
+
+
+def test_name_and_resources_do_not_make_another_trial(tmp_path: Path) -> None:
+    same = ["run_name: one", "run_name: two\nresources: {cpus_per_trial: 4, gpus_per_trial: 1}"]
+    assert len(distinct_trials(load(tmp_path, *same))) == 1
+
+
+# --set, --only, --data
+
+
+@pytest.mark.parametrize("text", ["epochs=3", "settings.epochs=3", "epochs= 3"])
+def test_set_changes_a_setting(tmp_path: Path, text: str) -> None:
+    assert {e.settings.epochs for e in load(tmp_path, GRID, overrides=[text])} == {3}
+
+
+def test_set_replaces_an_axis_in_its_place(tmp_path: Path) -> None:
+    changed = load(tmp_path, GRID, overrides=["grid.filters_per_layer=[[8], [16]]"], only=["*L2"])
+    assert names(changed) == ["exp_K8_L2", "exp_K16_L2"]
+
+
+def test_set_makes_a_setting_vary(tmp_path: Path) -> None:
+    changed = load(tmp_path, GRID, overrides=["grid.pool_every=[4, 8]", "run_name={L}_{K}_P{P}"], only=["2_32*"])
+    assert names(changed) == ["2_32_P4", "2_32_P8"]
+
+
+def test_set_changes_resources(tmp_path: Path) -> None:
+    (experiment,) = load(tmp_path, "run_name: one", overrides=["resources.gpus_per_trial=0.25"])
+    assert experiment.resources == Resources(gpus_per_trial=0.25)
+
+
+def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
+    assert faults(tmp_path, GRID, overrides=["layers_per_block=2"]) == [
+        "--set layers_per_block: the grid varies it; use --only to choose cells, or --set grid.layers_per_block=[...]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("epochs", "epochs: no value; write key=value, such as lr=1.0e-3"),
+        ("epohcs=3", "settings.epohcs: unknown key; did you mean 'epochs'?"),
+        ("epochs=0", "settings.epochs: 0 is not a whole number from 1 up"),
+        ("lr=fast", "settings.lr: 'fast' is not a number above 0"),
+        ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'"),
+        ("grid.lr=[]", "grid.lr: an empty list; give at least one value, such as [1.0e-3, 1.0e-4]"),
+        ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1.0e-3, 1.0e-4]"),
+        ("resources.cpus_per_trial=0", "resources.cpus_per_trial: 0 is not a whole number from 1 up"),
+        ("machine.cores=2", "machine.cores: not a section of a config file; sections are settings, grid and resources"),
+        ("data=shapes", "data: not changed by --set; write --data SOURCE, such as --data shapes"),
+    ],
+)
+def test_faulty_set_is_told_once_for_all_files(tmp_path: Path, text: str, fault: str) -> None:
+    assert faults(tmp_path, "run_name: one", "run_name: two", overrides=[text]) == [fault]
+
+
+def test_one_key_set_twice_is_a_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path, "run_name: one", overrides=["lr=1e-3", "grid.lr=[1e-2]"]) == [
+        "grid.lr: set twice; set it once"
+    ]
+
+
+def test_only_keeps_the_names_that_match_any_pattern(tmp_path: Path) -> None:
+    assert names(load(tmp_path, GRID, only=["*K32_L2", "*-128_L?"])) == [
+        "exp_K32_L2",
+        "exp_K64-128_L2",
+        "exp_K64-128_L4",
+    ]
+
+
+def test_only_without_a_match_lists_the_names(tmp_path: Path) -> None:
+    assert faults(tmp_path, GRID, only=["*_L2", "*_L9"]) == [
+        "'*_L9' matches no name; there are exp_K32_L2, exp_K32_L4, exp_K64-128_L2, exp_K64-128_L4"
+    ]
+
+
+def test_long_list_of_names_is_cut(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "run_name: s{S}\ngrid: {seed: " + str(list(range(100))) + "}", only=["x"])
+    assert fault.endswith(", s38, s39 and 60 more")
+
+
+def test_data_option_replaces_the_images_of_every_file(tmp_path: Path) -> None:
+    experiments = load(tmp_path, "run_name: one\ndata: {source: nonsense}", "run_name: two", data="shapes")
+    assert {experiment.settings.data.source for experiment in experiments} == {"shapes"}
+
+
+def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
+    assert faults(tmp_path, "run_name: one", "run_name: two", data="mnist") == [
+        "data.source: 'mnist' is not one of cifar10, image_folder, shapes"
+    ]
+
+
+def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/one.yaml").write_text("run_name: one\ndata: cifar10:images\n")
+    from_file, from_option = (load_experiments([Path("configs/one.yaml")], data=d) for d in (None, "cifar10:images"))
+    assert from_file[0].settings.data.path == str(tmp_path / "configs" / "images")
+    assert from_option[0].settings.data.path == str(tmp_path / "images")
+    assert from_file[0].settings.trial_id == from_option[0].settings.trial_id
+
+
+# Faults of a file
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "empty; write at least run_name, such as run_name: exp_K{K}_L{L}"),
+        ("# nothing\n", "empty; write at least run_name, such as run_name: exp_K{K}_L{L}"),
+        ("- run_name", "not a mapping; write keys such as run_name: and settings:"),
+        ("a: [1\nb: 2", "line 2, column 2: expected ',' or ']', but got ':'"),
+        ("run_name: a\n\tb: 1", "line 2, column 1: found character '\\t' that cannot start any token"),
+        (
+            "run_name: a\n---\nrun_name: b",
+            "line 2, column 1: expected a single document in the stream, but found another document",
+        ),
+        (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
+        (b"run_name: a\x00", "character 12: U+0000 may not stand in YAML; remove it"),
+        ('run_name: "\\UFFFFFFFF"', "an escape such as \\U0011FFFF names no character; remove it"),
+        ("[" * 5000, "lists or mappings stand too deep in one another; a config needs four levels at most"),
+        ("grid: &a [*a]", "line 1, column 7: anchors and aliases are not read; write the value out"),
+        (
+            "run_name: !!python/object:os.system a",
+            "line 1, column 11: the tag 'tag:yaml.org,2002:python/object:os.system' is not read; leave it out",
+        ),
+        ("settings: !!set {lr}", "line 1, column 11: the tag 'tag:yaml.org,2002:set' is not read; leave it out"),
+        ("{}", "run_name: missing; write a pattern such as exp_K{K}_L{L}"),
+        ("? [run_name]\n: a\nrun_name: b", "line 1: a list or a mapping cannot be a key; write a word"),
+        ("run_name: a\nrun_name: b", "run_name: written twice, in lines 1 and 2; keep one"),
+        (
+            "run_name: '{K}'\ngrid: {filters_per_layer: [32]}",
+            "grid.filters_per_layer[0]: 32 is not a list of whole numbers from 1 up, such as [64]",
+        ),
+        ("run_name: '{lr}'\ngrid: {lr: [1, 2, 1.0]}", "grid.lr[2]: 1.0 stands there twice; keep one"),
+        (
+            "run_name: '{L}'\ngrid: {layers_per_block: [2]}\nsettings: {layers_per_block: 4}",
+            "settings.layers_per_block: the grid varies it too; keep one of the two",
+        ),
+    ],
+)
+def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str | bytes, fault: str) -> None:
+    assert faults(tmp_path, text) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("settings: {lr: 1, lr: 2}", "settings.lr: written twice, in line 2; keep one"),
+        ("setings: {}", "setings: unknown key; did you mean 'settings'?"),
+        ("lr: 1e-3", "lr: not a key of the top level; write it under settings:"),
+        ("1: 2", "1: unknown key; keys are run_name, grid, settings, data, resources"),
+        ("settings:", "settings: empty; write keys under it, such as lr: 1.0e-3, or leave it out"),
+        (
+            "settings: [lr]",
+            "settings: ['lr'] is not a mapping; write keys under it, such as lr: 1.0e-3, or leave it out",
+        ),
+        ("settings: {learning_rte: 1}", "settings.learning_rte: unknown key; did you mean 'lr'?"),
+        ("settings: {epochs: 2020-01-01}", "settings.epochs: '2020-01-01' is not a whole number from 1 up"),
+        ("settings: {epochs: 1:30}", "settings.epochs: '1:30' is not a whole number from 1 up"),
+        ("settings: {ycn: yes}", "settings.ycn: 'yes' is not true or false"),
+        ("settings: {epochs: true}", "settings.epochs: True is not a whole number from 1 up"),
+        ("settings: {lr: .inf}", "settings.lr: inf is not a number above 0"),
+        ("settings: {lr: .nan}", "settings.lr: nan is not a number above 0"),
+        (f"settings: {{seed: {'9' * 5000}}}", "settings.seed: a number of 5000 characters; give at most 100"),
+        ("grid: {}", "grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out"),
+        (
+            "grid: {layers_per_block: []}",
+            "grid.layers_per_block: an empty list; give at least one value, such as [2, 4]",
+        ),
+        (
+            "grid: {layers_per_block: 2}",
+            "grid.layers_per_block: 2 is not a list; give its values in brackets, such as [2, 4]",
+        ),
+        ("grid: {layers_per_block: [2, 4, x]}", "grid.layers_per_block[2]: 'x' is not a whole number from 1 up"),
+        ("grid: {layer_per_block: [2]}", "grid.layer_per_block: unknown key; did you mean 'layers_per_block'?"),
+        ("data:", "data: None is not a source; write one of cifar10, image_folder, shapes, or a mapping"),
+        ("data: image_folder", "data: image_folder needs its folder; write image_folder:/path/to/images"),
+        ("data: {source: shapes, classes: 3}", "data.classes: found out from the images; leave it out"),
+        (
+            "data: {source: shapes, in_size: [3, 4, 4]}",
+            "data.in_size: [3, 4, 4] is too small to draw shapes; take [3, 8, 8] or more",
+        ),
+        ("data: image_folder:/nowhere", "data: /nowhere: there is no such folder; check the path of image_folder"),
+        ("resources: {gpu_per_trial: 1}", "resources.gpu_per_trial: unknown key; did you mean 'gpus_per_trial'?"),
+        ("resources: {cpus_per_trial: 0}", "resources.cpus_per_trial: 0 is not a whole number from 1 up"),
+        (
+            "resources: {gpus_per_trial: 1.5}",
+            "resources.gpus_per_trial: 1.5 is not auto, a number from 0 to 1, or a whole number",
+        ),
+        (
+            "resources: {gpus_per_trial: -1}",
+            "resources.gpus_per_trial: -1 is not auto, a number from 0 to 1, or a whole number",
+        ),
+        (
+            "resources: {gpus_per_trial: .nan}",
+            "resources.gpus_per_trial: nan is not auto, a number from 0 to 1, or a whole number",
+        ),
+    ],
+)
+def test_faulty_value_is_told_with_place_and_remedy(tmp_path: Path, text: str, fault: str) -> None:
+    assert faults(tmp_path, f"run_name: one\n{text}") == [fault]
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    text = """\
+run_name: exp_{X}
+grid: {layers_per_block: [], lr: [fast]}
+settings: {learning_rte: 1, epochs: 3, epochs: 4}
+data: mnist
+resources: {cpus_per_trial: two}
+sweep: 1
+"""
+    with pytest.raises(ConfigError, match="problem") as caught:
+        load(tmp_path, text)
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path}/a.yaml: 8 problems",
+        "  settings.epochs: written twice, in line 3; keep one",
+        "  sweep: unknown key; keys are run_name, grid, settings, data, resources",
+        "  grid.layers_per_block: an empty list; give at least one value, such as [2, 4]",
+        "  grid.lr[0]: 'fast' is not a number above 0",
+        "  settings.learning_rte: unknown key; did you mean 'lr'?",
+        "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
+        "  resources.cpus_per_trial: 'two' is not a whole number from 1 up",
+        "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
+        "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
+        "{hidden_dims}, {ycn}",
+    ]
+
+
+def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="problem") as caught:
+        load(tmp_path, "settings: {lr: 0}", "run_name: fine", "run_name: '{'", overrides=["x=1"], data="mnist")
+    assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
+        "--set: 1 problem",
+        "  settings.x: unknown key; keys are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
+        "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn",
+        "--data: 1 problem",
+        "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
+        "a.yaml: 2 problems",
+        "  settings.lr: 0 is not a number above 0",
+        "  run_name: missing; write a pattern such as exp_K{K}_L{L}",
+        "c.yaml: 1 problem",
+        "  run_name: '{' has a stray brace; a placeholder reads {K} or {lr}, and nothing else has braces",
+    ]
+
+
+def test_missing_file_and_folder_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="problem") as caught:
+        load_experiments([tmp_path / "none.yaml", tmp_path])
+    assert str(caught.value).replace(str(tmp_path), "T").splitlines() == [
+        "T/none.yaml: 1 problem",
+        "  no such file; name a config file, such as configs/exp1_1.yaml",
+        "T: 1 problem",
+        "  a folder; name the files in it, such as T/*.yaml",
+    ]
+
+
+def test_huge_grid_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    many = str(list(range(1, 1001)))
+    text = f"run_name: '{{L}}_{{P}}_{{S}}'\ngrid: {{layers_per_block: {many}, pool_every: {many}, seed: {many}}}"
+    assert faults(tmp_path, text) == ["grid: 1,000,000,000 experiments; split it, a file may have 10,000 at most"]
+
+
+# Faults of names
+
+
+@pytest.mark.parametrize("pattern", ["{", "}", "{{K}}", "{K", "K}", "{}", "{K}}", "{K}_{"])
+def test_stray_brace_is_a_fault(tmp_path: Path, pattern: str) -> None:
+    assert faults(tmp_path, f"run_name: '{pattern}'") == [
+        f"run_name: '{pattern}' has a stray brace; a placeholder reads {{K}} or {{lr}}, and nothing else has braces"
+    ]
+
+
+@pytest.mark.parametrize(
+    "placeholder", ["{k}", "{K.__class__}", "{K[0]}", "{K!r}", "{K:>9}", "{K:{L}}", "{0}", "{data}"]
+)
+def test_placeholder_is_a_bare_key(tmp_path: Path, placeholder: str) -> None:
+    (fault,) = faults(tmp_path, f"run_name: '{placeholder}'")
+    assert fault.startswith(
+        f"run_name: {placeholder} is not a placeholder; there are {{K}}, {{L}}, {{P}}, {{S}}, {{seed}}, "
+    )
+
+
+@pytest.mark.parametrize("value", ["5", "{K}", "[a]", "", "''"])
+def test_name_must_be_a_text(tmp_path: Path, value: str) -> None:
+    (fault,) = faults(tmp_path, f"run_name: {value}")
+    assert fault.endswith("is not a text; write a pattern such as 'exp_K{K}_L{L}', in quotes")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a..b", ".hidden", "-x", "a b", "é", "a\\nb", "x" * 101])
+def test_name_must_do_as_a_file_name_everywhere(tmp_path: Path, name: str) -> None:
+    (fault,) = faults(tmp_path, f'run_name: "{name}"')
+    assert fault == (
+        f"run_name: '{name}' cannot be a name; use at most 100 letters, digits and . _ + = - without '..', "
+        "and begin with a letter or a digit"
+    )
+
+
+def test_varied_key_without_placeholder_is_a_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path, GRID.replace("_L{L}", "")) == [
+        "run_name: 'exp_K{K}' gives layers_per_block 2 and 4 one name; add {L}"
+    ]
+
+
+def test_cells_whose_names_read_alike_are_a_fault(tmp_path: Path) -> None:
+    assert faults(
+        tmp_path, "run_name: '{L}{P}'\ngrid: {layers_per_block: [1, 11], pool_every: [11, 1]}\ndata: shapes"
+    ) == [
+        "run_name: '111' names two experiments, layers_per_block 1 and 11; "
+        "change the pattern to tell them apart, as with {layers_per_block}"
+    ]
+
+
+def test_name_of_two_files_is_a_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path, GRID, GRID.replace("pool_every: 4", "pool_every: 5")) == [
+        "run_name: 'exp_K32_L2' names an experiment of a.yaml too, pool_every 4 and 5; "
+        "change the pattern to tell them apart, as with {pool_every}"
+    ]
+
+
+def test_same_experiment_in_two_files_is_a_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path, "run_name: one", "run_name: one") == [
+        "run_name: 'one' names an experiment of a.yaml too with the same settings; keep one of them"
+    ]
+
+
+def test_name_of_two_files_with_other_images_is_a_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path, "run_name: one", "run_name: one\ndata: shapes") == [
+        "run_name: 'one' names an experiment of a.yaml too, on other images; change the pattern of one of them"
+    ]
+
+
+def test_same_file_twice_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("run_name: one")
+    with pytest.raises(ConfigError, match="given twice; give it once"):
+        load_experiments([Path("a.yaml"), tmp_path / "a.yaml"])
+
+
+# Networks that cannot exist
+
+
+def test_network_that_pools_below_one_pixel_is_a_fault_of_its_experiment(tmp_path: Path) -> None:
+    assert faults(tmp_path, GRID.replace("[2, 4]", "[2, 16]").replace("pool_every: 4", "pool_every: 3")) == [
+        "exp_K64-128_L16: 10 poolings (32 conv layers, one pooling every 3) shrink 32x32 images below 1x1; at most 5 "
+        "fit: use a pool_every of at least 6, or at most 17 conv layers"
+    ]
+
+
+def test_only_leaves_out_a_network_that_cannot_exist(tmp_path: Path) -> None:
+    text = GRID.replace("[2, 4]", "[2, 64]")
+    assert len(faults(tmp_path, text)) == 2
+    assert names(load(tmp_path, text, only=["*_L2"])) == ["exp_K32_L2", "exp_K64-128_L2"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        (
+            "hidden_dims: []\ndata: {source: shapes, in_size: [3, 99999999999, 99999999999]}",
+            "one: a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images",
+        ),
+        ("layers_per_block: 1000000000000", "one: 1,000,000,000,000 conv layers; give at most 1,000"),
+        (
+            f"filters_per_layer: [{10**10}, {10**10}]",
+            "one: a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images",
+        ),
+    ],
+)
+def test_monstrous_network_is_refused(tmp_path: Path, setting: str, fault: str) -> None:
+    assert faults(tmp_path, f"run_name: one\nsettings:\n  {setting}") == [fault]
+
+
+# Whatever stands in a file
+
+TOKENS = [
+    *"{}[]:,&*!|>'\"#%@`-?~\n\t \\\0",
+    "- ",
+    ": ",
+    "? ",
+    "<<: ",
+    "&a ",
+    "*a",
+    "!!set ",
+    "!!binary ",
+    "---\n",
+    "...\n",
+    "%YAML 9\n",
+    "null",
+    "true",
+    "yes",
+    "1e999",
+    ".nan",
+    "-1",
+    "0x",
+    "0o9",
+    "1_0",
+    "99999999999999999999",
+    "2020-01-01",
+    "'",
+    '"\\x',
+    "\\U00110000",
+    "{K}",
+    "{",
+    "grid",
+    "lr",
+    "run_name",
+    "ycn",
+    "{L!r}",
+    "[[2], [3]]",
+    "[]",
+    "\ufeff",
+    "\x85",
+    "é",
+    "\ud800",
+]
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["auto", "shapes", "x{K}", "{S}", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["lr", "seed", "source"]), inner),
+    max_leaves=6,
+)
+
+
+def check_never_crashes(folder: Path, text: str) -> None:
+    path = folder / "any.yaml"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    try:
+        experiments = load_experiments([path], overrides=["epochs=1"])
+    except ConfigError:
+        return
+    assert distinct_trials(experiments)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, len(GRID)), st.integers(0, 8), st.sampled_from(TOKENS)), min_size=1, max_size=4)
+)
+def test_mutilated_file_gives_experiments_or_faults(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int, str]]
+) -> None:
+    text = GRID
+    for position, deleted, token in edits:
+        text = text[:position] + token + text[position + deleted :]
+    check_never_crashes(tmp_path_factory.getbasetemp(), text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(["run_name", "grid", "settings", "data", "resources"], VALUES)))
+def test_any_values_give_experiments_or_faults(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
+) -> None:
+    import yaml
+
+    check_never_crashes(tmp_path_factory.getbasetemp(), yaml.safe_dump(document, sort_keys=False))
+
+
+# The way in
+
+
+def test_reading_the_search_space_imports_neither_ray_nor_torch() -> None:
+    code = "import sys, tune_cnn.sweep.search_space; print({'ray', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

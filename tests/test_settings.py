@@ -1,0 +1,170 @@
+"""Settings: their rules, their round trip, and what the trial id depends on."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from tune_cnn.errors import ConfigError
+from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, check, parse_data, parse_settings, suggest
+
+OTHER_SETTINGS: dict[str, Any] = {
+    "seed": 1, "bs_train": 64, "bs_test": 8, "batches": 7, "epochs": 9, "early_stopping": None, "lr": 0.5, "reg": 0.5,
+    "filters_per_layer": (64, 64), "layers_per_block": 1, "pool_every": 3, "hidden_dims": (), "ycn": True,
+    "data": DataSettings("shapes"),
+}  # fmt: skip
+
+OTHER_DATA: dict[str, Any] = {
+    "source": "shapes", "in_size": (3, 16, 16), "train_images": 20, "test_images": 1, "seed": 1, "classes": 3,
+    "fingerprint": "0123",
+}  # fmt: skip
+
+
+# The trial id
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(Settings)])
+def test_every_setting_makes_another_trial(key: str) -> None:
+    assert replace(Settings(), **{key: OTHER_SETTINGS[key]}).trial_id != Settings().trial_id
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(DataSettings) if field.name != "path"])
+def test_everything_that_decides_the_images_makes_another_trial(key: str) -> None:
+    other = Settings(data=replace(DataSettings(), **{key: OTHER_DATA[key]}))
+    assert other.trial_id != Settings().trial_id
+
+
+def test_where_the_images_lie_does_not_make_another_trial() -> None:
+    assert Settings(data=DataSettings(path="/elsewhere")).trial_id == Settings().trial_id
+
+
+def test_trial_id_is_eight_hex_digits_and_stays_so() -> None:
+    assert Settings().trial_id == "cb9d516b"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"lr": 1, "reg": 0}, {"lr": 1.0, "reg": 0.0}),
+        ({"bs_train": 50}, {"bs_train": 50, "bs_test": 12}),
+        ({"filters_per_layer": [32, 64]}, {"filters_per_layer": (32, 64)}),
+    ],
+)
+def test_two_ways_to_write_a_setting_are_one_trial(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert parse_settings(one, "one").trial_id == parse_settings(other, "other").trial_id
+
+
+def test_json_round_trip_keeps_everything() -> None:
+    settings = Settings(**{**OTHER_SETTINGS, "data": DataSettings(**OTHER_DATA)})
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+# Defaults and derived values
+
+
+@pytest.mark.parametrize(("bs_train", "bs_test"), [(128, 32), (50, 12), (3, 1), (1, 1)])
+def test_validation_batch_is_a_quarter_of_a_training_batch(bs_train: int, bs_test: int) -> None:
+    assert Settings(bs_train=bs_train).bs_test == bs_test
+
+
+def test_each_width_is_repeated_layers_per_block_times() -> None:
+    settings = Settings(filters_per_layer=(64, 128), layers_per_block=2)
+    assert settings.filters == [64, 64, 128, 128]
+    assert settings.label == "K64-128_L2"
+
+
+def test_seed_zero_is_a_seed() -> None:
+    assert parse_settings({"seed": 0}, "a call").seed == 0
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"seed": -1}, "seed: -1 is not a whole number from 0 up, or null"),
+        ({"seed": 1.0}, "seed: 1.0 is not a whole number from 0 up, or null"),
+        ({"seed": 2**63}, "seed: 9223372036854775808 is not a whole number from 0 up, or null"),
+        ({"bs_train": 0}, "bs_train: 0 is not a whole number from 1 up"),
+        ({"bs_train": True}, "bs_train: True is not a whole number from 1 up"),
+        ({"bs_train": None}, "bs_train: None is not a whole number from 1 up"),
+        ({"early_stopping": 0}, "early_stopping: 0 is not a whole number from 1 up, or null"),
+        ({"lr": 0}, "lr: 0 is not a number above 0"),
+        ({"lr": "1e-3"}, "lr: '1e-3' is not a number above 0"),
+        ({"lr": float("nan")}, "lr: nan is not a number above 0"),
+        ({"reg": float("inf")}, "reg: inf is not a number from 0 up"),
+        ({"reg": -0.1}, "reg: -0.1 is not a number from 0 up"),
+        ({"filters_per_layer": []}, "filters_per_layer: [] is not a list of whole numbers from 1 up, such as [64]"),
+        ({"filters_per_layer": 64}, "filters_per_layer: 64 is not a list of whole numbers from 1 up, such as [64]"),
+        ({"hidden_dims": [0]}, "hidden_dims: [0] is not a list of whole numbers from 1 up, such as [100, 100]"),
+        ({"ycn": 1}, "ycn: 1 is not true or false"),
+        ({"learning_rate": 1}, "learning_rate: unknown key; did you mean 'lr'?"),
+        ({"data": "mnist"}, "data.source: 'mnist' is not one of cifar10, image_folder, shapes"),
+    ],
+)
+def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match="a call: 1 problem") as caught:
+        parse_settings(values, "a call")
+    assert caught.value.problems == [problem]
+
+
+def test_all_faulty_settings_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match="problem") as caught:
+        parse_settings({"learning_rte": 1, "epochs": "ten", "data": "mnist"}, "exp.yaml", "settings.")
+    assert str(caught.value).splitlines() == [
+        "exp.yaml: 3 problems",
+        "  settings.learning_rte: unknown key; did you mean 'lr'?",
+        "  settings.epochs: 'ten' is not a whole number from 1 up",
+        "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("epoch", "did you mean 'epochs'?"),
+        ("batch_size", "did you mean 'bs_train'?"),
+        ("weight_decay", "did you mean 'reg'?"),
+        ("K", "did you mean 'filters_per_layer'?"),
+        ("patience", "did you mean 'early_stopping'?"),
+        ("colour", f"keys are {', '.join(SETTINGS_RULES)}"),
+    ],
+)
+def test_unknown_key_suggests_the_real_one_or_lists_all(key: str, remedy: str) -> None:
+    assert suggest(key, SETTINGS_RULES) == remedy
+    assert check({key: 1}, SETTINGS_RULES) == [f"{key}: unknown key; {remedy}"]
+
+
+# The images
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [
+        ("cifar10", DataSettings()),
+        ("cifar10:/data", DataSettings(path="/data")),
+        ("image_folder:C:/images", DataSettings("image_folder", path="C:/images")),
+        ({"source": "shapes", "in_size": [3, 16, 16]}, DataSettings("shapes", in_size=(3, 16, 16))),
+    ],
+)
+def test_source_is_read_from_a_text_or_a_mapping(value: Any, data: DataSettings) -> None:
+    assert parse_data(value) == (data, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (5, "data: 5 is not a source; write one of cifar10, image_folder, shapes, or a mapping"),
+        ({"source": "image_folder"}, "data: image_folder needs its folder; write image_folder:/path/to/images"),
+        ("shapes:/x", "data: shapes are drawn on the spot and take no path; write shapes"),
+        ({"in_size": [3, 16, 16]}, "data.in_size: the images of cifar10 are [3, 32, 32]; leave it out"),
+        (
+            {"source": "shapes", "in_size": [1, 16, 16]},
+            "data.in_size: [1, 16, 16] is not [channels, height, width] with 3 channels, such as [3, 32, 32]",
+        ),
+        ({"sorce": "shapes"}, "data.sorce: unknown key; did you mean 'source'?"),
+    ],
+)
+def test_faulty_source_is_named_with_its_remedy(value: Any, problem: str) -> None:
+    assert parse_data(value)[1] == [problem]
