@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tune_cnn.commands.common import check_writable
-from tune_cnn.errors import ConfigError
+from tune_cnn.errors import ConfigError, DataError, ResourceError
 from tune_cnn.plot import write_figures
 from tune_cnn.settings import name_problems
 from tune_cnn.sweep.cluster import ClusterOptions
@@ -41,9 +41,13 @@ def run(options: argparse.Namespace) -> int:
     with locked(folder.folder):
         try:
             failures = run_sweep(experiments, folder, ClusterOptions(options.address, options.cpus, options.gpus))
-        finally:
+        except (DataError, ResourceError):
+            raise  # before anything started
+        except BaseException:
             # Whatever happened, what is finished is in its place.
             _show_results(folder, options.out)
+            raise
+        _show_results(folder, options.out)
     return 1 if failures else 0
 
 
