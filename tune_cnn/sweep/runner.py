@@ -52,7 +52,8 @@ def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: C
 
     with _terminated_like_ctrl_c():
         images = {source: data.load(source, progress=True) for source in {e.settings.data for e in todo.values()}}
-        with connected(cluster, sum(part.nbytes for part in images.values())) as nodes:
+        # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
+        with connected(cluster, sum(part.nbytes for part in images.values())) as nodes, _terminated_like_ctrl_c():
             requests = _requests(todo, nodes)
             check_feasible(list(requests.values()), nodes)
             if cluster.address is not None:
