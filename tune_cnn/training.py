@@ -1,6 +1,7 @@
 """The one training loop. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
 
 import io
+import pickle
 import time
 import zipfile
 from collections.abc import Callable
@@ -72,15 +73,20 @@ class TorchTrainer:
             max_batches: The most training batches an epoch takes; None: all.
 
         Raises:
-            ResultError: The checkpoint file is damaged or not one of ours.
+            ResultError: The checkpoint file is damaged, not one of ours, or that of another network or optimizer.
         """
         history = FitResult.empty()
         checkpoint = Path(f"{checkpoints}.pt") if checkpoints else None
         if checkpoint is not None and checkpoint.exists():
             print(f"*** Continuing from checkpoint file {checkpoint}")
             state = load_state(checkpoint)
-            self.load_state_dict(state)
-            history = FitResult(**state["history"])
+            try:
+                self.load_state_dict(state)
+                history = FitResult(**state["history"])
+            except (KeyError, TypeError, RuntimeError, ValueError) as error:
+                raise ResultError(
+                    f"{checkpoint}: does not continue this training; delete it, or choose another name"
+                ) from error
 
         while (reason := history.stop_reason(num_epochs, early_stopping)) is None:
             epoch = history.num_epochs
@@ -237,10 +243,12 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
         # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if damaged := archive.testzip():
-                raise ResultError(f"{place}: damaged at {damaged}; delete it to start from the one before")
+                raise ResultError(f"{place}: damaged at {damaged}; delete it")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except ResultError:
         raise
+    except pickle.UnpicklingError as error:  # its own message tells how to run the code that may be in there
+        raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; delete it") from error
     except Exception as error:
         raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); delete it") from error
     if not isinstance(state, dict):

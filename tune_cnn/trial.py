@@ -84,7 +84,11 @@ class Trial:
         """
         if checkpoint is not None and checkpoint.exists():
             print(f"*** Continuing from checkpoint file {checkpoint}")
-            self.load_state_dict(load_state(checkpoint))
+            state = load_state(checkpoint)
+            try:
+                self.load_state_dict(state)
+            except ResultError as error:
+                raise ResultError(f"{checkpoint}: {error}; delete it, or choose another name") from error
         while self.stop_reason is None:
             print(f"--- EPOCH {self.history.num_epochs + 1}/{self.settings.epochs} ---", flush=True)
             self.run_epoch(verbose=True)
