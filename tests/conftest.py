@@ -6,8 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cifar10_archive import Cifar10Archive
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """One thread is fastest for small tensors; several wait for one another, for long where cores are shared."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
