@@ -181,8 +181,12 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
         raise ResultError(f"{wrong} (results must have {', '.join(FitResult._fields)})")
     curves = {name: _curve(results[name]) for name in FitResult._fields if name != "num_epochs"}
     num_epochs = results["num_epochs"]
-    lengths_fit = isinstance(num_epochs, int) and all(
-        curve is not None and (len(curve) == num_epochs or name.endswith("loss")) for name, curve in curves.items()
+    lengths_fit = (
+        isinstance(num_epochs, int)
+        and not isinstance(num_epochs, bool)
+        and all(
+            curve is not None and (len(curve) == num_epochs or name.endswith("loss")) for name, curve in curves.items()
+        )
     )
     if not lengths_fit:
         raise ResultError(f"{wrong} (num_epochs and the curves do not fit together)")
@@ -209,4 +213,7 @@ def _curve(values: object) -> list[float] | None:
         return None
     if not all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
         return None
-    return [math.nan if v is None else float(v) for v in values]
+    try:
+        return [math.nan if v is None else float(v) for v in values]
+    except OverflowError:  # a whole number beyond every float
+        return None
