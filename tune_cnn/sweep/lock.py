@@ -18,6 +18,7 @@ from tune_cnn.sweep.folder import Folder
 _NAME = "lock.json"
 _BEAT_S = 20.0
 _STALE_S = 180.0  # without a beat; far more than clocks differ, and than a slow disk delays one
+_SETTLE_S = 0.5  # longer than anyone takes from looking at a lock to replacing it
 
 
 @contextmanager
@@ -31,22 +32,32 @@ def locked(folder: Folder) -> Iterator[None]:
         StorageError: Another process holds it.
     """
     token = secrets.token_hex(8)
+
+    def is_mine() -> bool:
+        return (_holder(folder) or {}).get("token") == token
+
     holder = _holder(folder)
+    if holder == {}:  # damaged, or being written at this moment
+        time.sleep(_SETTLE_S)
+        holder = _holder(folder)
     if holder is not None and not _is_stale(holder):
         raise _in_use(folder, holder)
     if holder is not None:
         folder.delete(_NAME)
     folder.create(_NAME, _content(token))
-    # Whoever else found no lock at the same moment has lost now, or has won.
-    holder = _holder(folder)
-    if holder is None or holder.get("token") != token:
-        raise _in_use(folder, holder or {})
+    if holder is not None or not folder.is_local:
+        time.sleep(_SETTLE_S)  # another may have found the same stale lock, and may just be replacing ours
+    # Whoever else wanted the lock at the same moment has lost now, or has won.
+    if not is_mine():
+        raise _in_use(folder, _holder(folder) or {})
 
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(_BEAT_S):
             with contextlib.suppress(OSError):
+                if not is_mine():  # this process slept for so long that another one took over
+                    return
                 folder.write(_NAME, _content(token))
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -57,7 +68,8 @@ def locked(folder: Folder) -> Iterator[None]:
         ended.set()
         thread.join()
         with contextlib.suppress(OSError):
-            folder.delete(_NAME)
+            if is_mine():
+                folder.delete(_NAME)
 
 
 def _content(token: str) -> bytes:
