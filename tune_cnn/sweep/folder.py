@@ -48,7 +48,7 @@ class Folder:
         try:
             with filesystem.open_input_stream(f"{path}/{name}") as stream:
                 return bytes(stream.read())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, name: str, content: bytes) -> None:
@@ -58,8 +58,12 @@ class Folder:
             replace_file(self.local_path / name, content)
             return
         filesystem, path = self._remote()
-        # An object appears when its upload is complete.
-        with filesystem.open_output_stream(f"{path}/{name}") as stream:
+        try:
+            stream = filesystem.open_output_stream(f"{path}/{name}")
+        except FileNotFoundError:  # where folders are more than a part of an object's name
+            filesystem.create_dir(path, recursive=True)
+            stream = filesystem.open_output_stream(f"{path}/{name}")
+        with stream:  # an object appears when its upload is complete
             stream.write(content)
 
     def create(self, name: str, content: bytes) -> None:
@@ -114,5 +118,5 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
     try:
         return FileSystem.from_uri(uri)  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         raise StorageError(f"{uri}: this storage cannot be used ({error}); check the URI") from error

@@ -14,6 +14,7 @@ Ray's own state is not kept: what is finished is known from these files alone, s
 """
 
 import json
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,12 +22,13 @@ from typing import Any
 from tune_cnn.errors import ConfigError, ResultError, StorageError, TuneCnnError
 from tune_cnn.experiments import parse_result, to_strict_json
 from tune_cnn.files import BESIDE_SUFFIX
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, name_problems
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.train_results import FitResult
 from tune_cnn.training import state_from_bytes, state_to_bytes
 
-_CHECKPOINT = re.compile(r"epoch_(\d+)\.pt")
+_CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
+_GENERATION = re.compile(r"trials(?:-(\d+))?", re.ASCII)
 KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
 
 
@@ -51,9 +53,12 @@ class TrialFolder:
         return sorted(found, key=epoch_of, reverse=True)
 
     def save_checkpoint(self, epoch: int, state: dict[str, Any]) -> None:
-        """Add a checkpoint, and delete those that are too old."""
+        """Add a checkpoint, and delete those that are too old, and a failure that has been overcome."""
         self.folder.write(f"epoch_{epoch:04d}.pt", state_to_bytes(state))
-        for name in self.checkpoints()[KEPT_CHECKPOINTS:]:
+        # Those of later epochs were damaged: otherwise the training would have continued from them.
+        names = self.checkpoints()
+        later = [name for name in names if epoch_of(name) > epoch]
+        for name in [*later, *names[len(later) + KEPT_CHECKPOINTS :], "error.txt"]:
             self.folder.delete(name)
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
@@ -71,8 +76,8 @@ class TrialFolder:
                 continue
             try:
                 return state_from_bytes(content, f"{self.folder}/{name}"), warnings
-            except ResultError as error:
-                warnings.append(f"{error}; continuing from the one before")
+            except ResultError:
+                warnings.append(f"{self.folder}/{name}: damaged; the training continues from what was before it")
         return None, warnings
 
     def finish(self, settings: Settings, results: FitResult, summary: dict[str, Any], best: dict[str, Any]) -> None:
@@ -134,8 +139,9 @@ class SweepFolder:
 
     def __init__(self, storage: str, name: str) -> None:
         self.name = name
-        self.folder = Folder(storage if "://" in storage else str(Path(storage).expanduser().resolve()), name)
-        self.trials = self.folder / self._manifest().get("trials", "trials")
+        storage = storage.removeprefix("file://")
+        self.folder = Folder(storage if "://" in storage else os.path.abspath(os.path.expanduser(storage)), name)
+        self.trials = self.folder / (self._manifest().get("trials") or _generation(max(self._newest(), 1)))
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -147,12 +153,13 @@ class SweepFolder:
         Raises:
             StorageError: There is none.
         """
+        sweep = sweep.removeprefix("file://")
         if "://" in sweep:
             base, _, query = sweep.partition("?")
             parent, _, name = base.rstrip("/").rpartition("/")
             candidates = [(f"{parent}?{query}" if query else parent, name)]
         else:
-            path = Path(sweep).expanduser().resolve()
+            path = Path(os.path.abspath(os.path.expanduser(sweep)))
             candidates = [(str(path.parent), path.name), (storage, sweep)]
         for candidate in candidates:
             found = cls(*candidate)
@@ -166,9 +173,7 @@ class SweepFolder:
 
     def start_over(self) -> None:
         """Leave all trials where they are, and begin a new folder of trials beside them."""
-        used = [name for name in self.folder.names() if name == "trials" or name.startswith("trials-")]
-        number = 1 + max((int(name[7:]) if name[7:].isdecimal() else 1 for name in used), default=0)
-        self.trials = self.folder / (f"trials-{number}" if number > 1 else "trials")
+        self.trials = self.folder / _generation(self._newest() + 1)
 
     def save_experiments(self, experiments: dict[str, Settings]) -> None:
         """Keep what was asked for: names and settings."""
@@ -185,9 +190,13 @@ class SweepFolder:
             StorageError: The file is missing or damaged.
         """
         try:
-            return {name: Settings.from_json(values) for name, values in self._manifest()["experiments"].items()}
+            experiments = {name: Settings.from_json(values) for name, values in self._manifest()["experiments"].items()}
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise self._damaged(error) from error
+        # They become file names.
+        if problems := [problem for name in experiments for problem in name_problems(name)]:
+            raise self._damaged("; ".join(problems))
+        return experiments
 
     def _manifest(self) -> dict[str, Any]:
         content = self.folder.read("sweep.json")
@@ -195,11 +204,20 @@ class SweepFolder:
             return {}
         try:
             manifest = json.loads(content)
-            if not (isinstance(manifest, dict) and re.fullmatch(r"trials(-\d+)?", manifest["trials"])):
+            if not (isinstance(manifest, dict) and _GENERATION.fullmatch(manifest["trials"])):
                 raise ValueError("it names no folder of trials")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._damaged(error) from error
         return manifest
 
-    def _damaged(self, error: Exception) -> StorageError:
+    def _newest(self) -> int:
+        """The number of the newest folder of trials; 0: there is none."""
+        found = [match for name in self.folder.names() if (match := _GENERATION.fullmatch(name))]
+        return max((int(match[1] or 1) for match in found), default=0)
+
+    def _damaged(self, error: object) -> StorageError:
         return StorageError(f"{self}/sweep.json: damaged ({error}); delete it and run the sweep's command again")
+
+
+def _generation(number: int) -> str:
+    return "trials" if number == 1 else f"trials-{number}"
