@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tune_cnn.errors import ResultError
 from tune_cnn.experiments import experiment_config, save_experiment
 from tune_cnn.sweep.storage import SweepFolder
 
@@ -16,8 +17,10 @@ def export(folder: SweepFolder, out_dir: Path) -> tuple[list[Path], list[str]]:
     """
     files, unfinished = [], []
     for name, settings in folder.experiments().items():
-        trial = folder.trial(settings)
-        record = trial.record() if trial.is_finished() else None
+        try:
+            record = folder.trial(settings).record()
+        except ResultError:  # damaged, so it will run again
+            record = None
         if record is None:
             unfinished.append(name)
             continue

@@ -38,7 +38,11 @@ def _row(folder: SweepFolder, settings: Settings) -> list[str]:
         str(results.num_epochs),
         f"{results.best_accuracy:.2f}",
         str(results.best_epoch),
-        f"{summary.get('test_accuracy', float('nan')):.2f}",
-        f"{summary.get('duration_s', float('nan')):.1f}",
+        _number(summary.get("test_accuracy"), 2),
+        _number(summary.get("duration_s"), 1),
         str(summary.get("stop_reason")),
     ]
+
+
+def _number(value: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"

@@ -56,7 +56,7 @@ def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
             continue
         have = "; ".join(sorted({f"{node.cpus:g} cores and {node.gpus:g} GPUs" for node in nodes})) or "nothing"
         if gpus > max((node.gpus for node in nodes), default=0):
-            remedy = "ask for no GPU: --set resources.gpus_per_trial=auto"
+            remedy = "ask for what there is: --set resources.gpus_per_trial=auto"
         else:
             remedy = "ask for fewer cores: --set resources.cpus_per_trial=1"
         raise ResourceError(
