@@ -40,8 +40,8 @@ def conv_classifier(
 
 def float_dataset(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
     """Images (N, H, W, C) of bytes as floats (N, C, H, W) in [0, 1], contiguous, as `ToTensor` makes them."""
-    floats = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
-    return TensorDataset(floats, torch.from_numpy(labels))
+    floats = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float() / 255
+    return TensorDataset(floats, torch.tensor(labels))
 
 
 def fit(

@@ -1,0 +1,292 @@
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import easy_images
+import pytest
+import textbook
+import torch
+from torch import Tensor, nn
+
+from tune_cnn import data, models
+from tune_cnn.data import Images
+from tune_cnn.errors import ResultError
+from tune_cnn.experiments import to_strict_json
+from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.training import save_state, state_from_bytes, state_to_bytes
+from tune_cnn.trial import Trial
+
+EASY = easy_images.easy_images()
+# Improves, falls back, improves again, and ends on a plateau before its last epoch; see the first test.
+SMALL = Settings(
+    seed=1, bs_train=10, epochs=12, early_stopping=3, lr=3e-3, filters_per_layer=(4,), layers_per_block=2,
+    pool_every=1, hidden_dims=(12,), data=easy_images.SETTINGS,
+)  # fmt: skip
+YCN = replace(SMALL, ycn=True)
+
+
+def run(settings: Settings, images: Images = EASY) -> Trial:
+    trial = Trial(settings, images)
+    while trial.stop_reason is None:
+        trial.run_epoch()
+    return trial
+
+
+def state_after(settings: Settings, epochs: int) -> dict[str, Any]:
+    """What a checkpoint brings back that was written after so many epochs."""
+    trial = Trial(settings, EASY)
+    for _ in range(epochs):
+        trial.run_epoch()
+    return state_from_bytes(state_to_bytes(trial.state_dict()), "here")
+
+
+def assert_identical(trial: Trial, expected: Trial) -> None:
+    assert expected.history.first_difference(trial.history) is None
+    assert trial.stop_reason == expected.stop_reason
+    assert trial.test_result == expected.test_result
+    assert trial.best_weights.keys() == expected.best_weights.keys()
+    assert all(torch.equal(value, expected.best_weights[name]) for name, value in trial.best_weights.items())
+
+
+# The contract: the numbers are those of the loop that one would write by hand
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Images:
+    return data.load(DataSettings("shapes", train_images=600, test_images=60))
+
+
+def record_inputs(model: nn.Module) -> list[Tensor]:
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    return seen
+
+
+def test_two_epochs_are_those_of_a_loop_written_by_hand(shapes):
+    """The settings of exp1_1_K32_L2: the same images in the same order, and losses that differ by rounding only."""
+    settings = Settings(
+        seed=42, bs_train=50, batches=10_000, epochs=30, early_stopping=5, lr=1e-3, reg=2e-3, filters_per_layer=(32,),
+        layers_per_block=2, pool_every=4, hidden_dims=(100, 100), data=DataSettings("shapes"),
+    )  # fmt: skip
+    torch.manual_seed(42)
+    by_hand = textbook.conv_classifier((3, 32, 32), 10, [32, 32], 4, [100, 100])
+    expected_inputs = record_inputs(by_hand)
+    train, validation = (textbook.float_dataset(*images) for images in (shapes.train, shapes.validation))
+    expected = textbook.fit(by_hand, train, validation, bs_train=50, lr=1e-3, reg=2e-3, epochs=2)
+
+    trial = Trial(settings, shapes)
+    inputs = record_inputs(trial.trainer.model)
+    trial.run_epoch()
+    trial.run_epoch()
+
+    assert torch.equal(torch.cat(inputs), torch.cat(expected_inputs))
+    assert not torch.equal(expected_inputs[0], expected_inputs[11 + 8])  # the second epoch has another order
+
+    history = trial.history
+    assert len(history.train_loss) == len(expected.train_loss) == 2 * math.ceil(510 / 50)
+    assert history.train_loss[0] == pytest.approx(expected.train_loss[0], rel=1e-6)
+    assert history.train_loss[:20] == pytest.approx(expected.train_loss[:20], rel=2e-3)
+    assert len(history.test_loss) == 2 * math.ceil(90 / 12)
+    assert history.test_loss == pytest.approx(expected.validation_loss, rel=2e-3)
+    assert history.train_acc == pytest.approx([count / 5.1 for count in expected.train_correct], abs=0.5)
+    assert history.test_acc == pytest.approx([count / 0.9 for count in expected.validation_correct], abs=2.3)
+
+
+def test_the_same_settings_give_the_same_numbers():
+    expected = run(SMALL)
+    torch.manual_seed(77)
+    assert_identical(run(SMALL), expected)
+    assert run(replace(SMALL, seed=2)).history.first_difference(expected.history) is not None
+
+
+def test_zero_is_a_seed():
+    assert run(replace(SMALL, seed=0, epochs=1)).history == run(replace(SMALL, seed=0, epochs=1)).history
+
+
+def test_without_a_seed_each_run_is_another():
+    unseeded = replace(SMALL, seed=None, epochs=1)
+    torch.manual_seed(5)
+    assert run(unseeded).history != run(unseeded).history
+
+
+def test_batches_limit_a_training_epoch():
+    history = run(replace(SMALL, batches=2, epochs=2)).history
+    assert len(history.train_loss) == 2 * 2
+
+
+# How a trial ends
+
+
+def test_a_trial_ends_on_a_plateau():
+    """And the other tests may rely on what happens on the way."""
+    for trial in (run(SMALL), run(YCN)):
+        accuracies = trial.history.test_acc
+        assert trial.stop_reason == "plateau"
+        assert trial.history.epochs_without_improvement == 3
+        assert 1 < trial.history.best_epoch == trial.history.num_epochs - 3 < 9
+        assert accuracies[-1] < max(accuracies)
+
+
+def test_a_trial_ends_after_its_last_epoch():
+    trial = run(replace(SMALL, epochs=2))
+    assert (trial.stop_reason, trial.history.num_epochs) == ("epochs", 2)
+
+
+def test_a_trial_that_diverges_ends_at_once():
+    trial = run(replace(SMALL, lr=1e30))
+    assert (trial.stop_reason, trial.history.num_epochs) == ("diverged", 1)
+    assert trial.test_result is not None
+    assert json.loads(to_strict_json(trial.summary()))["test_loss"] is None
+
+
+@pytest.mark.parametrize("settings", [SMALL, YCN])
+def test_the_test_result_is_that_of_the_best_weights(settings):
+    trial = run(settings)
+    model = models.build(settings)
+    model.load_state_dict(trial.best_weights)
+    images, labels = textbook.float_dataset(*EASY.test).tensors
+    with torch.no_grad():
+        scores = model.eval()(images)
+    losses = [nn.functional.cross_entropy(s, y).item() for s, y in zip(scores.split(2), labels.split(2), strict=True)]
+    assert trial.test_result.losses == pytest.approx(losses, rel=1e-4)
+    assert trial.test_result.accuracy == 100 * (scores.argmax(1) == labels).sum().item() / len(labels)
+    # The best weights gave the best validation accuracy, and the last ones another.
+    images, labels = textbook.float_dataset(*EASY.validation).tensors
+    with torch.no_grad():
+        right = (model(images).argmax(1) == labels).sum().item()
+    assert 100 * right / len(labels) == max(trial.history.test_acc) != trial.history.test_acc[-1]
+
+
+def test_nothing_is_tested_before_the_end():
+    trial = Trial(SMALL, EASY)
+    trial.run_epoch()
+    assert (trial.stop_reason, trial.test_result) == (None, None)
+
+
+# Stopping and continuing
+
+
+@pytest.mark.parametrize("settings", [SMALL, YCN, replace(SMALL, seed=None)], ids=["conv", "ycn", "unseeded"])
+def test_a_trial_continues_from_any_epoch_bit_for_bit(settings):
+    torch.manual_seed(8)
+    expected = run(settings)
+    for epochs in range(expected.history.num_epochs + 1):
+        torch.manual_seed(8)
+        state = state_after(settings, epochs)
+        torch.manual_seed(1234)
+        torch.rand(epochs)
+        resumed = Trial(settings, EASY)
+        resumed.load_state_dict(state)
+        assert resumed.history.num_epochs == epochs
+        assert (resumed.stop_reason is None) == (epochs < expected.history.num_epochs)
+        while resumed.stop_reason is None:
+            resumed.run_epoch()
+        assert_identical(resumed, expected)
+        assert len(resumed.epoch_durations_s) == expected.history.num_epochs
+
+
+def test_a_state_of_another_trial_is_refused():
+    state = state_after(SMALL, 1)
+    other = Trial(replace(SMALL, lr=2e-2), EASY)
+    message = f"a checkpoint of trial {SMALL.trial_id} does not continue {other.settings.trial_id}"
+    with pytest.raises(ResultError, match=message):
+        other.load_state_dict(state)
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def spoil(state: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            state = state[key]
+        del state[keys[-1]]
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("trainer",), ("trainer", "model"), ("trainer", "optimizer"), ("trainer", "rng"), ("trainer", "rng", "cpu"),
+        ("trainer", "model", "classifier.0.weight"), ("history",), ("history", "test_acc"), ("best_weights",),
+        ("epoch_durations_s",),
+    ],
+)  # fmt: skip
+def test_an_incomplete_state_is_refused(keys):
+    state = state_after(SMALL, 1)
+    without(*keys)(state)
+    with pytest.raises(ResultError, match=f"an incomplete checkpoint of trial {SMALL.trial_id}"):
+        Trial(SMALL, EASY).load_state_dict(state)
+
+
+def test_run_shows_its_epochs_and_why_it_ended(capsys):
+    trial = Trial(replace(SMALL, early_stopping=1), EASY)
+    trial.run()
+    out, err = capsys.readouterr()
+    epochs = trial.history.num_epochs
+    lines = [f"--- EPOCH {epoch}/12 ---" for epoch in range(1, epochs + 1)]
+    assert out.splitlines() == [*lines, "No improvement in 1 epochs, stopping early."]
+    assert err.count("\n") == 2 * epochs + 1  # and the test set
+
+
+@pytest.mark.parametrize("settings", [SMALL, replace(YCN, epochs=2)])
+def test_run_continues_from_its_checkpoint_file(tmp_path, capsys, monkeypatch, settings):
+    expected = run(settings)
+    checkpoint = tmp_path / "trial.pt"
+    interrupted = Trial(settings, EASY)
+    with monkeypatch.context() as patch:
+        patch.setattr("tune_cnn.trial.save_state", lambda path, state: (save_state(path, state), 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            interrupted.run(checkpoint)
+    capsys.readouterr()
+    for _ in range(2):  # the second time, all that follows the best epoch runs again
+        torch.manual_seed(99)
+        resumed = Trial(settings, EASY)
+        resumed.run(checkpoint)
+        assert capsys.readouterr().out.startswith(f"*** Continuing from checkpoint file {checkpoint}\n")
+        assert_identical(resumed, expected)
+
+
+def test_a_checkpoint_file_of_another_trial_is_named(tmp_path):
+    Trial(SMALL, EASY).run(tmp_path / "trial.pt")
+    with pytest.raises(ResultError, match=r"trial\.pt: a checkpoint of trial .* does not continue .*; delete it, or"):
+        Trial(YCN, EASY).run(tmp_path / "trial.pt")
+
+
+# What is told about it
+
+
+def test_summary_is_strict_json_with_the_facts():
+    trial = run(YCN)
+    summary = json.loads(to_strict_json(trial.summary()), parse_constant=pytest.fail)
+    assert summary == trial.summary()
+    assert summary["id"] == YCN.trial_id
+    assert summary["test_accuracy"] == trial.test_result.accuracy
+    assert summary["test_loss"] == pytest.approx(sum(trial.test_result.losses) / 10)
+    assert summary["best_epoch"] == trial.history.best_epoch
+    assert summary["best_validation_accuracy"] == max(trial.history.test_acc)
+    assert summary["stop_reason"] == "plateau"
+    assert summary["duration_s"] == pytest.approx(sum(summary["epoch_durations_s"]), abs=0.01)
+    assert len(summary["epoch_durations_s"]) == trial.history.num_epochs
+    assert summary["parameters"] == sum(weight.numel() for weight in trial.trainer.model.parameters())
+    assert summary["class_names"] == ["red", "green", "blue", "grey"]
+    assert summary["images"] == {"train": 60, "validation": 30, "test": 20}
+    assert (summary["device"], summary["threads"]) == ("cpu", torch.get_num_threads())
+    assert summary["versions"]["torch"] == torch.__version__
+    assert "path" not in summary["data"]
+
+
+def test_before_the_end_the_summary_leaves_the_test_out():
+    summary = Trial(SMALL, EASY).summary()
+    assert (summary["test_accuracy"], summary["test_loss"], summary["best_epoch"]) == (None, None, 0)
+
+
+def test_a_checkpoint_does_not_follow_the_training_that_goes_on(tmp_path: Path):
+    trial = Trial(SMALL, EASY)
+    trial.run_epoch()
+    content = state_to_bytes(trial.state_dict())
+    best = {name: value.clone() for name, value in trial.best_weights.items()}
+    trial.trainer.train_epoch(data.batches(EASY.train, 10), verbose=False)
+    assert all(torch.equal(value, trial.best_weights[name]) for name, value in best.items())
+    assert state_to_bytes(trial.state_dict()) != content
