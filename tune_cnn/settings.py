@@ -259,6 +259,8 @@ def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[
         and tuple(value.get("in_size", (3, 32, 32))) != (3, 32, 32)
     ):
         problems.append(f"{prefix}.in_size: the images of cifar10 are [3, 32, 32]; leave it out")
+    if not problems and value.get("source", "cifar10") != "shapes" and value.get("seed", 0) != 0:
+        problems.append(f"{prefix}.seed: only shapes are drawn by a seed; leave it out")
     if problems:
         return DataSettings(), problems
     values = dict(value)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
+
 from tune_cnn.errors import ResourceError, StorageError
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.resources import Node
@@ -78,6 +80,14 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         yield nodes()
     finally:
         ray.shutdown()
+
+
+def own_node(options: ClusterOptions) -> Node | None:
+    """The only machine of a Ray of one's own, before it is started; None if a running one will be used."""
+    if options.address is not None or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
+        return None
+    cpus = options.cpus if options.cpus is not None else os.cpu_count() or 1
+    return Node(cpus, options.gpus if options.gpus is not None else torch.cuda.device_count())
 
 
 def nodes() -> list[Node]:

@@ -13,7 +13,7 @@ from tune_cnn import data
 from tune_cnn.errors import StorageError
 from tune_cnn.models import cost
 from tune_cnn.settings import DataSettings
-from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected
+from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.resources import Node, Request, check_feasible, gpu_share
 from tune_cnn.sweep.search_space import Experiment, distinct_trials
@@ -39,7 +39,6 @@ def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: C
         StorageError: A node does not reach the folder, or it is full; what was finished is kept.
         KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
     """
-    folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
     trials = distinct_trials(experiments)
     todo = {}
     for trial_id, twins in trials.items():
@@ -47,6 +46,10 @@ def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: C
             trial.forget_training()  # if its process was killed before it could
         else:
             todo[trial_id] = twins[0]
+    node = own_node(cluster)
+    if todo and node is not None:
+        check_feasible(list(_requests(todo, [node]).values()), [node])  # before the images are loaded
+    folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
     if not todo:
         return {}
 
