@@ -47,6 +47,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         # Training starts in `step`, so that every error takes the one way out that is there.
         self.trial: Trial | None = None
+        self.warnings: list[str] = []
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.plan = self.plans[new_config["trial_id"]]
@@ -59,7 +60,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             if trial.stop_reason is None:
                 trial.run_epoch()
             self._keep(trial)
-            return _report(trial)
+            warnings, self.warnings = self.warnings, []
+            return {**_report(trial), "warnings": warnings}
         except Exception as error:
             return self._fail(error)
 
@@ -73,9 +75,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if device.type == "cuda" and self.plan.gpus < 1:
             torch.cuda.set_per_process_memory_fraction(self.plan.gpus)
         trial = Trial(self.plan.settings, self.images[self.plan.settings.data], device)
-        state, warnings = self.folder.load_checkpoint()
-        for warning in warnings:
-            print(warning)
+        state, self.warnings = self.folder.load_checkpoint()
         if state is not None:
             trial.load_state_dict(state)
         return trial

@@ -53,6 +53,8 @@ class Watcher(Callback):  # type: ignore[misc]
                 self.out_of_memory.append(trial_id)
             self.disk_is_full |= result.get("disk_is_full", False)
             return
+        for warning in result["warnings"]:
+            self._progress.say(f"{folder.label}: {warning}")
         self._progress.reported(folder.label, result)
         self._safely(lambda: self._board(trial_id).report(result))
 
