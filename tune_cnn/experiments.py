@@ -7,13 +7,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tune_cnn import data
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import replace_file
 from tune_cnn.models import cost
 from tune_cnn.settings import DataSettings, Settings, check, name_problems, parse_settings, suggest, text
 from tune_cnn.train_results import FitResult
-from tune_cnn.trial import Trial, default_device
+from tune_cnn.trial import Trial, choose_device
 
 CONFIG_KEYS = (
     "run_name", "out_dir", "seed", "bs_train", "bs_test", "batches", "epochs", "early_stopping", "checkpoints", "lr",
@@ -51,10 +53,11 @@ def run_experiment(
         checkpoints: Save to `<checkpoints>.pt` whenever the validation accuracy improves; continue from that file if
             it is there.
         kw: `data`: the images, such as `"image_folder:/path"`, instead of CIFAR-10; `device`: where to compute,
-            such as `"cpu"`; by default the GPU if there is one.
+            such as `"cpu"`; by default the GPU if there is one. `kw` of a result file's config may be given as it is
+            there: `run_experiment(**config)` repeats the run.
 
     Raises:
-        ConfigError: A name or a setting is not valid; every fault is listed.
+        ConfigError: A name or a setting is not valid, or a folder cannot be made; every fault is listed.
         DataError: The images cannot be found or downloaded.
 
     Example:
@@ -63,6 +66,8 @@ def run_experiment(
     """
     arguments = dict(locals())
     place = f"run_experiment({run_name!r})"
+    if isinstance(kw.get("kw"), Mapping):
+        kw = {**kw.pop("kw"), **kw}
     known = [*(key for key in CONFIG_KEYS if key != "kw"), "data", "device"]
     problems = [f"run_name: {problem}" for problem in name_problems(run_name)]
     problems += [f"{key}: unknown argument; {suggest(key, known)}" for key in kw if key not in known]
@@ -70,22 +75,31 @@ def run_experiment(
     values = {field.name: arguments[field.name] for field in fields(Settings) if field.name != "data"}
     try:
         settings = parse_settings({**values, "data": kw.get("data", "cifar10")}, place)
+        cost(settings)
+    except ConfigError as error:
+        problems += error.problems
+    except ValueError as error:  # a network that cannot be built
+        problems.append(str(error))
+    try:
+        device = choose_device(kw.get("device"))
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(place, problems)
+    # A folder that cannot be made should not be found out after hours of training.
+    problems += _folder_problems("out_dir", Path(out_dir))
+    problems += _folder_problems("checkpoints", Path(checkpoints or ".").parent)
+    if problems:
+        raise ConfigError(place, problems)
 
-    try:
-        trial = train(settings, checkpoints=checkpoints, device=kw.get("device"))
-    except ValueError as error:  # a network that cannot be built
-        raise ConfigError(place, [str(error)]) from error
+    trial = train(settings, checkpoints=checkpoints, device=device)
     path = Path(out_dir) / f"{run_name}.json"
     config = experiment_config(run_name, out_dir, trial.settings, checkpoints)
     save_experiment(path, config, trial.history, trial.summary())
     print(f"*** Output file {path} written")
 
 
-def train(settings: Settings, *, checkpoints: str | None = None, device: str | None = None) -> Trial:
+def train(settings: Settings, *, checkpoints: str | None = None, device: torch.device | str | None = None) -> Trial:
     """Train one network in this process and show its progress.
 
     Args:
@@ -94,13 +108,14 @@ def train(settings: Settings, *, checkpoints: str | None = None, device: str | N
         device: Where to compute; None: the GPU if there is one.
 
     Raises:
+        ConfigError: There is no such device.
         DataError: The images cannot be found or downloaded.
         ResultError: The checkpoint file is damaged, or belongs to another trial.
         ValueError: The network cannot be built.
     """
+    device = choose_device(device)
     settings = replace(settings, data=data.resolve(settings.data))
-    cost(settings)  # a network that cannot be built says so before the images are loaded
-    trial = Trial(settings, data.load(settings.data, progress=True), device or default_device())
+    trial = Trial(settings, data.load(settings.data, progress=True), device)
     print(trial.trainer.model)
     trial.run(checkpoint=Path(f"{checkpoints}.pt") if checkpoints else None)
     result = trial.test_result
@@ -108,6 +123,15 @@ def train(settings: Settings, *, checkpoints: str | None = None, device: str | N
     print(f"Test Accuracy: {result.accuracy}")
     print(f"Test Loss: {sum(result.losses) / len(result.losses)}")
     return trial
+
+
+def _folder_problems(key: str, folder: Path) -> list[str]:
+    """Make a folder; return why it cannot be made, or nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return [f"{key}: {str(folder)!r} cannot be used ({error.strerror}); name another folder"]
+    return []
 
 
 def experiment_config(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import tune_cnn
 from tune_cnn import models
 from tune_cnn.data import Images, batches, evaluation_batches
-from tune_cnn.errors import ResultError
+from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training import TorchTrainer, load_state, save_state, say_stop
@@ -172,3 +172,19 @@ class Trial:
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_device(name: torch.device | str | None) -> torch.device:
+    """The device of this name; None: the default one.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    if name is None:
+        return default_device()
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        fault = str(error).partition("\n")[0].rstrip(".")
+        remedy = "leave it out for the GPU if there is one, else the CPU"
+        raise ConfigError("device", [f"device: {str(name)!r} cannot be used ({fault}); {remedy}"]) from error
