@@ -1,0 +1,354 @@
+import json
+import math
+import os
+import re
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tune_cnn import experiments
+from tune_cnn.errors import ConfigError, DataError, ResultError
+from tune_cnn.experiments import load_experiment, load_result_file, run_experiment, save_experiment, to_strict_json
+from tune_cnn.settings import Settings
+from tune_cnn.train_results import FitResult
+from tune_cnn.trial import Trial
+
+SHAPES = {"source": "shapes", "in_size": [3, 8, 8], "train_images": 40, "test_images": 10}
+QUICK: dict[str, Any] = {
+    "seed": 42, "bs_train": 10, "epochs": 2, "filters_per_layer": [4], "layers_per_block": 1, "hidden_dims": [8],
+    "data": SHAPES, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working directory of its own for each test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def content(path: str) -> dict[str, Any]:
+    """Read a result file as strictly as other readers may."""
+    return json.loads(Path(path).read_text(), parse_constant=pytest.fail)
+
+
+# The file
+
+
+def test_an_experiment_leaves_its_config_its_history_and_facts():
+    run_experiment("exp1_1_K4_L1", **QUICK)
+    text = Path("results/exp1_1_K4_L1.json").read_text()
+    written = content("results/exp1_1_K4_L1.json")
+    assert text == json.dumps(written, indent=2) + "\n"
+    assert list(written) == ["config", "results", "trial"]
+    assert written["config"] == {
+        "run_name": "exp1_1_K4_L1", "out_dir": "./results", "seed": 42, "bs_train": 10, "bs_test": 2, "batches": 100,
+        "epochs": 2, "early_stopping": 3, "checkpoints": None, "lr": 0.001, "reg": 0.001, "filters_per_layer": [4],
+        "layers_per_block": 1, "pool_every": 2, "hidden_dims": [8], "ycn": False, "kw": {"data": SHAPES},
+    }  # fmt: skip
+    assert list(written["config"]) == [*signature(run_experiment).parameters]
+    assert list(written["results"]) == ["num_epochs", "train_loss", "train_acc", "test_loss", "test_acc"]
+    result = FitResult(**written["results"])
+    assert (result.num_epochs, len(result.train_loss), len(result.train_acc)) == (2, 2 * 4, 2)
+    assert (len(result.test_loss), len(result.test_acc)) == (2 * 3, 2)
+    assert written["trial"]["stop_reason"] == "epochs"
+    assert os.listdir("results") == ["exp1_1_K4_L1.json"]
+
+
+def test_defaults_are_those_that_notebooks_know():
+    defaults = {name: parameter.default for name, parameter in signature(run_experiment).parameters.items()}
+    del defaults["run_name"], defaults["kw"]
+    assert defaults == {
+        "out_dir": "./results", "seed": None, "bs_train": 128, "bs_test": None, "batches": 100, "epochs": 100,
+        "early_stopping": 3, "checkpoints": None, "lr": 1e-3, "reg": 1e-3, "filters_per_layer": [64],
+        "layers_per_block": 2, "pool_every": 2, "hidden_dims": [1024], "ycn": False,
+    }  # fmt: skip
+    settings = Settings().to_json()
+    assert {key: settings[key] for key in settings if key not in ("data", "bs_test")} == {
+        key: defaults[key] for key in settings if key not in ("data", "bs_test")
+    }
+
+
+@pytest.mark.parametrize(("bs_train", "bs_test"), [(128, 32), (50, 12), (7, 1), (3, 1)])
+def test_validation_batches_are_a_quarter_of_the_training_batches(bs_train, bs_test):
+    run_experiment("run", **{**QUICK, "bs_train": bs_train, "epochs": 1})
+    written = content("results/run.json")
+    assert written["config"]["bs_test"] == bs_test
+    assert len(written["results"]["test_loss"]) == math.ceil(6 / bs_test)
+
+
+def test_bs_test_can_be_chosen():
+    run_experiment("run", **QUICK, bs_test=6)
+    assert len(content("results/run.json")["results"]["test_loss"]) == 2 * 1
+
+
+def test_zero_is_a_seed():
+    first, second, other = (
+        run_and_load(f"run{number}", **{**QUICK, "seed": seed}) for number, seed in enumerate([0, 0, 1])
+    )
+    assert first == second != other
+    assert load_experiment("results/run0.json")[0]["seed"] == 0
+
+
+def test_a_loss_that_is_no_number_is_null_and_nan_again_when_read(capsys):
+    run_experiment("run", **{**QUICK, "lr": 1e30})
+    assert None in content("results/run.json")["results"]["train_loss"]
+    _, result = load_experiment("results/run.json")
+    assert any(math.isnan(loss) for loss in result.train_loss)
+    assert "Test Loss: nan\n" in capsys.readouterr().out
+
+
+def run_and_load(run_name: str, **settings: Any) -> FitResult:
+    run_experiment(run_name, **settings)
+    return load_experiment(f"results/{run_name}.json")[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"ycn": True, "hidden_dims": []}, {"filters_per_layer": [2, 4], "pool_every": 1, "checkpoints": "kept/run"}],
+)
+def test_the_config_repeats_the_run(settings):
+    expected = run_and_load("run", **{**QUICK, **settings})
+    config = content("results/run.json")["config"]
+    Path("results/run.json").unlink()
+    for checkpoint in Path().glob("kept/*"):
+        checkpoint.unlink()
+    run_experiment(**config)
+    assert content("results/run.json")["config"] == config
+    assert load_experiment("results/run.json")[1] == expected
+    run_experiment(**{**config, **config["kw"], "run_name": "again"})
+    assert load_experiment("results/again.json")[1] == expected
+
+
+def test_the_config_of_a_folder_of_images_keeps_its_path_only(image_folder):
+    run_experiment("run", **{**QUICK, "data": f"image_folder:{image_folder}"})
+    assert content("results/run.json")["config"]["kw"] == {
+        "data": {"source": "image_folder", "path": str(image_folder)}
+    }
+    assert content("results/run.json")["trial"]["class_names"] == ["blue", "green", "red"]
+
+
+def test_cifar10_is_the_default_and_needs_no_word(cifar10_archive):
+    cifar10_archive(images_per_batch=10)
+    run_experiment("run", **{key: value for key, value in QUICK.items() if key != "data"})
+    assert content("results/run.json")["config"]["kw"] == {}
+    assert content("results/run.json")["trial"]["data"]["source"] == "cifar10"
+
+
+# What is shown
+
+
+def test_the_network_the_epochs_and_the_test_are_shown(capsys):
+    run_experiment("run", **QUICK)
+    out, err = capsys.readouterr()
+    trial = content("results/run.json")["trial"]
+    lines = out.splitlines()
+    assert lines[0] == "ConvClassifier("
+    assert lines[-5:] == [
+        "--- EPOCH 1/2 ---",
+        "--- EPOCH 2/2 ---",
+        f"Test Accuracy: {trial['test_accuracy']}",
+        f"Test Loss: {trial['test_loss']}",
+        "*** Output file results/run.json written",
+    ]
+    bars = [line.rpartition("\r")[2] for line in err.rstrip("\n").split("\n")]
+    assert [bar.split()[0] for bar in bars] == ["train_batch", "test_batch"] * 2 + ["test_batch"]
+
+
+# Faults
+
+
+def test_all_faults_are_reported_at_once():
+    with pytest.raises(ConfigError) as caught:
+        run_experiment(
+            "exp/1", out_dir="", epochs="ten", lr=-1, filters_per_layer=64, ycn="yes", checkpoints=3, device="gpu",
+            learning_rate=1e-3, data={"sauce": "shapes"},
+        )  # fmt: skip
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "run_experiment('exp/1'): 10 problems"
+    keys = [line.split(":")[0].strip() for line in lines[1:]]
+    assert sorted(keys) == sorted(
+        ["run_name", "out_dir", "epochs", "lr", "filters_per_layer", "ycn", "checkpoints", "device", "learning_rate",
+         "data.sauce"]
+    )  # fmt: skip
+    assert "  learning_rate: unknown argument; did you mean 'lr'?" in lines
+    assert "  epochs: 'ten' is not a whole number from 1 up" in lines
+    assert "  filters_per_layer: 64 is not a list of whole numbers from 1 up, such as [64]" in lines
+    assert any(line.startswith("  run_name: 'exp/1' cannot be a name; use ") for line in lines)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", "a..b", ".hidden", "x" * 101, "übung", 3])
+def test_a_name_that_cannot_be_a_file_is_refused(name):
+    with pytest.raises(ConfigError, match=r"run_name: .* cannot be a name"):
+        run_experiment(name, **QUICK)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x", 3.5, ""])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ConfigError, match=r"device: .*; leave it out for the GPU if there is one, else the CPU"):
+        run_experiment("run", **{**QUICK, "device": device})
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_the_images_are_loaded(monkeypatch):
+    monkeypatch.setattr("tune_cnn.data.load", pytest.fail)
+    with pytest.raises(ConfigError, match=r"run_experiment\('run'\): 1 problem\n  4 poolings .* shrink 8x8 images"):
+        run_experiment("run", **{**QUICK, "pool_every": 1, "layers_per_block": 4})
+
+
+def test_a_fault_of_our_own_is_no_fault_of_the_user(monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("our bug")
+
+    monkeypatch.setattr(Trial, "run_epoch", broken)
+    with pytest.raises(ValueError, match="our bug"):
+        run_experiment("run", **QUICK)
+
+
+def test_folders_that_cannot_be_are_refused_before_the_training(monkeypatch):
+    Path("taken").write_text("a file")
+    monkeypatch.setattr("tune_cnn.data.load", pytest.fail)
+    with pytest.raises(ConfigError) as caught:
+        run_experiment("run", out_dir="taken", checkpoints="taken/here/run", **QUICK)
+    assert str(caught.value).splitlines() == [
+        "run_experiment('run'): 2 problems",
+        "  out_dir: 'taken' cannot be used (File exists); name another folder",
+        "  checkpoints: 'taken/here' cannot be used (Not a directory); name another folder",
+    ]
+
+
+def test_images_that_are_not_there_are_an_error():
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+        run_experiment("run", **{**QUICK, "data": "image_folder:nowhere"})
+
+
+# Checkpoints
+
+
+def test_an_interrupted_experiment_continues(monkeypatch, capsys):
+    settings = {**QUICK, "epochs": 6, "lr": 1e-2}
+    expected = run_and_load("whole", **settings)
+
+    run_epoch = Trial.run_epoch
+
+    def run_three_epochs(trial: Trial, verbose: bool) -> None:
+        if trial.history.num_epochs == 3:
+            raise KeyboardInterrupt
+        run_epoch(trial, verbose)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trial, "run_epoch", run_three_epochs)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment("run", checkpoints="kept/run", **settings)
+    assert os.listdir("kept") == ["run.pt"]
+    capsys.readouterr()
+    run_experiment("run", checkpoints="kept/run", **settings)
+    assert "*** Continuing from checkpoint file kept/run.pt\n" in capsys.readouterr().out
+    assert load_experiment("results/run.json")[1] == expected
+
+
+def test_a_damaged_checkpoint_is_named():
+    Path("run.pt").write_bytes(b"damaged")
+    with pytest.raises(ResultError, match=r"^run\.pt: not a checkpoint of ours, or damaged .*; delete it$"):
+        run_experiment("run", checkpoints="run", **QUICK)
+
+
+# Reading and writing
+
+HISTORY = FitResult(2, [2.3, 2.2, 2.1, 2.0], [10.0, 20.0], [2.2, 2.1], [15.0, 25.0])
+
+
+def test_what_is_saved_is_loaded(folder):
+    path = folder / "new" / "folder" / "run.json"
+    save_experiment(path, {"run_name": "run"}, HISTORY, {"id": "0123abcd"})
+    assert load_experiment(path) == ({"run_name": "run"}, HISTORY)
+    assert load_experiment(str(path)) == load_experiment(path)
+    assert load_result_file(path) == ({"run_name": "run"}, HISTORY, {"id": "0123abcd"})
+
+
+def test_files_of_others_who_did_the_assignment_are_read():
+    """They have no `trial`, and whole numbers may stand for losses."""
+    results = {**HISTORY._asdict(), "test_loss": [2, 1]}
+    Path("theirs.json").write_text(json.dumps({"config": {"run_name": "theirs"}, "results": results}))
+    assert load_result_file("theirs.json") == ({"run_name": "theirs"}, HISTORY._replace(test_loss=[2.0, 1.0]), {})
+
+
+def result_text(**changes: Any) -> str:
+    """A result file's text with other `results`; a value of `...` takes the key out."""
+    results = {key: value for key, value in {**HISTORY._asdict(), **changes}.items() if value is not ...}
+    return json.dumps({"config": {}, "results": results, "trial": {}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"damaged \(.*\); export or run its experiment again"),
+        (result_text()[:-5], r"damaged \(.*\); export or run its experiment again"),
+        ("[" * 100_000, r"damaged \(.*\); export or run its experiment again"),
+        ("\0\0", r"damaged \(.*\); export or run its experiment again"),
+        ("[]", r"not a result file .* \(no JSON object\)"),
+        ('{"name": "package"}', r"not a result file .* \(no config or no results\)"),
+        ('{"config": {}, "results": []}', r"not a result file .* \(no config or no results\)"),
+        (result_text(test_acc=...), r"not a result file .* \(results must have num_epochs, train_loss, "),
+        (result_text(lr=1), r"not a result file .* \(results must have num_epochs, train_loss, "),
+        (result_text(num_epochs=3), r"not a result file .* \(num_epochs and the curves do not fit together\)"),
+        (result_text(num_epochs="2"), r"not a result file .* \(num_epochs and the curves do not fit together\)"),
+        (result_text(train_acc=[1.0]), r"not a result file .* \(num_epochs and the curves do not fit together\)"),
+        (result_text(test_acc=["1", "2"]), r"not a result file .* \(num_epochs and the curves do not fit together\)"),
+        (result_text(train_loss=2.3), r"not a result file .* \(num_epochs and the curves do not fit together\)"),
+        (result_text(test_loss=[True]), r"not a result file .* \(num_epochs and the curves do not fit together\)"),
+        (result_text(test_loss=[10**400]), r"not a result file .* \(num_epochs and the curves do not fit together\)"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_damaged_or_none_of_ours_is_named(text, message):
+    Path("odd.json").write_text(text)
+    with pytest.raises(ResultError, match=rf"^odd\.json: {message}"):
+        load_experiment("odd.json")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ResultError, match=r"results/none\.json: cannot be read \(No such file or directory\); run its"):
+        load_experiment("results/none.json")
+    with pytest.raises(ResultError, match=r"cannot be read \(Is a directory\)"):
+        load_experiment(".")
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(folder, monkeypatch):
+    path = folder / "run.json"
+    save_experiment(path, {}, HISTORY, {})
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for step in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, full)
+            with pytest.raises(OSError, match="No space left on device"):
+                save_experiment(path, {}, HISTORY._replace(train_loss=[1.0]), {})
+        assert path.read_bytes() == before
+        assert os.listdir(folder) == ["run.json"]
+
+
+def test_a_result_file_can_be_read_by_others():
+    save_experiment(Path("run.json"), {}, HISTORY, {})
+    assert Path("run.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_strict_json_has_null_for_what_is_not_finite():
+    values = {"a": [1.5, math.nan, (math.inf, {"b": -math.inf})], "c": "NaN", "d": True}
+    text = to_strict_json(values)
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": [1.5, None, [None, {"b": None}]],
+        "c": "NaN",
+        "d": True,
+    }
+    assert re.search(r'^  "c": "NaN"', text, re.M)
+
+
+def test_train_gives_the_trial_itself():
+    trial = experiments.train(Settings.from_json({**{k: v for k, v in QUICK.items() if k != "device"}}), device="cpu")
+    assert trial.settings.data.classes == 10
+    assert trial.history == run_and_load("run", **QUICK)
