@@ -107,7 +107,9 @@ class TrialFolder:
             config, results, summary = parse_result(json.loads(content), place)
             found = Settings.from_json(config).trial_id
         except (ValueError, RecursionError, TuneCnnError) as error:
-            raise ResultError(f"{place}: damaged ({error}); the sweep's command runs the trial again") from error
+            raise ResultError(
+                f"{place}: damaged ({_fault(error)}); the sweep's command runs the trial again"
+            ) from error
         if found != self.trial_id:
             raise ResultError(f"{place}: it is that of trial {found}; the sweep's command runs the trial again")
         return results, summary
@@ -195,7 +197,7 @@ class SweepFolder:
             raise self._damaged(error) from error
         # They become file names.
         if problems := [problem for name in experiments for problem in name_problems(name)]:
-            raise self._damaged("; ".join(problems))
+            raise self._damaged(ConfigError("experiments", problems))
         return experiments
 
     def _manifest(self) -> dict[str, Any]:
@@ -215,9 +217,22 @@ class SweepFolder:
         found = [match for name in self.folder.names() if (match := _GENERATION.fullmatch(name))]
         return max((int(match[1] or 1) for match in found), default=0)
 
-    def _damaged(self, error: object) -> StorageError:
-        return StorageError(f"{self}/sweep.json: damaged ({error}); delete it and run the sweep's command again")
+    def _damaged(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"{self}/sweep.json: damaged ({_fault(error)}); delete it and run the sweep's command again"
+        )
 
 
 def _generation(number: int) -> str:
     return "trials" if number == 1 else f"trials-{number}"
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a file, in one line."""
+    if isinstance(error, ConfigError):
+        return "; ".join(error.problems)
+    if isinstance(error, ResultError):
+        return "it holds no results of a trial"
+    if isinstance(error, KeyError | TypeError | AttributeError):
+        return "a part is missing, or not what it should be"
+    return str(error)

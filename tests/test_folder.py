@@ -1,0 +1,102 @@
+"""A folder behaves alike on a local disk and through pyarrow, which stands for S3 and its like."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tune_cnn.errors import StorageError
+from tune_cnn.sweep.folder import Folder
+
+
+@pytest.fixture(params=["local", "file://", "mock://"])
+def folder(request, tmp_path: Path) -> Folder:
+    """A folder that does not exist yet; `file://` and `mock://` take the way that S3 takes."""
+    root = {"local": str(tmp_path), "file://": f"file://{tmp_path}", "mock://": f"mock://{tmp_path}"}[request.param]
+    return Folder(root, "sweep")
+
+
+def test_a_file_is_read_as_it_was_written_last(folder):
+    folder.write("a.bin", b"first\0")
+    folder.write("a.bin", b"second \xff\n")
+    folder.write("empty", b"")
+    assert (folder.read("a.bin"), folder.read("empty")) == (b"second \xff\n", b"")
+
+
+def test_nothing_is_there_before_something_is_written(folder):
+    assert folder.read("a.bin") is None
+    assert (folder / "deeper").read("a.bin") is None
+    assert folder.names() == []
+    folder.delete("a.bin")
+    folder.write("file", b"")
+    assert (folder / "file").read("below a file") is None
+
+
+def test_names_are_those_of_files_and_folders_in_it_sorted(folder):
+    for name in ("b", "a", "C"):
+        folder.write(name, b"")
+    (folder / "inner" / "deeper").write("not listed", b"")
+    assert folder.names() == ["C", "a", "b", "inner"]
+    assert (folder / "inner").names() == ["deeper"]
+
+
+def test_a_deleted_file_is_gone_and_its_neighbour_stays(folder):
+    folder.write("a", b"1")
+    folder.write("b", b"2")
+    folder.delete("a")
+    folder.delete("a")
+    assert (folder.names(), folder.read("a"), folder.read("b")) == (["b"], None, b"2")
+
+
+def test_create_makes_the_folder_and_the_file(folder):
+    (folder / "new").create("lock", b"mine")
+    assert (folder / "new").read("lock") == b"mine"
+
+
+def test_on_a_local_disk_create_leaves_what_is_there(tmp_path):
+    folder = Folder(str(tmp_path), "sweep")
+    folder.create("lock", b"first")
+    folder.create("lock", b"second")
+    assert folder.read("lock") == b"first"
+
+
+def test_another_process_finds_the_same_folder(folder):
+    folder.write("a", b"1")
+    assert pickle.loads(pickle.dumps(folder)).read("a") == b"1"
+
+
+def test_event_files_are_found_on_this_disk_and_no_others(folder):
+    trials = folder / "trials"
+    (trials / "one").write("events.out.tfevents.1", b"scalars")
+    (trials / "one").write("epoch_0001.pt", b"weights")
+    (trials / "two").write("record.json", b"{}")
+    with trials.on_disk() as path:
+        assert (path / "one" / "events.out.tfevents.1").read_bytes() == b"scalars"
+        if not folder.is_local:  # a copy, which weights would only make slow
+            assert [p.name for p in path.rglob("*") if p.is_file()] == ["events.out.tfevents.1"]
+    assert path.exists() is folder.is_local
+
+
+def test_the_name_for_people_keeps_the_query_of_a_uri_at_the_end():
+    assert str(Folder("s3://bucket/path/?region=eu", "sweep") / "trials") == "s3://bucket/path/sweep/trials?region=eu"
+    assert str(Folder("/data/sweeps", "a")) == "/data/sweeps/a"
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path), "sweep")
+    folder.write("record.json", b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.write("record.json", b"new")
+    assert (folder.names(), folder.read("record.json")) == (["record.json"], b"old")
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/path", "s3:///no-bucket", "s3://two words/x"])
+def test_storage_that_does_not_exist_is_named(uri):
+    with pytest.raises(StorageError, match=rf"^{uri}: this storage cannot be used \(.+\); check the URI$"):
+        Folder(uri, "sweep").names()
