@@ -1,0 +1,97 @@
+"""How much of the machines each trial gets, and what is refused before Ray would wait for ever."""
+
+import math
+import re
+
+import pytest
+
+from tune_cnn.errors import ResourceError
+from tune_cnn.sweep.resources import MOST_TRIALS_PER_GPU, Node, Request, check_feasible, gpu_share
+
+
+def machines(gpus: int) -> list[Node]:
+    """GPUs spread over machines of at most four."""
+    return [Node(16, min(4, gpus - done)) for done in range(0, gpus, 4)] or [Node(16, 0)]
+
+
+@pytest.mark.parametrize("trials", [1, 20])
+def test_without_a_gpu_auto_asks_for_none(trials):
+    assert gpu_share("auto", machines(0), trials) == 0
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 8])
+@pytest.mark.parametrize("trials", range(1, 41))
+def test_auto_is_the_largest_part_that_lets_all_trials_run_at_once_but_a_quarter_at_least(gpus, trials):
+    share = gpu_share("auto", machines(gpus), trials)
+    per_gpu = round(1 / share)
+    assert share == 1 / per_gpu
+    assert 1 <= per_gpu <= MOST_TRIALS_PER_GPU == 4
+    assert per_gpu * gpus >= trials or per_gpu == MOST_TRIALS_PER_GPU
+    assert per_gpu == 1 or (per_gpu - 1) * gpus < trials  # a larger part would not do
+
+
+@pytest.mark.parametrize(
+    ("wanted", "share"),
+    [(0, 0), (0.75, 1), (0.51, 1), (0.5, 0.5), (0.34, 0.5), (0.3, 1 / 3), (1 / 3, 1 / 3), (0.1, 0.1), (1, 1), (2, 2)],
+)
+def test_a_fraction_is_rounded_up_to_one_that_divides_a_gpu(wanted, share):
+    assert gpu_share(wanted, machines(2), 14) == share
+
+
+def test_no_fraction_of_ten_thousand_becomes_smaller_or_leaves_a_part_of_a_gpu_unused():
+    for n in range(1, 10_000):
+        share = gpu_share(n / 10_000, machines(1), 14)
+        assert share >= n / 10_000 - 1e-9
+        assert math.isclose(1 / share, round(1 / share))
+
+
+@pytest.mark.parametrize(
+    ("requests", "nodes"),
+    [
+        ([], [Node(2, 0)]),
+        ([Request(2, 0)], [Node(2, 0)]),
+        ([Request(1, 0.25), Request(8, 0)], [Node(8, 0), Node(1, 1)]),
+    ],
+)
+def test_what_some_node_has_is_feasible(requests, nodes):
+    check_feasible(requests, nodes)
+
+
+@pytest.mark.parametrize(
+    ("request_", "nodes", "message"),
+    [
+        (
+            Request(1, 3.0),
+            [Node(4, 2), Node(4, 2)],
+            "resources: a trial asks for 1 cores and 3 GPUs, but no node has them (nodes have: 4 cores and 2 GPUs); "
+            "ask for what there is: --set resources.gpus_per_trial=auto",
+        ),
+        (
+            Request(1, 0.5),
+            [Node(2, 0)],
+            "resources: a trial asks for 1 cores and 0.5 GPUs, but no node has them (nodes have: 2 cores and 0 GPUs); "
+            "ask for what there is: --set resources.gpus_per_trial=auto",
+        ),
+        (
+            Request(8, 0.0),
+            [Node(2, 0), Node(4, 0)],
+            "resources: a trial asks for 8 cores and 0 GPUs, but no node has them (nodes have: 2 cores and 0 GPUs; "
+            "4 cores and 0 GPUs); ask for fewer cores: --set resources.cpus_per_trial=1",
+        ),
+        (  # each half is there, but on no one node
+            Request(2, 1.0),
+            [Node(8, 0), Node(1, 1)],
+            "resources: a trial asks for 2 cores and 1 GPUs, but no node has them (nodes have: 1 cores and 1 GPUs; "
+            "8 cores and 0 GPUs); ask for fewer cores: --set resources.cpus_per_trial=1",
+        ),
+        (
+            Request(1, 0.0),
+            [],
+            "resources: a trial asks for 1 cores and 0 GPUs, but no node has them (nodes have: nothing); "
+            "ask for fewer cores: --set resources.cpus_per_trial=1",
+        ),
+    ],
+)
+def test_what_no_node_has_is_refused_with_numbers_and_remedy(request_, nodes, message):
+    with pytest.raises(ResourceError, match=f"^{re.escape(message)}$"):
+        check_feasible([Request(1, 0.0)] * bool(nodes) + [request_], nodes)
