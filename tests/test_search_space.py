@@ -120,6 +120,57 @@ def test_name_and_resources_do_not_make_another_trial(tmp_path: Path) -> None:
     assert len(distinct_trials(load(tmp_path, *same))) == 1
 
 
+# Seeds
+
+SEEDS = GRID + "seeds: [1, 2]\n"
+
+
+def test_seeds_repeat_every_cell_and_end_its_name(tmp_path: Path) -> None:
+    experiments = load(tmp_path, SEEDS, only=["*_L4*"])
+    assert names(experiments) == ["exp_K32_L4_S1", "exp_K32_L4_S2", "exp_K64-128_L4_S1", "exp_K64-128_L4_S2"]
+    assert [experiment.settings.seed for experiment in experiments] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(("pattern", "name"), [("S{S}_K{K}_L{L}", "S2_K32_L4"), ("{seed}-{K}-{L}", "2-32-4")])
+def test_pattern_that_names_the_seed_stays_as_it_is(tmp_path: Path, pattern: str, name: str) -> None:
+    assert names(load(tmp_path, SEEDS.replace("exp_K{K}_L{L}", f"'{pattern}'")))[3] == name
+
+
+def test_one_seed_in_the_list_is_named_too_so_that_the_list_can_grow(tmp_path: Path) -> None:
+    assert names(load(tmp_path, "run_name: one\nseeds: [0]")) == ["one_S0"]
+
+
+def test_cell_of_a_seed_is_the_trial_that_it_would_be_alone(tmp_path: Path) -> None:
+    together, alone = load(tmp_path, "run_name: one\nseeds: [7]", "run_name: two\nsettings: {seed: 7}")
+    assert together.settings.trial_id == alone.settings.trial_id
+
+
+def test_set_gives_a_file_seeds(tmp_path: Path) -> None:
+    changed = load(tmp_path, "run_name: one\nsettings: {seed: 42}", overrides=["seeds=[1, 2]"])
+    assert names(changed) == ["one_S1", "one_S2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("seeds: 3", "seeds: 3 is not a list; give its values in brackets, such as [1, 2, 3]"),
+        ("seeds: []", "seeds: an empty list; give at least one value, such as [1, 2, 3]"),
+        ("seeds: [1, null]", "seeds[1]: None is not a whole number from 0 up"),
+        ("seeds: [1, 2, 1]", "seeds[2]: 1 stands there twice; keep one"),
+        ("seeds: [1]\nsettings: {seed: 2}", "settings.seed: seeds varies it too; keep one of the two"),
+        ("seeds: [1]\ngrid: {seed: [2]}", "grid.seed: seeds varies it too; keep one of the two"),
+        ("seed: 3", "seed: not a key of the top level; write it under settings:"),
+    ],
+)
+def test_faulty_seeds_are_told_with_place_and_remedy(tmp_path: Path, text: str, fault: str) -> None:
+    assert faults(tmp_path, f"run_name: one\n{text}") == [fault]
+
+
+def test_set_of_a_seed_beside_seeds_is_a_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path, SEEDS, overrides=["seed=3"]) == ["--set seed: seeds varies it; write --set seeds=[...]"]
+    assert faults(tmp_path, GRID, overrides=["seed=3", "seeds=[1]"]) == ["seeds: set twice; set it once"]
+
+
 # --set, --only, --data
 
 
@@ -265,7 +316,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("settings: {lr: 1, lr: 2}", "settings.lr: written twice, in line 2; keep one"),
         ("setings: {}", "setings: unknown key; did you mean 'settings'?"),
         ("lr: 1e-3", "lr: not a key of the top level; write it under settings:"),
-        ("1: 2", "1: unknown key; keys are run_name, grid, settings, data, resources"),
+        ("1: 2", "1: unknown key; keys are run_name, grid, seeds, settings, data, resources"),
         ("settings:", "settings: empty; write keys under it, such as lr: 1.0e-3, or leave it out"),
         (
             "settings: [lr]",
@@ -325,14 +376,14 @@ grid: {layers_per_block: [], lr: [fast]}
 settings: {learning_rte: 1, epochs: 3, epochs: 4}
 data: mnist
 resources: {cpus_per_trial: two}
-sweep: 1
+when: 1
 """
     with pytest.raises(ConfigError, match="problem") as caught:
         load(tmp_path, text)
     assert str(caught.value).splitlines() == [
         f"{tmp_path}/a.yaml: 8 problems",
         "  settings.epochs: written twice, in line 3; keep one",
-        "  sweep: unknown key; keys are run_name, grid, settings, data, resources",
+        "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources",
         "  grid.layers_per_block: an empty list; give at least one value, such as [2, 4]",
         "  grid.lr[0]: 'fast' is not a number above 0",
         "  settings.learning_rte: unknown key; did you mean 'lr'?",

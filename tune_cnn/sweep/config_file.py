@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tune_cnn.errors import ConfigError
 from tune_cnn.settings import SETTINGS_RULES, DataSettings, Rule, check, integer, parse_data, suggest
 from tune_cnn.sweep import strict_yaml
-from tune_cnn.sweep.run_names import pattern_problems
+from tune_cnn.sweep.run_names import pattern_problems, with_seed
 
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
 
@@ -35,7 +35,7 @@ class ConfigFile:
     Attributes:
         place: The file, as the user named it.
         run_name: The pattern of the experiments' names.
-        grid: The values of each varied settings key, in the order of the file.
+        grid: The values of each varied settings key, in the order of the file; those of `seeds` come last.
         settings: The settings that do not vary.
         data: Which images, not yet resolved; a relative path has become absolute.
         resources: What one trial gets.
@@ -64,6 +64,7 @@ RESOURCES_RULES = {
 _KEYS = {
     "run_name": "exp_K{K}_L{L}",
     "grid": "layers_per_block: [2, 4]",
+    "seeds": "[1, 2, 3]",
     "settings": "lr: 1.0e-3",
     "data": "cifar10",
     "resources": "cpus_per_trial: 1",
@@ -115,13 +116,23 @@ def check_document(
         problems += found
         if not found:
             good_axes[key] = values
+    seed_axis = {}
+    if "seeds" in document:
+        found = seeds_problems(document["seeds"])
+        problems += found
+        if not found:
+            seed_axis = {"seed": document["seeds"]}
     if document.get("grid") == {}:
         problems.append(f"grid: empty; write keys under it, such as {_KEYS['grid']}, or leave it out")
-    experiments = math.prod(map(len, good_axes.values()))
+    experiments = math.prod(map(len, [*good_axes.values(), *seed_axis.values()]))
     if experiments > MAX_EXPERIMENTS:
         problems.append(f"grid: {experiments:,} experiments; split it, a file may have {MAX_EXPERIMENTS:,} at most")
 
     problems += [f"settings.{key}: the grid varies it too; keep one of the two" for key in settings if key in grid]
+    sections = {"settings": settings, "grid": grid} if "seeds" in document else {}
+    problems += [
+        f"{name}.seed: seeds varies it too; keep one of the two" for name in sections if "seed" in sections[name]
+    ]
     problems += check(settings, SETTINGS_RULES, "settings.")
     if data is None:
         data, found = parse_source(document.get("data", "cifar10"), path.parent)
@@ -133,26 +144,35 @@ def check_document(
         problems.append(f"run_name: missing; write a pattern such as {_KEYS['run_name']}")
     if problems:
         return None, problems
-    return ConfigFile(str(path), document["run_name"], grid, settings, data, Resources(**resources)), []
+    run_name = with_seed(document["run_name"]) if seed_axis else document["run_name"]
+    return ConfigFile(str(path), run_name, grid | seed_axis, settings, data, Resources(**resources)), []
 
 
 def axis_problems(key: str, values: Any) -> list[str]:
     """The faults of one axis of the grid."""
-    example = _AXIS_EXAMPLES.get(key, "[2, 4]")
     if key not in SETTINGS_RULES:
         return [f"grid.{key}: unknown key; {suggest(key, SETTINGS_RULES)}"]
+    return _list_problems(f"grid.{key}", values, SETTINGS_RULES[key], _AXIS_EXAMPLES.get(key, "[2, 4]"))
+
+
+def seeds_problems(values: Any) -> list[str]:
+    """The faults of the list of seeds, with each of which every cell of the grid is trained."""
+    return _list_problems("seeds", values, integer(0), _KEYS["seeds"])
+
+
+def _list_problems(name: str, values: Any, rule: Rule, example: str) -> list[str]:
     if not isinstance(values, list):
-        return [f"grid.{key}: {values!r} is not a list; give its values in brackets, such as {example}"]
+        return [f"{name}: {values!r} is not a list; give its values in brackets, such as {example}"]
     if not values:
-        return [f"grid.{key}: an empty list; give at least one value, such as {example}"]
-    places = {f"{key}[{i}]": value for i, value in enumerate(values)}
-    problems = check(places, dict.fromkeys(places, SETTINGS_RULES[key]), "grid.")
+        return [f"{name}: an empty list; give at least one value, such as {example}"]
+    places = {f"{name}[{i}]": value for i, value in enumerate(values)}
+    problems = check(places, dict.fromkeys(places, rule))
     if not problems:
         plain = [tuple(value) if isinstance(value, list) else value for value in values]  # hashable; 1 equals 1.0
         first = {value: place for place, value in reversed([*zip(places, plain, strict=True)])}
         for place, value in zip(places, plain, strict=True):
             if first[value] != place:
-                problems.append(f"grid.{place}: {places[place]} stands there twice; keep one")
+                problems.append(f"{place}: {places[place]} stands there twice; keep one")
     return problems
 
 

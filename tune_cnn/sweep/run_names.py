@@ -18,6 +18,15 @@ def run_name(pattern: str, settings: Settings) -> str:
     return "".join(literal + (_text(getattr(settings, key)) if key else "") for literal, key in _parts(pattern))
 
 
+def with_seed(pattern: str) -> str:
+    """A pattern without faults that tells seeds apart: `_S{S}` is appended if it has no placeholder for them.
+
+    >>> with_seed("exp_K{K}"), with_seed("exp_{seed}_K{K}")
+    ('exp_K{K}_S{S}', 'exp_{seed}_K{K}')
+    """
+    return pattern if any(key == "seed" for _, key in _parts(pattern)) else pattern + "_S{S}"
+
+
 def pattern_problems(pattern: object, grid: Mapping[str, Sequence[Any]]) -> list[str]:
     """The faults of a pattern: malformed, unknown placeholders, and a varied key without one.
 
