@@ -33,10 +33,16 @@ def test_the_first_of_equal_epochs_is_the_best():
     assert (result.best_epoch, result.best_accuracy, result.epochs_without_improvement) == (2, 35.5, 2)
 
 
+@pytest.mark.parametrize(("best", "classes", "learned"), [(15.0, 10, False), (15.1, 10, True), (52.0, 3, True)])
+def test_a_network_that_has_learned_is_beyond_one_and_a_half_times_chance(best: float, classes: int, learned: bool):
+    assert history(10.0, best, math.nan).has_learned(classes) == learned
+
+
 def test_before_any_epoch_nothing_is_best():
     empty = FitResult.empty()
     assert (empty.best_epoch, empty.best_accuracy, empty.epochs_without_improvement) == (0, 0.0, 0)
     assert empty.is_finite
+    assert not empty.has_learned(10)
 
 
 def test_an_accuracy_of_zero_can_be_the_best():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tune_cnn.errors import ConfigError, ResultError, StorageError
 from tune_cnn.files import replace_file
-from tune_cnn.train_results import FitResult
+from tune_cnn.train_results import FitResult, chance
 
 PANELS = ("train_loss", "train_acc", "test_loss", "test_acc")
 FORMATS = ("png", "svg", "pdf")
@@ -173,18 +173,18 @@ class _Curve(NamedTuple):
     kind: str  # K, L, or nothing
     width: int  # the value of K or L; the sum of several
     fit_res: FitResult
-    chance: float  # the accuracy of guessing, in percent
+    classes: int
 
     @classmethod
     def of(cls, experiment: str, fit_res: FitResult, trial: dict[str, Any]) -> "_Curve":
         data = trial.get("data")
         classes = data.get("classes") if isinstance(data, dict) else None
-        chance = 100 / (classes if isinstance(classes, int) and classes > 1 else 10)
+        classes = classes if isinstance(classes, int) and classes > 1 else 10
         end = _LAST_PARAMETER.fullmatch(experiment)
         if not end:
-            return cls(experiment, experiment, "", 0, fit_res, chance)
+            return cls(experiment, experiment, "", 0, fit_res, classes)
         row, kind, value = end.groups()
-        return cls(row, f"{kind} = {value}", kind, sum(map(int, value.split("-"))), fit_res, chance)
+        return cls(row, f"{kind} = {value}", kind, sum(map(int, value.split("-"))), fit_res, classes)
 
     @property
     def best(self) -> float:
@@ -193,14 +193,22 @@ class _Curve(NamedTuple):
 
     @property
     def learned(self) -> bool:
-        return self.best > 1.5 * self.chance
+        return self.fit_res.has_learned(self.classes)
 
     @property
     def colour(self) -> Any:
-        """The same in every figure; logistic over log2, which spreads the usual widths and depths and never ends."""
-        if not self.kind:
-            return None
-        return _COLOURS(self.width / (self.width + {"K": 90, "L": 5.7}[self.kind]))
+        return parameter_colour(self.kind, self.width) if self.kind else None
+
+
+def parameter_colour(parameter: str, value: int) -> tuple[float, float, float, float]:
+    """The colour of a K or an L, the same in every figure, red, green, blue and alpha from 0 to 1.
+
+    Args:
+        parameter: `K` or `L`.
+        value: Its value; the sum of several.
+    """
+    # Logistic over log2, which spreads the usual widths and depths and never ends.
+    return _COLOURS(value / (value + {"K": 90, "L": 5.7}[parameter]))  # type: ignore[no-any-return]
 
 
 def _draw_row(fig: Figure, row: str, curves: list[_Curve]) -> None:
@@ -216,15 +224,15 @@ def _draw_row(fig: Figure, row: str, curves: list[_Curve]) -> None:
             linestyle = "-" if curve.learned else (4 * (dashed.index(name) % 2), (4, 4))
             plot_fit(curve.fit_res, fig, True, legend, colour=curve.colour, linestyle=linestyle)
             legend = "_" + legend.lstrip("_")  # one entry for all seeds of a cell
-    for chance in sorted({curve.chance for curve in flat}):
+    for classes in sorted({curve.classes for curve in flat}):
         for ax, panel in zip(axes, PANELS, strict=True):
-            level = chance if panel.endswith("acc") else math.log(100 / chance)
+            level = chance(classes) if panel.endswith("acc") else math.log(classes)
             if panel.endswith("loss"):  # a fall of 0.0001 is none, and must not look like one
                 low, high = ax.get_ylim()
                 ax.set_ylim(min(low, 0.9 * level), max(high, 1.1 * level))
-            ax.axhline(level, color="0.4", linewidth=0.8, linestyle=":", label=f"chance ({chance:.3g} %)")
+            ax.axhline(level, color="0.4", linewidth=0.8, linestyle=":", label=f"chance ({chance(classes):.3g} %)")
     _draw_legend(fig, axes[-1])
-    top = max(3 * max(curve.chance for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
+    top = max(3 * max(chance(curve.classes) for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance
         ax.set_ylim(0, top)
     fixed = _LAST_PARAMETER.fullmatch(row)

@@ -5,6 +5,11 @@ from itertools import chain
 from typing import NamedTuple
 
 
+def chance(classes: int) -> float:
+    """The accuracy of guessing, in percent."""
+    return 100 / classes
+
+
 class BatchResult(NamedTuple):
     """One batch: mean loss in nats, and how many images were classified correctly."""
 
@@ -59,6 +64,10 @@ class FitResult(NamedTuple):
     def best_accuracy(self) -> float:
         """The best validation accuracy in percent; 0 before any epoch."""
         return max(self.test_acc, default=0.0)
+
+    def has_learned(self, classes: int) -> bool:
+        """Whether any validation accuracy is more than 1.5 times that of guessing among so many classes."""
+        return any(accuracy > 1.5 * chance(classes) for accuracy in self.test_acc)
 
     @property
     def epochs_without_improvement(self) -> int:
