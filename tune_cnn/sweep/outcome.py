@@ -40,7 +40,7 @@ def _row(folder: SweepFolder, settings: Settings) -> list[str]:
         str(results.best_epoch),
         _number(summary.get("test_accuracy"), 2),
         _number(summary.get("duration_s"), 1),
-        str(summary.get("stop_reason")),
+        str(summary.get("stop_reason") or "-"),
     ]
 
 

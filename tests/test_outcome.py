@@ -1,0 +1,68 @@
+"""How the trials ended, one line each."""
+
+from pathlib import Path
+
+import pytest
+
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.outcome import outcome_table
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.train_results import FitResult
+
+SETTINGS = Settings(seed=42, filters_per_layer=(32, 64), layers_per_block=4)
+RESULTS = FitResult(3, [2.3] * 3, [10.0] * 3, [2.3] * 3, [11.0, 61.234, 12.0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    return SweepFolder(str(tmp_path), "sweep")
+
+
+def lines(folder: SweepFolder) -> list[str]:
+    return outcome_table(folder, {"one": SETTINGS, "its twin": SETTINGS}).splitlines()
+
+
+def test_a_finished_trial_shows_what_it_reached_once_for_all_who_share_it(folder):
+    summary = {"test_accuracy": 60.987, "duration_s": 83.21, "stop_reason": "plateau"}
+    folder.trial(SETTINGS).finish(SETTINGS, RESULTS, summary, {})
+    header, *rows = lines(folder)
+    assert header.split("  ")[0].strip() == "trial"
+    assert [row.split() for row in rows] == [
+        [folder.trial(SETTINGS).label, "32-64", "4", "3", "61.23", "2", "60.99", "83.2", "plateau"]
+    ]
+
+
+@pytest.mark.parametrize("summary", [{}, {"test_accuracy": None, "duration_s": "long", "stop_reason": None}])
+def test_what_a_record_lacks_is_a_dash(folder, summary):
+    folder.trial(SETTINGS).finish(SETTINGS, RESULTS, summary, {})
+    assert lines(folder)[1].split()[-4:] == ["2", "-", "-", "-"]
+
+
+def test_a_trial_that_was_interrupted_shows_its_epochs(folder):
+    for epoch in (6, 7):
+        folder.trial(SETTINGS).save_checkpoint(epoch, {})
+    assert lines(folder)[1].split() == [folder.trial(SETTINGS).label, "32-64", "4", "7", "unfinished"]
+
+
+def test_a_trial_that_has_not_begun_is_unfinished(folder):
+    assert lines(folder)[1].split()[-2:] == ["0", "unfinished"]
+
+
+def test_a_trial_that_failed_says_why(folder):
+    folder.trial(SETTINGS).save_failure("epoch 1: IndexError: Target 99 is out of bounds.", "Traceback")
+    assert lines(folder)[1].endswith("failed: epoch 1: IndexError: Target 99 is out of bounds.")
+
+
+def test_a_trial_that_failed_got_over_it_and_was_interrupted_later_has_not_failed(folder):
+    folder.trial(SETTINGS).save_failure("epoch 1: OSError: stale", "Traceback")
+    folder.trial(SETTINGS).save_checkpoint(1, {})
+    assert lines(folder)[1].endswith("unfinished")
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"config": {"seed": "x"}, "results": {}}'])
+def test_a_damaged_record_is_named_on_its_line(folder, content):
+    trial = folder.trial(SETTINGS)
+    trial.folder.write("record.json", content)
+    (row,) = lines(folder)[1:]
+    assert f"{trial.folder}/record.json: damaged (" in row
+    assert row.endswith("the sweep's command runs the trial again")
