@@ -1,0 +1,199 @@
+"""The order of the house: who may import whom, what an import may do, and what stands at the top level."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tune_cnn.arguments import parser
+from tune_cnn.cli import main
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tune_cnn"
+
+# From the roof to the ground: a file imports only what stands below it, or beside it in its own line.
+FLOORS = """
+cli __main__
+commands arguments
+report plot bench
+sweep
+experiments
+diagnosis
+trial
+data cifar10 image_folder shapes
+training
+models
+settings
+train_results
+files
+errors
+"""
+HEIGHT = {room: -number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of all modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+def room(module: str) -> str:
+    """`sweep` for `tune_cnn.sweep.storage`; nothing for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def own_imports(module: str) -> list[str]:
+    return [target for target in imports(MODULES[module]) if target.split(".")[0] == "tune_cnn"]
+
+
+def importers_of(package: str) -> set[str]:
+    """The rooms in which a third party's package is imported."""
+    return {room(module) for module, path in MODULES.items() for name in imports(path) if name.split(".")[0] == package}
+
+
+def test_every_room_has_a_floor():
+    assert {room(module) for module in MODULES} - {""} <= set(HEIGHT)
+
+
+def test_imports_only_go_down():
+    upwards = [
+        f"{module} imports {target}"
+        for module in MODULES
+        for target in own_imports(module)
+        if room(target) and HEIGHT[room(target)] > HEIGHT[room(module)]
+    ]
+    assert upwards == []
+
+
+def test_imports_never_go_round():
+    TopologicalSorter({module: own_imports(module) for module in MODULES}).prepare()  # raises CycleError
+
+
+def test_the_package_itself_imports_nothing():
+    assert list(imports(PACKAGE / "__init__.py")) == []
+
+
+def test_the_check_of_imports_sees_them():
+    """Otherwise the tests here would pass for that reason alone."""
+    assert {"tune_cnn", "tune_cnn.models", "tune_cnn.data", "torch"} <= set(imports(PACKAGE / "trial.py"))
+    assert "tune_cnn.experiments" in imports(PACKAGE / "plot.py")  # within a function
+    assert room("tune_cnn.sweep.storage") == "sweep"
+    assert HEIGHT["cli"] > HEIGHT["sweep"] > HEIGHT["errors"]
+
+
+def test_only_the_sweep_knows_ray():
+    assert importers_of("ray") == {"sweep"}
+
+
+def test_only_plot_and_report_know_matplotlib():
+    assert "plot" in importers_of("matplotlib") <= {"plot", "report"}
+
+
+def test_importing_says_and_leaves_nothing(tmp_path):
+    modules = [module for module in MODULES if not module.endswith("__main__")]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {', '.join(modules)}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert os.listdir(tmp_path) == []
+
+
+# The command line's help
+
+
+def test_help_imports_neither_torch_nor_ray():
+    program = (
+        "import sys; from tune_cnn.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print('heavy:', [m for m in ('torch', 'ray', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    for arguments in (["--help"], ["sweep", "--help"], ["--version"], ["sweep"]):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[sys.executable, "-m", "tune_cnn"], [os.path.join(sysconfig.get_path("scripts"), "tune-cnn")]],
+    ids=["python -m tune_cnn", "tune-cnn"],
+)
+def test_help_answers_at_once(command):
+    durations_s = []
+    for _ in range(3):
+        with subprocess.Popen([*command, "--help"], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            shown = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        assert shown.startswith("usage: tune-cnn ")
+        durations_s.append(usage.ru_utime + usage.ru_stime)
+    assert min(durations_s) < 0.5
+
+
+def help_text(*command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([*command, "--help"])
+    return capsys.readouterr().out
+
+
+def commands(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """As the help lists them."""
+    return re.findall(r"^    ([a-z]\w*)\s", help_text(capsys=capsys).partition("commands:\n")[2], re.MULTILINE)
+
+
+def test_every_command_is_listed(capsys):
+    modules = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__", "common"}
+    assert set(commands(capsys)) == modules
+    assert {"sweep", "trial", "export", "plot", "board"} <= modules
+
+
+def test_every_commands_help_ends_with_an_example_that_can_be_typed(capsys):
+    for command in commands(capsys):
+        heading, *examples = help_text(command, capsys=capsys).rstrip().rpartition("\n\n")[2].split("\n")
+        assert re.fullmatch("examples?:", heading.lower()), f"{command} --help ends with {heading!r}"
+        assert examples
+        for example in examples:
+            program, *arguments = shlex.split(example)
+            assert program == "tune-cnn"
+            assert arguments[0] == command
+            assert parser().parse_args(arguments).command == command
+
+
+# The top level
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout, so what is tracked cannot be told")
+def test_only_the_agreed_entries_stand_at_the_top():
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    top = {name.partition("/")[0] for name in listed}
+    assert {name for name in top if not name.startswith(".")} <= {
+        "tune_cnn", "configs", "tests", "ray_results", "pyproject.toml", "README.md", "LICENSE"
+    }  # fmt: skip
+    assert [name for name in listed if name.startswith("ray_results/")] == ["ray_results/.gitkeep"]
