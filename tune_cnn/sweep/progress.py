@@ -13,6 +13,8 @@ from rich.text import Text
 from tune_cnn.settings import Settings
 
 _MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
+_STATE_WIDTH = len("to be retried")
+_NARROW = 100  # columns of a terminal; fewer leave no room for every column of the table
 
 
 @dataclass
@@ -29,13 +31,14 @@ class Progress:
     Args:
         trials: Label and settings of every trial that will run.
         already_done: How many more were finished before.
+        console: Where; None: stderr.
     """
 
-    def __init__(self, trials: Mapping[str, Settings], already_done: int = 0) -> None:
+    def __init__(self, trials: Mapping[str, Settings], already_done: int = 0, console: Console | None = None) -> None:
         self._rows = {label: _Row(settings) for label, settings in trials.items()}
         self._already_done = already_done
         self._started = time.monotonic()
-        self._console = Console(stderr=True)
+        self._console = console or Console(stderr=True)
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -63,9 +66,10 @@ class Progress:
         )
 
     def ended(self, label: str, state: str) -> None:
-        """A trial has ended, or waits to be tried again."""
-        self._rows[label].state = state
-        self._line(f"{label}  {state}")
+        """A trial has ended, or waits to be tried again; `state` says why, in a word or a sentence."""
+        is_word = len(state) <= _STATE_WIDTH
+        self._rows[label].state = state if is_word else "failed"
+        (self._line if is_word else self.say)(f"{label}  {state}")
 
     def say(self, message: str) -> None:
         """Show a message above the table."""
@@ -76,17 +80,20 @@ class Progress:
             self.say(text)
 
     def _table(self) -> Group:
-        columns = ("trial", "state", "epoch", "train loss", "val loss", "val acc %", "best %", "s/epoch", "time")
+        columns = ["trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch", "time"]
+        if self._console.width < _NARROW:
+            columns.remove("time")
         table = Table(box=None, pad_edge=False, header_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)
+            # Where there is too little room, the trial's name is cut first.
+            table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index > 0, overflow="ellipsis")
         ended = [row for row in self._rows.items() if row[1].state not in ("running", "waiting", "to be retried")]
         going = [row for row in self._rows.items() if row[1].state in ("running", "to be retried")]
         waiting = [row for row in self._rows.items() if row[1].state == "waiting"]
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
-            table.add_row(*self._cells(label, row))
+            table.add_row(*self._cells(label, row)[: len(columns)])
         done = self._already_done + len(ended)
         total = self._already_done + len(self._rows)
         seconds = int(time.monotonic() - self._started)

@@ -1,0 +1,164 @@
+"""What a running sweep shows: a table on a terminal, a line for each epoch elsewhere."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.progress import Progress
+
+RESULT = {
+    "epoch": 7, "epochs": 30, "train_loss": 1.23456, "validation_loss": 1.5, "validation_accuracy": 55.04,
+    "best_validation_accuracy": 56.06, "epoch_duration_s": 12.34,
+}  # fmt: skip
+LABELS = ["K32_L2_0d29faf2", "K32_L4_bde69615", "K256_L16_863cc9d1"]
+HEADER = ["trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch", "time"]
+
+
+def trials(*labels: str) -> dict[str, Settings]:
+    return dict.fromkeys(labels, Settings(epochs=30))
+
+
+class Terminal:
+    """A terminal of a fixed size; `screen` is the table that it would show now."""
+
+    def __init__(
+        self, progress_of: dict[str, Settings], already_done: int = 0, width: int = 100, height: int = 25
+    ) -> None:
+        self.file = io.StringIO()
+        self.console = Console(
+            file=self.file, width=width, height=height, force_terminal=True, color_system=None, legacy_windows=False
+        )
+        self.progress = Progress(progress_of, already_done, self.console)
+
+    @property
+    def said(self) -> str:
+        return self.file.getvalue()
+
+    @property
+    def screen(self) -> list[str]:
+        with self.console.capture() as capture:
+            self.console.print(self.progress._table())
+        return capture.get().splitlines()
+
+
+def cells(line: str) -> list[str]:
+    return re.split(r"\s{2,}", line.strip())
+
+
+# Elsewhere: in a file, a pipe, a batch system
+
+
+def test_without_a_terminal_each_epoch_is_a_line_on_stderr(capsys):
+    with Progress(trials(*LABELS)) as progress:
+        progress.started(LABELS[0])
+        progress.reported(LABELS[0], RESULT)
+        progress.ended(LABELS[0], "plateau")
+        progress.ended(LABELS[1], "epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200)
+        progress.say("warning: [bold]" + "y" * 200)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "K32_L2_0d29faf2  epoch 7/30  train loss 1.235  val loss 1.500  val acc 55.0 %  best 56.1 %  12.3 s",
+        "K32_L2_0d29faf2  plateau",
+        "K32_L4_bde69615  epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200,
+        "warning: [bold]" + "y" * 200,
+    ]
+
+
+def test_a_diverged_epoch_is_a_line_too(capsys):
+    Progress(trials(*LABELS)).reported(LABELS[0], {**RESULT, "train_loss": float("nan")})
+    assert "train loss nan" in capsys.readouterr().err
+
+
+# On a terminal
+
+
+def test_the_table_shows_state_numbers_and_how_many_have_ended():
+    terminal = Terminal(trials(*LABELS), already_done=3)
+    progress = terminal.progress
+    progress.started(LABELS[0])
+    progress.reported(LABELS[0], RESULT)
+    progress.ended(LABELS[0], "plateau")
+    progress.started(LABELS[1])
+    header, *rows, summary = terminal.screen
+    assert cells(header) == HEADER
+    assert [cells(row) for row in rows] == [
+        ["K32_L2_0d29faf2", "plateau", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"],
+        ["K32_L4_bde69615", "running", "0/30", "0 s"],
+        ["K256_L16_863cc9d1", "waiting", "0/30"],
+    ]
+    assert summary == "4/6 trials ended, 1 running, 0 min 0 s"
+    assert terminal.said == ""  # the table says it all
+
+
+def test_a_trial_to_be_retried_has_not_ended():
+    terminal = Terminal(trials(*LABELS))
+    terminal.progress.started(LABELS[0])
+    terminal.progress.ended(LABELS[0], "to be retried")
+    assert cells(terminal.screen[1])[:2] == [LABELS[0], "to be retried"]
+    assert terminal.screen[-1].startswith("0/3 trials ended, 1 running")
+
+
+def test_a_long_failure_stands_above_the_table_and_leaves_the_numbers_legible():
+    terminal = Terminal(trials(*LABELS), width=80)
+    failure = "epoch 3: RuntimeError: " + "CUDA error, and much to say about it " * 6
+    terminal.progress.reported(LABELS[0], RESULT)
+    terminal.progress.ended(LABELS[0], failure)
+    assert terminal.said == f"{LABELS[0]}  {failure}\n"
+    failed = next(row for row in terminal.screen if row.startswith(LABELS[0]))
+    assert cells(failed) == [LABELS[0], "failed", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
+
+
+@pytest.mark.parametrize(("width", "header"), [(80, HEADER[:-1]), (99, HEADER[:-1]), (100, HEADER)])
+def test_a_terminal_of_80_columns_shows_every_number_whole(width, header):
+    terminal = Terminal(trials(*LABELS), width=width)
+    for label in LABELS:
+        terminal.progress.reported(label, RESULT)
+        terminal.progress.started(label)
+    first, *rows, _ = terminal.screen
+    assert cells(first) == header
+    for label, row in zip(LABELS, rows, strict=True):
+        assert cells(row)[:8] == [label, "running", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
+        assert len(row) <= width
+
+
+def test_a_name_that_is_too_long_is_cut_and_the_numbers_are_not():
+    label = "K" + "-".join(["64"] * 20) + "_L2_0d29faf2"
+    terminal = Terminal(trials(label), width=80)
+    terminal.progress.reported(label, RESULT)
+    row = cells(terminal.screen[1])
+    assert row[0].startswith("K64-64-64")
+    assert row[0].endswith("…")
+    assert row[2:] == ["7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
+
+
+@pytest.mark.parametrize("height", [5, 12, 25, 60])
+@pytest.mark.parametrize("running", [0, 2, 30])
+def test_a_thousand_trials_fit_the_screen_and_those_that_run_are_shown_first(height, running):
+    labels = [f"K{n}_L2_{n:08x}" for n in range(1000)]
+    terminal = Terminal(trials(*labels), height=height)
+    for label in labels[:500]:
+        terminal.progress.ended(label, "epochs")
+    for label in labels[500 : 500 + running]:
+        terminal.progress.started(label)
+    _, *rows, summary = terminal.screen
+    assert len(rows) + 2 <= height
+    assert summary.startswith(f"500/1000 trials ended, {running} running")
+    states = [cells(row)[1] for row in rows]
+    assert states.count("running") == min(running, len(rows))
+    assert len(rows) >= min(height - 4, 24)
+
+
+def test_the_live_table_leaves_the_terminal_as_it_was():
+    terminal = Terminal(trials(*LABELS))
+    with terminal.progress as progress:
+        progress.started(LABELS[0])
+        progress.say("kept above")
+        progress._live.refresh()
+    assert "K32_L2_0d29faf2" in terminal.said
+    assert "kept above\n" in terminal.said
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert terminal.said.rindex(shown) > terminal.said.rindex(hidden)  # the cursor
