@@ -1,0 +1,128 @@
+"""What TensorBoard sees of a trial: each epoch at once, and its hyperparameters before it ends."""
+
+import gc
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG
+
+from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.storage import TrialFolder
+from tune_cnn.sweep.tensorboard import SCALARS, TrialBoard
+
+SETTINGS = Settings(
+    seed=None, filters_per_layer=(32, 64), layers_per_block=2, lr=1e-4, hidden_dims=(), data=DataSettings("shapes")
+)
+
+
+def result(epoch: int, test_accuracy: float | None = None) -> dict[str, object]:
+    return {
+        "epoch": epoch, "train_loss": 2.5 - epoch / 8, "validation_loss": 2.75 - epoch / 8,
+        "train_accuracy": 8.0 * epoch, "validation_accuracy": 4.0 * epoch, "best_validation_accuracy": 4.0 * epoch,
+        "test_accuracy": test_accuracy, "epoch_duration_s": 0.5, "stop_reason": None, "epochs": 30,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TrialFolder:
+    return TrialFolder(Folder(str(tmp_path), "sweep"), SETTINGS)
+
+
+def events(folder: TrialFolder) -> EventAccumulator:
+    """What TensorBoard reads."""
+    accumulator = EventAccumulator(str(folder.folder.local_path))
+    accumulator.Reload()
+    return accumulator
+
+
+def scalars(folder: TrialFolder) -> dict[str, list[tuple[int, float]]]:
+    found = events(folder)
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def hyperparameters(folder: TrialFolder) -> dict[str, object]:
+    metadata = events(folder).SummaryMetadata(SESSION_START_INFO_TAG)
+    content = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+    values = content.session_start_info.hparams
+    return {key: getattr(value, value.WhichOneof("kind")) for key, value in values.items()}
+
+
+def test_each_epoch_is_there_before_the_next_one_begins(folder):
+    board = TrialBoard(folder, SETTINGS)
+    for epoch in (1, 2, 3):
+        board.report(result(epoch))
+        assert scalars(folder) == {
+            tag: [(past, result(past)[key]) for past in range(1, epoch + 1)]
+            for tag, key in SCALARS.items()
+            if tag != "accuracy/test"
+        }
+    board.close()
+
+
+def test_the_test_accuracy_comes_with_the_last_epoch_only(folder):
+    board = TrialBoard(folder, SETTINGS)
+    board.report(result(1))
+    board.report(result(2, test_accuracy=62.5))
+    board.close()
+    assert scalars(folder)["accuracy/test"] == [(2, 62.5)]
+
+
+def test_hyperparameters_are_there_from_the_start(folder):
+    board = TrialBoard(folder, SETTINGS)
+    assert hyperparameters(folder) == {
+        "K": "32-64", "L": 2, "conv_layers": 4, "data": "shapes", "seed": "None", "bs_train": 128, "bs_test": 32,
+        "batches": 100, "epochs": 100, "early_stopping": 3, "lr": 1e-4, "reg": 1e-3, "pool_every": 2,
+        "hidden_dims": "[]", "ycn": False,
+    }  # fmt: skip
+    metadata = events(folder).SummaryMetadata(EXPERIMENT_TAG)
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content).experiment
+    assert {info.name.tag for info in experiment.metric_infos} <= set(SCALARS)
+    board.close()
+
+
+def test_a_resumed_trial_appends(folder):
+    for epochs in ((1, 2), (3, 4)):
+        board = TrialBoard(folder, SETTINGS)
+        for epoch in epochs:
+            board.report(result(epoch))
+        board.close()
+    assert [step for step, _ in scalars(folder)["loss/train"]] == [1, 2, 3, 4]
+    assert hyperparameters(folder)["K"] == "32-64"
+
+
+def test_events_of_a_killed_sweep_are_not_lost(folder):
+    board = TrialBoard(folder, SETTINGS)
+    board.report(result(1))
+    resumed = TrialBoard(folder, SETTINGS)  # the first one was never closed
+    resumed.report(result(2))
+    resumed.close()
+    assert [step for step, _ in scalars(folder)["loss/train"]] == [1, 2]
+    board.close()
+
+
+def test_a_loss_that_is_no_number_is_no_error(folder):
+    board = TrialBoard(folder, SETTINGS)
+    board.report({**result(1), "train_loss": float("nan"), "validation_loss": float("inf")})
+    board.close()
+    assert str(scalars(folder)["loss/train"]) == "[(1, nan)]"
+
+
+def test_on_remote_storage_the_events_are_uploaded_at_the_end(tmp_path):
+    folder = TrialFolder(Folder(f"mock://{tmp_path}", "sweep"), SETTINGS)
+    board = TrialBoard(folder, SETTINGS)
+    board.report(result(1))
+    staging = Path(board._staging.name)
+    board.close()
+    assert not staging.exists()
+    (name,) = folder.folder.names()
+    local = TrialFolder(Folder(str(tmp_path), "copy"), SETTINGS)
+    local.folder.write(name, folder.folder.read(name))
+    assert scalars(local)["loss/train"] == [(1, result(1)["train_loss"])]
+
+
+def test_a_board_that_is_dropped_leaves_no_open_file(folder):
+    TrialBoard(folder, SETTINGS).close()
+    gc.collect()  # an open file would be a ResourceWarning, which is an error here
