@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         "tune-cnn board ray_results/exp1_1 --port 6006",
     )  # fmt: skip
     board.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
-    board.add_argument("--port", type=_not_negative, default=6006, help="default: 6006")
+    board.add_argument("--port", type=_port, default=6006, help="default: 6006")
     _add_storage_option(board)
     return root
 
@@ -122,6 +122,12 @@ def _add_storage_option(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
     return int(text)
 
 

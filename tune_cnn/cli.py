@@ -24,13 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Imported only now, so that help answers at once.
         run: Callable[[Any], int] = importlib.import_module(f"tune_cnn.commands.{options.command}").run
-        return run(options)
+        exit_code = run(options)
+        sys.stdout.flush()  # while a reader that has gone can still be forgiven
+        return exit_code
     except TuneCnnError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         again = [argument for argument in arguments if argument != "--fresh"]  # that would start over once more
-        print(f"\ninterrupted; continue with:  {shlex.join(['tune-cnn', *again])}", file=sys.stderr)
+        remedy = f"; continue with:  {shlex.join(['tune-cnn', *again])}" if options.command == "sweep" else ""
+        print(f"\ninterrupted{remedy}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as in `tune-cnn ... | head`; Python would complain when it flushes.

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from tune_cnn.commands.common import check_writable
+from tune_cnn.errors import StorageError
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.storage import SweepFolder
 
@@ -13,6 +14,8 @@ def run(options: argparse.Namespace) -> int:
     folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)
     files, unfinished = export(folder, options.out)
+    if not files:
+        raise StorageError(f"{folder}: no experiment is finished yet, so there is nothing to export; run the sweep")
     for path in files:
         print(path)
     if unfinished:

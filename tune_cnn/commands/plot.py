@@ -1,6 +1,7 @@
 """`tune-cnn plot`: draw a figure for each row of the grid from result files."""
 
 import argparse
+import glob
 
 from tune_cnn.commands.common import check_writable
 from tune_cnn.errors import ResultError
@@ -9,7 +10,9 @@ from tune_cnn.plot import write_figures
 
 def run(options: argparse.Namespace) -> int:
     """Write the figures, and name them."""
-    files = sorted({path for pattern in options.patterns for path in options.results.glob(f"{pattern}.json")})
+    patterns = [f"{pattern.removesuffix('.json')}.json" for pattern in options.patterns]
+    names = {name for pattern in patterns for name in glob.glob(pattern, root_dir=options.results)}
+    files = [options.results / name for name in sorted(names)]
     if not files:
         raise ResultError(
             f"{options.results}: no result file matches {' '.join(options.patterns)}; check the pattern, or --results"

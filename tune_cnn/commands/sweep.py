@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tune_cnn.commands.common import check_writable
-from tune_cnn.errors import ConfigError, DataError, ResourceError
+from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
 from tune_cnn.plot import write_figures
 from tune_cnn.settings import name_problems
 from tune_cnn.sweep.cluster import ClusterOptions
@@ -15,16 +15,13 @@ from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.outcome import outcome_table
 from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table, size
 from tune_cnn.sweep.runner import run_sweep
-from tune_cnn.sweep.search_space import load_experiments
+from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
 
 
 def run(options: argparse.Namespace) -> int:
     """Train what is missing, then export and draw what is finished."""
-    name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
-    if problems := name_problems(name):
-        raise ConfigError("--name", problems)
-    experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
+    name, experiments = _asked_for(options)
     folder = SweepFolder(options.storage, name)
     if options.fresh:
         folder.start_over()
@@ -44,11 +41,32 @@ def run(options: argparse.Namespace) -> int:
         except (DataError, ResourceError):
             raise  # before anything started
         except BaseException:
-            # Whatever happened, what is finished is in its place.
-            _show_results(folder, options.out)
+            # Whatever happened, what is finished is in its place; if it cannot be, that is not the news.
+            try:
+                _show_results(folder, options.out)
+            except (TuneCnnError, OSError) as error:
+                print(error, file=sys.stderr)
             raise
         _show_results(folder, options.out)
     return 1 if failures else 0
+
+
+def _asked_for(options: argparse.Namespace) -> tuple[str, list[Experiment]]:
+    """The sweep's name and its experiments.
+
+    Raises:
+        ConfigError: With the faults of both.
+    """
+    name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
+    problems = name_problems(name)
+    errors = [ConfigError("--name", problems)] if problems else []
+    try:
+        experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
+    except ConfigError as error:
+        errors.append(error)
+    if errors:
+        raise ConfigError.joined(errors)
+    return name, experiments
 
 
 def _show_results(folder: SweepFolder, out_dir: Path) -> None:

@@ -48,7 +48,9 @@ def _of_sweep(options: argparse.Namespace) -> int:
     if record is None:
         raise StorageError(f"{options.name}: not finished in {folder}, so there is nothing to compare; run the sweep")
     expected, summary = record
-    torch.set_num_threads(options.threads or summary.get("threads") or torch.get_num_threads())
+    threads = options.threads or summary.get("threads")
+    if isinstance(threads, int) and threads > 0:
+        torch.set_num_threads(threads)
     trained = train(settings, device=options.device)
     difference = expected.first_difference(trained.history)
     if difference is None:
