@@ -58,7 +58,7 @@ def small_trainer(network: type[nn.Module] = ConvClassifier, lr: float = 1e-2) -
 
 
 def small_loaders() -> tuple[DataLoader, DataLoader]:
-    return batches(IMAGES.train, 10, shuffle=True), evaluation_batches(IMAGES.validation, 5)
+    return batches(IMAGES.train, 10, shuffle=True), evaluation_batches(IMAGES.validation, 5, at_least=512)
 
 
 # Batches and epochs

@@ -242,13 +242,14 @@ def batches(
     return Batches(dataset, _FirstBatches(sampler, batch_size, max_batches), loss_batch_size)
 
 
-def evaluation_batches(image_set: ImageSet, loss_batch_size: int, at_least: int = 512) -> Batches:
+def evaluation_batches(image_set: ImageSet, loss_batch_size: int, at_least: int) -> Batches:
     """Unshuffled batches whose losses are reported for every `loss_batch_size` images.
 
     Args:
         image_set: Which images.
         loss_batch_size: Images per reported loss.
-        at_least: Compute so many images at once, or some more.
+        at_least: Compute so many images at once, or some more: enough to keep the device busy, but few enough that
+            the maps of features stay in a core's cache.
     """
     parts = math.ceil(at_least / loss_batch_size)
     return batches(image_set, parts * loss_batch_size, loss_batch_size=loss_batch_size)
