@@ -23,6 +23,9 @@ CONFIG_KEYS = (
 )  # fmt: skip
 
 
+_MOST_LOSS = 3.5e38  # about the largest number of PyTorch's floats
+
+
 def run_experiment(
     run_name: str,
     out_dir: str = "./results",
@@ -203,18 +206,19 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
         raise ResultError(f"{wrong} (no config or no results)")
     if set(results) != set(FitResult._fields):
         raise ResultError(f"{wrong} (results must have {', '.join(FitResult._fields)})")
-    curves = {name: _curve(results[name]) for name in FitResult._fields if name != "num_epochs"}
     num_epochs = results["num_epochs"]
-    lengths_fit = (
-        isinstance(num_epochs, int)
-        and not isinstance(num_epochs, bool)
-        and all(
-            curve is not None and (len(curve) == num_epochs or name.endswith("loss")) for name, curve in curves.items()
-        )
-    )
-    if not lengths_fit:
-        raise ResultError(f"{wrong} (num_epochs and the curves do not fit together)")
-    return config, FitResult(num_epochs, **curves), trial  # type: ignore[arg-type]
+    if not isinstance(num_epochs, int) or isinstance(num_epochs, bool):
+        raise ResultError(f"{wrong} (num_epochs is no whole number)")
+    curves = {}
+    for name in FitResult._fields[1:]:
+        low, high = (0.0, 100.0) if name.endswith("acc") else (-_MOST_LOSS, _MOST_LOSS)
+        curve = _curve(results[name], low, high)
+        if curve is None:
+            raise ResultError(f"{wrong} ({name} is no list of numbers from {low:g} to {high:g})")
+        if name.endswith("acc") and len(curve) != num_epochs:
+            raise ResultError(f"{wrong} ({name} has not a value for each of the {num_epochs} epochs)")
+        curves[name] = curve
+    return config, FitResult(num_epochs, **curves), trial
 
 
 def to_strict_json(content: object) -> str:
@@ -232,12 +236,15 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _curve(values: object) -> list[float] | None:
+def _curve(values: object, low: float, high: float) -> list[float] | None:
+    """Numbers in a range, infinite ones, and null as NaN; None if there is anything else."""
     if not isinstance(values, list):
         return None
-    if not all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
-        return None
-    try:
-        return [math.nan if v is None else float(v) for v in values]
-    except OverflowError:  # a whole number beyond every float
-        return None
+    curve = []
+    for value in (math.nan if value is None else value for value in values):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        if (value < low or value > high) and abs(value) != math.inf:
+            return None
+        curve.append(float(value))
+    return curve

@@ -1,0 +1,124 @@
+"""Result files that were damaged, edited or made up are named, and never a traceback."""
+
+import contextlib
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tune_cnn.cli import main
+from tune_cnn.errors import ResultError
+from tune_cnn.experiments import experiment_config, load_result_file, save_experiment
+from tune_cnn.settings import Settings
+from tune_cnn.train_results import FitResult
+
+RESULTS = FitResult(2, [2.3, 2.2, 2.1, 2.0], [10.0, 20.5], [2.3, 2.2], [11.0, 12.5])
+FACTS = {"id": "0d29faf2", "test_accuracy": 12.5, "best_epoch": 2, "data": {"source": "cifar10", "classes": 10}}
+
+
+def good_file() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "good.json"
+        save_experiment(path, experiment_config("good", "results", Settings(seed=42)), RESULTS, FACTS)
+        return path.read_text()
+
+
+GOOD = good_file()
+
+numbers = st.floats() | st.integers() | st.sampled_from([10**400, -(10**400), 1e308, -1e308, 5e-324, 0, -0.0, 2**64])
+values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where something stands in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
+
+
+def replaced(value: Any, path: tuple[Any, ...], change: Any) -> Any:
+    """The value with something else at a place."""
+    if not path:
+        return change
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(copy[path[0]], path[1:], change)
+    return copy
+
+
+@st.composite
+def edited(draw: st.DrawFn) -> bytes:
+    """A good file in which one to three values are replaced by others."""
+    content = json.loads(GOOD)
+    for _ in range(draw(st.integers(1, 3))):
+        content = replaced(content, draw(st.sampled_from(places(content))), draw(values))
+    return json.dumps(content).encode()
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A good file with a stretch of bytes replaced by others, or cut off there."""
+    content = GOOD.encode()
+    start = draw(st.integers(0, len(content)))
+    end = draw(st.integers(start, min(start + 20, len(content))))
+    rest = b"" if draw(st.booleans()) else content[end:]
+    return content[:start] + draw(st.binary(max_size=8)) + rest
+
+
+@st.composite
+def made_up(draw: st.DrawFn) -> bytes:
+    """A file whose parts fit together, with curves that no training would give."""
+    epochs = draw(st.integers(0, 3))
+    curve = st.lists(st.none() | st.floats(-4e38, 4e38) | st.floats(), max_size=40)
+    percent = st.none() | st.floats(-0.1, 100.1) | st.integers(0, 100)
+    accuracy = st.lists(percent, min_size=epochs, max_size=epochs)
+    results = {"num_epochs": epochs} | {
+        name: draw(accuracy if name.endswith("acc") else curve) for name in RESULTS._fields[1:]
+    }
+    content = {"config": draw(st.dictionaries(st.text(max_size=5), values, max_size=3)), "results": results}
+    return json.dumps({**content, "trial": {**FACTS, "data": draw(values)}}).encode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("malformed")
+
+
+@settings(max_examples=500, deadline=None)
+@given(content=edited() | damaged() | made_up())
+def test_a_malformed_file_is_refused_by_name_or_read_as_what_it_says(folder, content):
+    path = folder / "exp1_1_K32_L2.json"
+    path.write_bytes(content)
+    try:
+        config, results, facts = load_result_file(path)
+    except ResultError as error:
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017 - many of them are refused, not all
+        return
+    assert isinstance(config, dict)
+    assert isinstance(facts, dict)
+    assert len(results.train_acc) == len(results.test_acc) == results.num_epochs
+    assert all(isinstance(value, float) for curve in results[1:] for value in curve)
+
+
+@settings(max_examples=20, deadline=None, phases=set(Phase) - {Phase.shrink})  # which would take minutes
+@given(content=edited() | made_up(), name=st.sampled_from(["exp1_1_K32_L2", "anything"]))
+def test_plot_draws_a_malformed_file_or_names_it(folder, content, name):
+    path = folder / f"{name}.json"
+    path.write_bytes(content)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        exit_code = main(["plot", name, "--results", str(folder), "--out", str(folder / "figures")])
+    if exit_code == 0:
+        assert Path(out.getvalue().strip()).is_file()
+        assert err.getvalue() == ""
+    else:
+        assert exit_code == 2
+        assert err.getvalue().startswith(f"Left out: {path}: ")
+        assert out.getvalue() == ""
