@@ -13,7 +13,7 @@ from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.outcome import outcome_table
-from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table, size
+from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table, plural, size
 from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
@@ -75,4 +75,4 @@ def _show_results(folder: SweepFolder, out_dir: Path) -> None:
     print(outcome_table(folder, folder.experiments()))
     for figure in figures:
         print(f"figure: {figure}")
-    print(f"{len(files)} result files and {len(figures)} figures in {out_dir}")
+    print(f"{plural(len(files), 'result file')} and {plural(len(figures), 'figure')} in {out_dir}")

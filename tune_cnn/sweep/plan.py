@@ -81,7 +81,7 @@ def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
     trials = [line for line in plan if line.shares_with is None]
     count = {state: sum(line.state == state for line in trials) for state in ("done", "continue", "new")}
     states = f"{count['done']} done, {count['continue']} to continue, {count['new']} new"
-    return f"{_plural(len(plan), 'experiment')}, {_plural(len(trials), 'trial')}: {states}"
+    return f"{plural(len(plan), 'experiment')}, {plural(len(trials), 'trial')}: {states}"
 
 
 # Adam keeps two numbers for each weight; a checkpoint also holds the best weights; all are 4 bytes long.
@@ -150,5 +150,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
     return f"{count} {noun}" + ("s" if count != 1 else "")

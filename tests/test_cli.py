@@ -1,0 +1,538 @@
+"""The command line: what each command prints, writes and returns, and that no mistake of a user is a traceback."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tiny_sweep import CONFIG, train, write_config
+
+from tune_cnn import commands
+from tune_cnn.arguments import parser
+from tune_cnn.cli import main
+from tune_cnn.experiments import load_result_file
+from tune_cnn.sweep.cluster import ClusterOptions
+from tune_cnn.sweep.lock import locked
+from tune_cnn.sweep.search_space import Experiment
+from tune_cnn.sweep.storage import SweepFolder
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+COMMANDS = re.findall(r"^    (\w+) +\w", parser().format_help(), re.MULTILINE)
+FIGURE = "tiny_L1.png"
+
+
+def run(*arguments: str) -> int:
+    """The exit code of `tune-cnn ARGUMENTS`."""
+    try:
+        return main(arguments)
+    except SystemExit as error:  # of argparse
+        return error.code
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with `tiny.yaml` and its finished sweep, to be copied."""
+    home = tmp_path_factory.mktemp("trained")
+    train(write_config(home), SweepFolder(str(home / "ray_results"), "tiny"))
+    return home
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with `tiny.yaml` and no sweep."""
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def finished(here: Path, trained: Path) -> SweepFolder:
+    """The working folder's finished sweep `tiny`."""
+    shutil.copytree(trained / "ray_results", here / "ray_results")
+    return SweepFolder("ray_results", "tiny")
+
+
+@pytest.fixture(autouse=True)
+def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., dict[str, str]]], None]:
+    """Puts something else in the place of Ray; a test that does not use it must not come so far."""
+
+    def replace(run_sweep: Callable[..., dict[str, str]]) -> None:
+        monkeypatch.setattr("tune_cnn.commands.sweep.run_sweep", run_sweep)
+
+    replace(lambda *_: pytest.fail("the sweep ran"))
+    return replace
+
+
+def trains(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+    train(experiments, folder)
+    return {}
+
+
+def when_written(name: str) -> list[tuple[int, int]]:
+    """What changes of the sweep's files of this name if they are written again."""
+    return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in sorted(Path("ray_results").rglob(name))]
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_ends_with_an_example(command, capsys):
+    assert run(command, "--help") == 0
+    help_ = capsys.readouterr().out
+    *_, example = help_.strip().splitlines()
+    assert re.search(rf"Example:\n(  tune-cnn {command} .*\n?)+$", help_)
+    arguments = [argument.strip("'") for argument in example.split()[1:]]
+    assert parser().parse_args(arguments).command == command
+
+
+def test_the_commands_that_the_help_lists_are_those_that_there_are():
+    modules = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
+    assert set(COMMANDS) == modules - {"__init__", "common"}
+    assert {"sweep", "trial", "export", "plot", "board"} <= set(COMMANDS)
+
+
+def test_the_version_is_the_packages(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == "tune-cnn 0.1.0\n"
+
+
+# Dry run
+
+
+def test_a_dry_run_shows_the_plan_and_needs_neither_images_nor_ray(empty_home, here, capsys):
+    assert run("sweep", str(CONFIGS / "exp1_1.yaml"), str(CONFIGS / "exp1_2.yaml"), "--dry-run") == 0
+    out, err = capsys.readouterr()
+    assert "\n20 experiments, 14 trials: 0 done, 0 to continue, 14 new\n" in out
+    assert re.search(r"^disk: up to \d+\.\d GB while it runs, \d+ MB in the end$", out, re.MULTILINE)
+    assert err == ""
+    assert list(empty_home.iterdir()) == []
+    assert sorted(path.name for path in here.iterdir()) == ["home", "tiny.yaml"]
+
+
+def test_a_dry_run_tells_what_is_done_and_what_fresh_would_do(finished, capsys):
+    assert run("sweep", "tiny.yaml", "--dry-run") == 0
+    assert "2 experiments, 2 trials: 2 done, 0 to continue, 0 new" in capsys.readouterr().out
+    assert run("sweep", "tiny.yaml", "--dry-run", "--fresh") == 0
+    assert "2 experiments, 2 trials: 0 done, 0 to continue, 2 new" in capsys.readouterr().out
+    assert SweepFolder("ray_results", "tiny").folder.names() == ["sweep.json", "trials"]
+
+
+# A sweep, with the training in this process
+
+
+def test_a_sweep_ends_with_its_results_and_figures_in_place(here, runner, capsys):
+    runner(trains)
+    assert run("sweep", "tiny.yaml", "--set", "epochs=1", "--name", "first-try") == 0
+    out, err = capsys.readouterr()
+    assert err == f"sweep {here}/ray_results/first-try: 2 experiments, 2 trials: 0 done, 0 to continue, 2 new\n"
+    header, *rows = out.splitlines()
+    assert header.startswith("trial")
+    assert [row.split()[1:4] for row in rows[:2]] == [["4", "1", "1"], ["6", "1", "1"]]
+    assert rows[2:] == [f"figure: results/{FIGURE}", "2 result files and 1 figure in results"]
+    assert sorted(path.name for path in (here / "results").iterdir()) == [FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json"]
+    assert (here / "results" / FIGURE).read_bytes().startswith(b"\x89PNG")
+    assert "lock.json" not in SweepFolder("ray_results", "first-try").folder.names()
+
+
+def test_options_reach_the_runner(here, runner):
+    asked = []
+
+    def remembers(experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions) -> dict[str, str]:
+        asked.append(([experiment.name for experiment in experiments], str(folder), cluster))
+        return trains(experiments, folder, cluster)
+
+    runner(remembers)
+    assert run("sweep", "tiny.yaml", "--only", "*K4*", "--storage", "elsewhere", "--cpus", "3", "--gpus", "0") == 0
+    assert asked == [(["tiny_L1_K4"], f"{here}/elsewhere/tiny", ClusterOptions(None, 3, 0))]
+
+
+def test_the_same_command_again_finds_everything_done(finished, runner, capsys):
+    runner(trains)
+    records = when_written("record.json")
+    assert run("sweep", "tiny.yaml") == 0
+    assert "2 trials: 2 done, 0 to continue, 0 new" in capsys.readouterr().err
+    assert when_written("record.json") == records
+
+
+def test_fresh_trains_again_and_keeps_the_old_trials(finished, runner):
+    runner(trains)
+    assert run("sweep", "tiny.yaml", "--fresh") == 0
+    assert finished.folder.names() == ["sweep.json", "trials", "trials-2"]
+    assert len(finished.trials.names()) == 2
+
+
+def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner, capsys):
+    def fails(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+        train(experiments[1:], folder)
+        folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
+        folder.trial(experiments[0].settings).save_failure("epoch 1: IndexError: no such label", "Traceback")
+        return {experiments[0].settings.trial_id: "epoch 1: IndexError: no such label"}
+
+    runner(fails)
+    assert run("sweep", "tiny.yaml") == 1
+    out = capsys.readouterr().out
+    assert "failed: epoch 1: IndexError: no such label" in out
+    assert "Traceback" not in out
+    assert [path.name for path in (here / "results").glob("*.json")] == ["tiny_L1_K6.json"]
+
+
+def test_an_interrupted_sweep_exports_what_is_finished_and_says_how_to_continue(here, runner, capsys):
+    def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+        train(experiments[:1], folder)
+        folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
+        raise KeyboardInterrupt
+
+    runner(interrupted)
+    assert run("sweep", "tiny.yaml", "--fresh", "--set", "hidden_dims=[10, 10]", "--name", "mine") == 130
+    out, err = capsys.readouterr()
+    assert [path.name for path in (here / "results").glob("*.json")] == ["tiny_L1_K4.json"]
+    assert "unfinished" in out
+    assert err.endswith(
+        "\ninterrupted; continue with:  tune-cnn sweep tiny.yaml --set 'hidden_dims=[10, 10]' --name mine\n"
+    )
+    assert "lock.json" not in SweepFolder("ray_results", "mine").folder.names()
+
+
+def test_an_interruption_is_still_one_when_nothing_can_be_exported(here, runner, capsys):
+    def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+        folder.folder.write("sweep.json", b"{")
+        raise KeyboardInterrupt
+
+    runner(interrupted)
+    assert run("sweep", "tiny.yaml") == 130
+    err = capsys.readouterr().err
+    assert "sweep.json: damaged" in err
+    assert err.endswith("continue with:  tune-cnn sweep tiny.yaml\n")
+
+
+def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tune_cnn.commands.export.export", interrupted)
+    assert run("export", "tiny") == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/disk/x.pt"), "/disk/x.pt: No space left on device; mend"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; mend that and try again"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied; mend that and try again"),
+        (OSError("the bucket is gone"), "a file: the bucket is gone; mend that and try again"),
+    ],
+)
+def test_a_full_disk_or_a_lost_storage_is_a_message(finished, runner, capsys, error, message):
+    def fails(*_: object) -> dict[str, str]:
+        raise error
+
+    runner(fails)
+    assert run("sweep", "tiny.yaml") == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith(message)
+    assert "Traceback" not in err
+
+
+def test_a_sweep_that_another_process_runs_is_refused(finished, capsys):
+    with locked(finished.folder):
+        assert run("sweep", "tiny.yaml") == 2
+    assert f"process {os.getpid()} on" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_found_out_before_the_training(here, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    assert run("sweep", "tiny.yaml") == 2
+    assert "but only 0 MB are free; make room" in capsys.readouterr().err
+    assert not (here / "ray_results").exists()
+
+
+# One trial
+
+
+def test_trial_trains_one_experiment_and_prints_its_accuracy(here, capsys):
+    assert run("trial", "tiny.yaml", "tiny_L1_K6", "--set", "epochs=1", "--device", "cpu", "--threads", "1") == 0
+    config, results, trial = load_result_file("results/tiny_L1_K6.json")
+    assert (config["run_name"], config["filters_per_layer"], results.num_epochs) == ("tiny_L1_K6", [6], 1)
+    out = capsys.readouterr().out
+    assert f"Test Accuracy: {trial['test_accuracy']}\n" in out
+    assert f"Test Loss: {trial['test_loss']}\n" in out
+    assert out.endswith("*** Output file results/tiny_L1_K6.json written\n")
+    assert not (here / "ray_results").exists()
+
+
+@pytest.mark.parametrize("source", ["tiny", "ray_results/tiny"])
+def test_trial_of_a_finished_sweep_is_identical(finished, capsys, source):
+    assert run("trial", source, "tiny_L1_K4") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"identical: all 2 epochs are those of {finished}, bit for bit"
+
+
+def test_trial_of_a_sweep_says_the_first_difference_and_what_may_have_caused_it(finished, capsys):
+    settings = finished.experiments()["tiny_L1_K4"]
+    path = finished.trial(settings).folder.local_path / "record.json"
+    record = json.loads(path.read_text())
+    true = record["results"]["train_loss"][3]
+    record["results"]["train_loss"][3] = 9.5
+    record["results"]["test_acc"][0] = 99.0
+    path.write_text(json.dumps(record))
+    assert run("trial", "tiny", "tiny_L1_K4") == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"different: the first difference is train_loss[3]: 9.5 and {true}",
+        "device, threads and versions are the same",
+    ]
+    record["trial"] |= {"device": "NVIDIA H100", "threads": "many"}
+    path.write_text(json.dumps(record))
+    assert run("trial", "tiny", "tiny_L1_K4") == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "device: NVIDIA H100 in the sweep, cpu here",
+        "threads: many in the sweep, 1 here",
+    ]
+
+
+# Results of a finished sweep
+
+
+def test_export_names_the_files_and_what_is_missing(finished, capsys):
+    experiments = finished.experiments()
+    finished.trial(experiments["tiny_L1_K6"]).folder.delete("record.json")
+    assert run("export", "tiny", "--out", "deep/er") == 0
+    out, err = capsys.readouterr()
+    assert out == "deep/er/tiny_L1_K4.json\n"
+    assert err == "not finished, so not exported: tiny_L1_K6\n"
+
+
+@pytest.mark.parametrize("pattern", ["tiny_*", "tiny_L1_K?.json", "*"])
+def test_plot_draws_the_matching_results(finished, capsys, pattern):
+    run("export", "tiny")
+    capsys.readouterr()
+    assert run("plot", pattern, "--out", "figures", "--format", "svg") == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("figures/tiny_L1.svg\n", "")
+    assert "<svg" in Path("figures/tiny_L1.svg").read_text()
+
+
+def test_plot_leaves_out_what_is_damaged_and_names_it(finished, capsys):
+    run("export", "tiny")
+    Path("results/broken.json").write_text("{")
+    capsys.readouterr()
+    assert run("plot") == 0
+    out, err = capsys.readouterr()
+    assert out == f"results/{FIGURE}\n"
+    assert err.startswith("Left out: results/broken.json: damaged (")
+
+
+def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):
+    started = []
+
+    def start(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("tune_cnn.commands.board.subprocess.run", start)
+    assert run("board", "tiny", "--port", "6100") == 0
+    assert started == [
+        [
+            sys.executable, "-m", "tensorboard.main", "--logdir", str(finished.trials),
+            "--host", "127.0.0.1", "--port", "6100", "--reload_interval", "2",
+        ]
+    ]  # fmt: skip
+
+
+def test_board_ends_with_ctrl_c_and_passes_on_that_tensorboard_failed(finished, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tune_cnn.commands.board.subprocess.run", interrupted)
+    assert run("board", "tiny") == 0
+    monkeypatch.setattr(
+        "tune_cnn.commands.board.subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 1)
+    )
+    assert run("board", "tiny") == 1
+
+
+# Mistakes
+
+FAULTY = """\
+run_name: faulty_L{L}
+grid: {layers_per_block: [], pool_every: 3}
+settings: {learning_rate: 1.0e-3, epochs: ten, bs_train: 0, reg: -1}
+data: cifar11
+resources: {cpus_per_trial: 0, gpus: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["sweep", "absent.yaml"], ["absent.yaml: 1 problem", "no such file; name a config file"]),
+        (["sweep", "."], [".: 1 problem", "a folder; name the files in it"]),
+        (["sweep", "tiny.yaml", "--set", "lr"], ["--set: 1 problem", "lr: no value; write key=value"]),
+        (["sweep", "tiny.yaml", "--set", "epoch=3"], ["settings.epoch: unknown key; did you mean 'epochs'?"]),
+        (["sweep", "tiny.yaml", "--set", "epochs=0"], ["settings.epochs: 0 is not a whole number from 1 up"]),
+        (["sweep", "tiny.yaml", "--data", "cifar11"], ["--data: 1 problem", "one of cifar10, image_folder, shapes"]),
+        (["sweep", "tiny.yaml", "--data", "image_folder:/absent"], ["/absent"]),
+        (["sweep", "tiny.yaml", "--only", "*K5*"], ["--only: 1 problem", "there are tiny_L1_K4, tiny_L1_K6"]),
+        (["sweep", "tiny.yaml", "--name", "../up"], ["--name: 1 problem", "'../up' cannot be a name; use at most"]),
+        (["sweep", "tiny.yaml", "--name", "a/b"], ["'a/b' cannot be a name"]),
+        (["sweep", "tiny.yaml", "tiny.yaml"], ["given twice; give it once"]),
+        (
+            ["sweep", "tiny.yaml", "absent.yaml", "--name", "", "--set", "lr", "--data", "x"],
+            ["--set: 1 problem", "--data: 1 problem", "absent.yaml: 1 problem"],
+        ),
+        (["sweep", "tiny.yaml", "--name", ".", "--set", "lr"], ["--name: 1 problem", "--set: 1 problem"]),
+        (["sweep", "tiny.yaml", "--set", "layers_per_block=2"], ["the grid varies it"]),
+        (["sweep", "tiny.yaml", "--set", "pool_every=1", "--set", "grid.layers_per_block=[4]"], ["tiny_L4_K4: "]),
+        (["sweep", "tiny.yaml", "--out", "file"], ["--out file: cannot be used (File exists); name another folder"]),
+        (["sweep", "tiny.yaml", "--out", "file/x"], ["--out file/x: cannot be used (Not a directory)"]),
+        (["sweep", "tiny.yaml", "--out", "/proc"], ["--out /proc: cannot be used ("]),
+        (["sweep", "tiny.yaml", "--storage", "file"], ["file", "; mend that and try again"]),
+        (["sweep", "tiny.yaml", "--storage", "ftp://x"], ["ftp://x: this storage cannot be used (", "check the URI"]),
+        (["trial", "absent.yaml", "x"], ["absent.yaml: 1 problem"]),
+        (["trial", "tiny.yaml", "tiny_L1_K5"], ["tiny_L1_K5: no such experiment; there are tiny_L1_K4, tiny_L1_K6"]),
+        (["trial", "tiny.yaml", "tiny_L1_K4", "--set", "lr=fast"], ["settings.lr: 'fast' is not a number above 0"]),
+        (["trial", "tiny.yaml", "tiny_L1_K4", "--device", "abacus"], ["device: 'abacus' cannot be used"]),
+        (["trial", "tiny.yaml", "tiny_L1_K4", "--out", "file"], ["--out file: cannot be used"]),
+        (["trial", "absent", "x"], ["absent: no sweep here, and none of this name in ray_results; check the name"]),
+        (["export", "absent"], ["absent: no sweep here"]),
+        (["export", "../.."], ["../..: no sweep here"]),
+        (["board", "absent", "--storage", "elsewhere"], ["none of this name in elsewhere; check the name, or --stor"]),
+        (["plot"], ["results: no result file matches *; check the pattern, or --results"]),
+        (["plot", "exp*", "**", "/etc/*", "--results", "file"], ["file: no result file matches exp* ** /etc/*"]),
+        ([], ["the following arguments are required: COMMAND"]),
+        (["sweep"], ["the following arguments are required: FILE"]),
+        (["swep", "tiny.yaml"], ["invalid choice: 'swep'"]),
+        (["sweep", "tiny.yaml", "--fre"], ["unrecognized arguments: --fre"]),
+        (["sweep", "tiny.yaml", "--cpus", "0"], ["--cpus: '0' is not a whole number from 1 up"]),
+        (["sweep", "tiny.yaml", "--gpus", "-1"], ["--gpus"]),
+        (["trial", "tiny.yaml", "x", "--threads", "two"], ["--threads: 'two' is not a whole number from 1 up"]),
+        (["plot", "--format", "bmp"], ["--format: invalid choice: 'bmp'"]),
+        (["board", "x", "--port", "70000"], ["--port: '70000' is not a port, a whole number from 0 to 65535"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_told_on_stderr_with_exit_code_2(here, capsys, arguments, messages):
+    (here / "file").write_text("")
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    for message in messages:
+        assert message in err
+    assert not (here / "ray_results").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "problems"),
+    [
+        (
+            FAULTY,
+            [
+                "grid.layers_per_block: an empty list", "grid.pool_every: 3 is not a list", "settings.learning_rate:",
+                "settings.epochs: 'ten'", "settings.bs_train: 0", "settings.reg: -1", "data.source: 'cifar11'",
+                "resources.cpus_per_trial: 0", "resources.gpus: unknown key",
+            ],
+        ),
+        (CONFIG.replace("{K}", "{K}/"), ["run_name: 'tiny_L1_K4/' cannot be a name"]),
+        (CONFIG.replace("tiny_", "../tiny_"), ["run_name: '../tiny_L1_K4' cannot be a name"]),
+        (CONFIG.replace("tiny_", "a..b_"), ["run_name: 'a..b_L1_K4' cannot be a name"]),
+        (CONFIG.replace("_K{K}", ""), ["run_name: 'tiny_L{L}' gives filters_per_layer [4] and [6] one name; add {K}"]),
+        (CONFIG + "grid: {}\n", ["grid: written twice"]),
+        ("", ["empty; write at least run_name"]),
+        ("- a\n", ["not a mapping"]),
+        ("\0", ["U+0000"]),
+    ],
+)  # fmt: skip
+def test_all_the_faults_of_a_file_are_listed(here, capsys, content, problems):
+    (here / "faulty.yaml").write_text(content)
+    for arguments in (["sweep", "faulty.yaml", "--dry-run"], ["trial", "faulty.yaml", "x"]):
+        assert run(*arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        first, *listed = err.splitlines()
+        assert first == f"faulty.yaml: {len(problems)} problem" + "s" * (len(problems) > 1)
+        assert len(listed) == len(problems)
+        assert all(any(problem in line for line in listed) for problem in problems)
+
+
+def test_two_files_that_give_one_name_are_told_apart(here, capsys):
+    (here / "other.yaml").write_text(CONFIG.replace("epochs: 2", "epochs: 3"))
+    assert run("sweep", "tiny.yaml", "other.yaml") == 2
+    assert (
+        "other.yaml: 1 problem\n  run_name: 'tiny_L1_K4' names an experiment of tiny.yaml too"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "arguments", "message"),
+    [
+        ("unfinished", ["trial", "tiny", "tiny_L1_K4"], "tiny_L1_K4: not finished in "),
+        ("unfinished", ["export", "tiny"], "tiny: no experiment is finished yet, so there is nothing to export"),
+        ("record", ["trial", "tiny", "tiny_L1_K4"], "record.json: damaged ("),
+        ("record", ["export", "tiny"], "tiny: no experiment is finished yet"),
+        ("manifest", ["export", "tiny"], "sweep.json: damaged ("),
+        ("manifest", ["board", "tiny"], "sweep.json: damaged ("),
+        ("manifest", ["sweep", "tiny.yaml"], "sweep.json: damaged ("),
+        ("escape", ["export", "tiny"], "sweep.json: damaged ('../../escaped' cannot be a name"),
+        ("escape", ["trial", "tiny", "../../escaped"], "sweep.json: damaged ('../../escaped' cannot be a name"),
+        ("generation", ["export", "tiny"], "sweep.json: damaged (it names no folder of trials); delete it"),
+        ("none", ["trial", "tiny", "tiny_L1_K9"], "tiny_L1_K9: no such experiment; there are tiny_L1_K4, tiny_L1_K6"),
+        ("none", ["trial", "tiny", "tiny_L1_K4", "--set", "lr=1"], "--set and --data change a trial, but one of a swe"),
+        ("none", ["trial", "tiny", "tiny_L1_K4", "--device", "abacus"], "device: 'abacus' cannot be used"),
+        ("none", ["export", "tiny", "--out", "tiny.yaml"], "--out tiny.yaml: cannot be used (File exists)"),
+    ],
+)
+def test_a_sweep_that_is_damaged_or_not_finished_is_told_on_stderr(finished, capsys, damage, arguments, message):
+    experiments = finished.experiments()
+    for settings in experiments.values():
+        if damage == "unfinished":
+            finished.trial(settings).folder.delete("record.json")
+        if damage == "record":
+            finished.trial(settings).folder.write("record.json", b"{}")
+    if damage == "manifest":
+        finished.folder.write("sweep.json", b"\xff")
+    if damage == "escape":
+        finished.save_experiments({**experiments, "../../escaped": settings})
+    if damage == "generation":
+        manifest = json.loads(finished.folder.read("sweep.json"))
+        finished.folder.write("sweep.json", json.dumps({**manifest, "trials": "../x"}).encode())
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert not Path("escaped.json").exists()
+
+
+def test_plot_of_nothing_but_damaged_files_fails_and_names_each(here, capsys):
+    results = here / "results"
+    results.mkdir()
+    (results / "a.json").write_text("{")
+    (results / "b.json").mkdir()
+    assert run("plot") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()[:2]] == [
+        "results/a.json", "results/b.json",
+    ]  # fmt: skip
+    assert err.splitlines()[-1] == "results: none of the 2 files could be drawn"
+
+
+# As a process
+
+
+def test_a_reader_that_goes_away_is_no_error(finished):
+    with subprocess.Popen(
+        [sys.executable, "-m", "tune_cnn", "export", "tiny"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert len(list(Path("results").iterdir())) == 2
