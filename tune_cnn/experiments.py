@@ -207,17 +207,15 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
     if set(results) != set(FitResult._fields):
         raise ResultError(f"{wrong} (results must have {', '.join(FitResult._fields)})")
     num_epochs = results["num_epochs"]
-    if not isinstance(num_epochs, int) or isinstance(num_epochs, bool):
-        raise ResultError(f"{wrong} (num_epochs is no whole number)")
+    fit_together = isinstance(num_epochs, int) and not isinstance(num_epochs, bool)
     curves = {}
     for name in FitResult._fields[1:]:
-        low, high = (0.0, 100.0) if name.endswith("acc") else (-_MOST_LOSS, _MOST_LOSS)
-        curve = _curve(results[name], low, high)
-        if curve is None:
-            raise ResultError(f"{wrong} ({name} is no list of numbers from {low:g} to {high:g})")
-        if name.endswith("acc") and len(curve) != num_epochs:
-            raise ResultError(f"{wrong} ({name} has not a value for each of the {num_epochs} epochs)")
-        curves[name] = curve
+        is_accuracy = name.endswith("acc")
+        curve = _curve(results[name], *((0.0, 100.0) if is_accuracy else (-_MOST_LOSS, _MOST_LOSS)))
+        curves[name] = curve or []
+        fit_together &= curve is not None and (not is_accuracy or len(curve) == num_epochs)
+    if not fit_together:
+        raise ResultError(f"{wrong} (num_epochs and the curves do not fit together)")
     return config, FitResult(num_epochs, **curves), trial
 
 
