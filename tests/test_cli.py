@@ -17,6 +17,7 @@ from tune_cnn import commands
 from tune_cnn.arguments import parser
 from tune_cnn.cli import main
 from tune_cnn.experiments import load_result_file
+from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.search_space import Experiment
@@ -536,3 +537,16 @@ def test_a_reader_that_goes_away_is_no_error(finished):
         assert process.stderr.read() == b""
     assert process.returncode == 0
     assert len(list(Path("results").iterdir())) == 2
+
+
+def test_status_shows_every_trial_and_whether_somebody_runs_the_sweep(tmp_path, capsys):
+    settings = {f"s_L{depth}": Settings(layers_per_block=depth, data=DataSettings("shapes")) for depth in (1, 2)}
+    folder = SweepFolder(str(tmp_path), "s")
+    folder.save_experiments(settings)
+    assert main(["status", str(tmp_path / "s")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == [folder.trial(s).label for s in settings.values()]
+    assert lines[-1] == "0/2 trials finished; nobody is running it"
+    with locked(folder.folder):
+        assert main(["status", "s", "--storage", str(tmp_path)]) == 0
+    assert f"; process {os.getpid()} on " in capsys.readouterr().out

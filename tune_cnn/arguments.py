@@ -56,6 +56,13 @@ def parser() -> argparse.ArgumentParser:
         "--device", metavar="NAME", help="where to compute, such as cpu or cuda:1 (default: a GPU if any)"
     )
 
+    status = _command(
+        commands, "status", "show how far a sweep is, also while it runs",
+        "tune-cnn status ray_results/exp1_1",
+    )  # fmt: skip
+    status.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
+    _add_storage_option(status)
+
     export = _command(
         commands, "export", "write the JSON file of every finished experiment of a sweep",
         "tune-cnn export ray_results/exp1_1 --out results",

@@ -72,6 +72,12 @@ def locked(folder: Folder) -> Iterator[None]:
                 folder.delete(_NAME)
 
 
+def running(folder: Folder) -> str | None:
+    """Who is running the sweep of a folder, such as `process 4711 on gpu-box`; None: nobody."""
+    holder = _holder(folder)
+    return None if holder is None or _is_stale(holder) else _name(holder)
+
+
 def _content(token: str) -> bytes:
     pid = os.getpid()
     values = {"host": socket.gethostname(), "pid": pid, "started": _start_of(pid), "token": token, "beat": time.time()}
@@ -118,8 +124,11 @@ def _start_of(pid: int) -> str | None:
 
 
 def _in_use(folder: Folder, holder: dict[str, Any]) -> StorageError:
-    who = f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another process"
     return StorageError(
-        f"{folder}: {who} is running this sweep; wait for it, stop it, or give another --name "
+        f"{folder}: {_name(holder)} is running this sweep; wait for it, stop it, or give another --name "
         f"(if it is surely gone, delete {_NAME} in that folder)"
     )
+
+
+def _name(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another process"
