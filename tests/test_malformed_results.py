@@ -107,6 +107,7 @@ def test_a_malformed_file_is_refused_by_name_or_read_as_what_it_says(folder, con
     assert all(isinstance(value, float) for curve in results[1:] for value in curve)
 
 
+@pytest.mark.filterwarnings("ignore:Attempting to set identical")  # of Matplotlib, about accuracies such as 1e-309 %
 @settings(max_examples=20, deadline=None, phases=set(Phase) - {Phase.shrink})  # which would take minutes
 @given(content=edited() | made_up(), name=st.sampled_from(["exp1_1_K32_L2", "anything"]))
 def test_plot_draws_a_malformed_file_or_names_it(folder, content, name):
