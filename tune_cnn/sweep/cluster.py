@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.resources import Node
 
 _OBJECT_STORE_SLACK = 256 * 2**20
+_KNOCK_S = 10
+_ANSWER_S = 60
 _MARKER = "reached.txt"
 
 
@@ -53,6 +56,8 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         # Ray reads these once, when it is imported.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # One try takes Ray 40 seconds where no cluster is; its default is twenty tries.
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     import ray
 
     if ray.is_initialized():
@@ -71,15 +76,25 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         )
     else:
         try:
+            _knock(options.address)
             ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = str(error).partition(". ")[0]
             raise ResourceError(
-                f"--address {options.address}: no Ray cluster answers ({error}); start one with: ray start --head"
+                f"--address {options.address}: no Ray cluster answers ({reason}); start one with: ray start --head; "
+                f"if it has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as there"
             ) from error
     try:
         yield nodes()
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Find out at once, where an address names host and port, that nobody listens there."""
+    host, _, port = address.rpartition(":")
+    if "://" not in address and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def own_node(options: ClusterOptions) -> Node | None:
@@ -112,16 +127,23 @@ def check_reachable(folder: Folder) -> None:
 
     content = secrets.token_hex(8).encode()
     folder.write(_MARKER, content)
-    see = ray.remote(num_cpus=0)(_sees)
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    see = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    blind = []
     try:
         answers = {
-            node["NodeManagerAddress"]: see.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(folder, content)
-            for node in ray.nodes()
-            if node["Alive"]
+            node: see.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                folder, content
+            )
+            for node in addresses
         }
-        blind = [address for address, answer in answers.items() if not ray.get(answer)]
+        for node, answer in answers.items():
+            try:
+                if not ray.get(answer, timeout=_ANSWER_S):
+                    blind.append(addresses[node])
+            except Exception as error:  # whatever that node said: no right to read, tune_cnn not installed, ...
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+                blind.append(f"{addresses[node]} ({reason})")
     finally:
         folder.delete(_MARKER)
     if blind:
