@@ -600,7 +600,7 @@ def check_never_crashes(folder: Path, text: str) -> None:
     assert distinct_trials(experiments)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(GRID)), st.integers(0, 8), st.sampled_from(TOKENS)), min_size=1, max_size=4)
 )
