@@ -529,7 +529,8 @@ def test_plot_of_nothing_but_damaged_files_fails_and_names_each(here, capsys):
 # As a process
 
 
-def test_a_reader_that_goes_away_is_no_error(finished):
+def test_a_reader_that_goes_away_is_no_error(finished, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # so that the output is written at the end
     with subprocess.Popen(
         [sys.executable, "-m", "tune_cnn", "export", "tiny"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
