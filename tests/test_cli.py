@@ -136,8 +136,15 @@ def test_a_sweep_ends_with_its_results_and_figures_in_place(here, runner, capsys
     header, *rows = out.splitlines()
     assert header.startswith("trial")
     assert [row.split()[1:4] for row in rows[:2]] == [["4", "1", "1"], ["6", "1", "1"]]
-    assert rows[2:] == [f"figure: results/{FIGURE}", "2 result files and 1 figure in results"]
-    assert sorted(path.name for path in (here / "results").iterdir()) == [FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json"]
+    assert rows[2:] == [
+        f"figure: results/{FIGURE}",
+        "report: results/first-try_report.html",
+        "report: results/first-try_report.md",
+        "2 result files and 1 figure in results",
+    ]
+    assert sorted(path.name for path in (here / "results").iterdir()) == [
+        "first-try_report.html", "first-try_report.md", FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json",
+    ]  # fmt: skip
     assert (here / "results" / FIGURE).read_bytes().startswith(b"\x89PNG")
     assert "lock.json" not in SweepFolder("ray_results", "first-try").folder.names()
 
@@ -182,6 +189,8 @@ def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner,
     assert "failed: epoch 1: IndexError: no such label" in out
     assert "Traceback" not in out
     assert [path.name for path in (here / "results").glob("*.json")] == ["tiny_L1_K6.json"]
+    report = Path("results/tiny_report.md").read_text()
+    assert "- K = 4, L = 1 failed: epoch 1: IndexError: no such label\n" in report
 
 
 def test_an_interrupted_sweep_exports_what_is_finished_and_says_how_to_continue(here, runner, capsys):
@@ -328,6 +337,18 @@ def test_plot_leaves_out_what_is_damaged_and_names_it(finished, capsys):
     out, err = capsys.readouterr()
     assert out == f"results/{FIGURE}\n"
     assert err.startswith("Left out: results/broken.json: damaged (")
+
+
+def test_report_writes_a_page_and_markdown_with_what_they_show(finished, capsys):
+    experiments = finished.experiments()
+    finished.trial(experiments["tiny_L1_K6"]).folder.delete("record.json")
+    assert run("report", "ray_results/tiny", "--out", "told") == 0
+    assert capsys.readouterr().out == "told/tiny_report.html\ntold/tiny_report.md\n"
+    assert sorted(path.name for path in Path("told").iterdir()) == [
+        "tiny_L1_K4.json", FIGURE, "tiny_report.html", "tiny_report.md",
+    ]  # fmt: skip
+    assert f"![tiny_L1](<{FIGURE}>)" in Path("told/tiny_report.md").read_text()
+    assert "L = 1 at K = 6 is unfinished." in Path("told/tiny_report.md").read_text()
 
 
 def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):
@@ -477,6 +498,7 @@ def test_two_files_that_give_one_name_are_told_apart(here, capsys):
     [
         ("unfinished", ["trial", "tiny", "tiny_L1_K4"], "tiny_L1_K4: not finished in "),
         ("unfinished", ["export", "tiny"], "tiny: no experiment is finished yet, so there is nothing to export"),
+        ("unfinished", ["report", "tiny"], "tiny: no experiment is finished yet, so there is nothing to report"),
         ("record", ["trial", "tiny", "tiny_L1_K4"], "record.json: damaged ("),
         ("record", ["export", "tiny"], "tiny: no experiment is finished yet"),
         ("manifest", ["export", "tiny"], "sweep.json: damaged ("),

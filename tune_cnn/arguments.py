@@ -82,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the result files' folder)")
     plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="default: png")
 
+    report = _command(
+        commands, "report", "answer what a sweep was run for: a page and a Markdown file, with the figures",
+        "tune-cnn report ray_results/exp1_1 --out results",
+    )  # fmt: skip
+    report.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
+    report.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where to (default: results)")
+    _add_storage_option(report)
+
     board = _command(
         commands, "board", "watch a sweep, also a running one, in TensorBoard on 127.0.0.1",
         "tune-cnn board ray_results/exp1_1 --port 6006",

@@ -5,12 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from tune_cnn.commands.common import check_writable
+from tune_cnn.commands.common import check_writable, write_results
 from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
-from tune_cnn.plot import write_figures
 from tune_cnn.settings import name_problems
 from tune_cnn.sweep.cluster import ClusterOptions
-from tune_cnn.sweep.export import export
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.outcome import outcome_table
 from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table, plural, size
@@ -20,7 +18,7 @@ from tune_cnn.sweep.storage import SweepFolder
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train what is missing, then export and draw what is finished."""
+    """Train what is missing, then export, draw and report what is finished."""
     name, experiments = _asked_for(options)
     folder = SweepFolder(options.storage, name)
     if options.fresh:
@@ -70,9 +68,10 @@ def _asked_for(options: argparse.Namespace) -> tuple[str, list[Experiment]]:
 
 
 def _show_results(folder: SweepFolder, out_dir: Path) -> None:
-    files, _ = export(folder, out_dir)
-    figures = write_figures(files, out_dir)
+    results = write_results(folder, out_dir)
     print(outcome_table(folder, folder.experiments()))
-    for figure in figures:
+    for figure in results.figures:
         print(f"figure: {figure}")
-    print(f"{plural(len(files), 'result file')} and {plural(len(figures), 'figure')} in {out_dir}")
+    for report in results.reports:
+        print(f"report: {report}")
+    print(f"{plural(len(results.files), 'result file')} and {plural(len(results.figures), 'figure')} in {out_dir}")

@@ -1,0 +1,85 @@
+"""What several runs of a cell tell: a mean with its 95 % interval, and whether two means differ by more than noise."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from statistics import fmean, variance
+from typing import NamedTuple
+
+
+class Mean(NamedTuple):
+    """The mean of some runs.
+
+    Attributes:
+        value: The mean.
+        margin: Half the width of its 95 % interval (Student's t); None for a single run, which tells nothing of it.
+    """
+
+    value: float
+    margin: float | None
+
+
+class Difference(NamedTuple):
+    """How much higher one mean is than another, with the 95 % interval of that (Welch)."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the interval holds 0."""
+        return self.low <= 0 <= self.high
+
+
+def mean(values: Sequence[float]) -> Mean | None:
+    """The mean of the runs; None without one."""
+    if not values:
+        return None
+    count = len(values)
+    if count == 1:
+        return Mean(values[0], None)
+    return Mean(fmean(values), t_quantile(count - 1) * math.sqrt(variance(values) / count))
+
+
+def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | None:
+    """The difference of two means; None if either has less than two runs."""
+    if len(higher) < 2 or len(lower) < 2:
+        return None
+    value = fmean(higher) - fmean(lower)
+    parts = [variance(values) / len(values) for values in (higher, lower)]
+    total = sum(parts)
+    if total == 0:
+        return Difference(value, value, value)
+    freedom = total**2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (higher, lower), strict=True)
+    )  # Welch and Satterthwaite
+    margin = t_quantile(freedom) * math.sqrt(total)
+    return Difference(value, value - margin, value + margin)
+
+
+@cache
+def t_quantile(freedom: float) -> float:
+    """The t that holds 95 % of Student's distribution between -t and t, to six digits.
+
+    With t = sqrt(freedom) tan(angle) the density becomes a power of the cosine, which is smooth and has no long tails.
+
+    Args:
+        freedom: Degrees of freedom, 1 or more; they need not be whole.
+    """
+    scale = 2 * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    low, high = 0.0, math.pi / 2
+    for _ in range(50):
+        angle = (low + high) / 2
+        if scale * _simpson(lambda x: math.cos(x) ** (freedom - 1), angle) < 0.95:
+            low = angle
+        else:
+            high = angle
+    return math.sqrt(freedom) * math.tan(high)
+
+
+def _simpson(function: Callable[[float], float], end: float, steps: int = 400) -> float:
+    """The integral of a function from 0 to `end`."""
+    width = end / steps
+    inner = sum((4 if i % 2 else 2) * function(i * width) for i in range(1, steps))
+    return width / 3 * (function(0) + inner + function(end))
