@@ -345,7 +345,7 @@ def test_report_writes_a_page_and_markdown_with_what_they_show(finished, capsys)
     assert run("report", "ray_results/tiny", "--out", "told") == 0
     assert capsys.readouterr().out == "told/tiny_report.html\ntold/tiny_report.md\n"
     assert sorted(path.name for path in Path("told").iterdir()) == [
-        "tiny_L1_K4.json", FIGURE, "tiny_report.html", "tiny_report.md",
+        FIGURE, "tiny_L1_K4.json", "tiny_report.html", "tiny_report.md",
     ]  # fmt: skip
     assert f"![tiny_L1](<{FIGURE}>)" in Path("told/tiny_report.md").read_text()
     assert "L = 1 at K = 6 is unfinished." in Path("told/tiny_report.md").read_text()
