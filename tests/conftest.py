@@ -1,5 +1,6 @@
-"""Small image sources that several test files use; none needs a network."""
+"""What all tests share, and small image sources that several of them use; none needs a network."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 import torch
 from cifar10_archive import Cifar10Archive
 from PIL import Image
+
+# Ray reads these when the first test imports it; sweeps of a process of their own make up a token of their own.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Whole sweeps on a small Ray of this process: what they leave, share, reuse, refuse and place."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +29,6 @@ data: {source: shapes, in_size: [3, 8, 8], train_images: 100, test_images: 30}
 @pytest.fixture(scope="module")
 def ray_here():
     """A Ray with four cores and two GPUs, whatever this machine has."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")
     import ray
 
     ray.init(
