@@ -95,3 +95,8 @@ def test_what_some_node_has_is_feasible(requests, nodes):
 def test_what_no_node_has_is_refused_with_numbers_and_remedy(request_, nodes, message):
     with pytest.raises(ResourceError, match=f"^{re.escape(message)}$"):
         check_feasible([Request(1, 0.0)] * bool(nodes) + [request_], nodes)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1 / 4, 1 / 2), (1 / 3, 1.0), (1 / 2, 1.0), (1.0, 1.0), (0.0, 0.0)])
+def test_twice_the_gpu_fits_without_waste(share, expected):
+    assert Request(2, share).with_twice_the_gpu() == Request(2, expected)

@@ -169,7 +169,7 @@ def test_a_reused_actor_gives_the_numbers_of_a_fresh_one(finished):
 def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_path, monkeypatch, share, expected):
     # Long enough that all that may run have started before the first one ends.
     experiments = experiments_of(
-        CONFIG, tmp_path, f"resources.gpus_per_trial={share}", "epochs=150", "early_stopping=null"
+        CONFIG, tmp_path, f"resources.gpus_per_trial={share}", "epochs=80", "early_stopping=null"
     )
     running: set[str] = set()
     at_once = []

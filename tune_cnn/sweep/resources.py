@@ -22,6 +22,10 @@ class Request(NamedTuple):
     cpus: int
     gpus: float
 
+    def with_twice_the_gpu(self) -> "Request":
+        """Twice the part of a GPU, or a whole one."""
+        return Request(self.cpus, _fitting(min(2 * self.gpus, 1.0)))
+
 
 def gpu_share(wanted: float | Literal["auto"], nodes: Sequence[Node], trial_count: int) -> float:
     """The part of a GPU that each trial gets.
@@ -40,9 +44,11 @@ def gpu_share(wanted: float | Literal["auto"], nodes: Sequence[Node], trial_coun
         if gpus == 0:
             return 0.0
         return 1 / min(max(math.ceil(trial_count / gpus), 1), MOST_TRIALS_PER_GPU)
-    if 0 < wanted < 1:
-        return 1 / math.floor(1 / wanted + 1e-9)
-    return float(wanted)
+    return _fitting(wanted)
+
+
+def _fitting(share: float) -> float:
+    return 1 / math.floor(1 / share + 1e-9) if 0 < share < 1 else float(share)
 
 
 def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:

@@ -96,12 +96,15 @@ def _train(
     disk_is_full = False
     while todo:
         watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress)
-        _run_tune(todo, requests, images, folder, watcher)
+        try:
+            _run_tune(todo, requests, images, folder, watcher)
+        finally:
+            watcher.close()
         failures |= watcher.failures
         disk_is_full |= watcher.disk_is_full
         # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
         requests = {
-            trial_id: Request(requests[trial_id].cpus, min(2 * requests[trial_id].gpus, 1.0))
+            trial_id: requests[trial_id].with_twice_the_gpu()
             for trial_id in watcher.out_of_memory
             if 0 < requests[trial_id].gpus < 1
         }

@@ -47,9 +47,14 @@ class TrialBoard:
                 self._writer.add_scalar(tag, result[key], result["epoch"])
         self._writer.flush()
 
-    def close(self) -> None:
-        """End the file; what comes later is another one."""
-        self._writer._get_file_writer().add_summary(self._end)
+    def close(self, finished: bool = True) -> None:
+        """End the file; what comes later is another one.
+
+        Args:
+            finished: The trial succeeded; otherwise TensorBoard goes on to show it as running.
+        """
+        if finished:
+            self._writer._get_file_writer().add_summary(self._end)
         self._writer.close()
         if self._staging is not None:
             for file in self._path.iterdir():

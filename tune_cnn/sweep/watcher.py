@@ -1,5 +1,6 @@
 """Follows a running sweep: the live table, TensorBoard, and what failed."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ from ray.tune import Callback
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.storage import SweepFolder, TrialFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
 
 
@@ -41,6 +42,7 @@ class Watcher(Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         self._progress.started(self._folders[trial_id].label)
+        self._safely(lambda: self._board(trial_id))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -55,12 +57,12 @@ class Watcher(Callback):  # type: ignore[misc]
             return
         for warning in result["warnings"]:
             self._progress.say(f"{folder.label}: {warning}")
-        self._progress.reported(folder.label, result)
+        self._safely(lambda: self._progress.reported(folder.label, result))
         self._safely(lambda: self._board(trial_id).report(result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
-        self._close(trial_id)
+        self._close(trial_id, finished=trial_id not in self.failures)
         reason = self.failures.get(trial_id) or trial.last_result.get("stop_reason") or "ended"
         self._progress.ended(self._folders[trial_id].label, reason)
 
@@ -68,18 +70,17 @@ class Watcher(Callback):  # type: ignore[misc]
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
         self._progress.ended(folder.label, "to be retried")
-        self._safely(
-            lambda: self._progress.say(f"{folder.label}: {folder.failure() or 'its process was lost'}; retrying")
-        )
+        self._progress.say(f"{folder.label}: {_failure(folder) or 'its process was lost'}; retrying")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
-        self.failures[trial_id] = folder.failure() or f"its process was lost {trial.num_failures} times; out of memory?"
+        self.failures[trial_id] = _failure(folder) or f"its process was lost {trial.num_failures} times; out of memory?"
         self._close(trial_id)
         self._progress.ended(folder.label, self.failures[trial_id])
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+    def close(self) -> None:
+        """Close what is still open, also after an interruption."""
         for trial_id in list(self._boards):
             self._close(trial_id)
 
@@ -88,14 +89,21 @@ class Watcher(Callback):  # type: ignore[misc]
             self._boards[trial_id] = TrialBoard(self._folders[trial_id], self._settings[trial_id])
         return self._boards[trial_id]
 
-    def _close(self, trial_id: str) -> None:
+    def _close(self, trial_id: str, finished: bool = False) -> None:
         board = self._boards.pop(trial_id, None)
         if board is not None:
-            self._safely(board.close)
+            self._safely(lambda: board.close(finished))
 
-    def _safely(self, action: Callable[[], None]) -> None:
+    def _safely(self, action: Callable[[], object]) -> None:
         # An exception in a callback would abort the whole sweep; the training matters more than its watching.
         try:
             action()
         except Exception as error:
             self._progress.say(f"warning: {type(error).__name__}: {error}")
+
+
+def _failure(folder: TrialFolder) -> str | None:
+    # The storage may be what failed.
+    with contextlib.suppress(OSError):
+        return folder.failure()
+    return None
