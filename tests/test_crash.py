@@ -1,0 +1,415 @@
+"""A sweep that is killed, interrupted, starved or damaged ends with the results of one that nothing disturbed."""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from sweep_process import (
+    Ended,
+    Sweep,
+    SweepProcess,
+    assert_undisturbed,
+    environment_of,
+    is_training,
+    raylet_of,
+    run,
+    training_processes,
+    wait_until,
+)
+
+from tune_cnn.cli import main
+from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.storage import SweepFolder, TrialFolder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """A Ray with two cores and one GPU, whatever this machine has; its workers know the classes of this module."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(
+        address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
+        object_store_memory=200 * 2**20,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+# --- killed and interrupted ------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_killed_ten_times_loses_no_epoch_and_repeats_no_finished_trial(tmp_path):
+    sweep = Sweep.written(tmp_path)
+    random = Random(0)
+    finished: dict[Path, tuple[int, int]] = {}
+    orphans: list[int] = []
+    for new_epochs in (0, 0, 0, 0, 1, 3, 2, 5, 1, 4):
+        behind = sweep.epochs()
+        with sweep.process() as process:
+            process.wait_until(lambda pid=process.pid: sweep.holder() == pid)  # the lock of the dead is taken over
+            if new_epochs:  # and some part of the next one
+                process.wait_until(lambda pid=process.pid: training_processes(pid))
+                goal = sum(sweep.epochs().values()) + new_epochs
+                process.wait_until(lambda goal=goal: sum(sweep.epochs().values()) >= goal)
+                orphans += training_processes(process.pid)
+                time.sleep(random.uniform(0, 0.3))
+            else:  # somewhere between the first steps of Ray and the first epoch
+                time.sleep(random.uniform(0, 4))
+            process.send(signal.SIGKILL)
+            assert process.exit_code() == -signal.SIGKILL
+        assert sweep.holder() == process.pid
+        assert all(sweep.epochs()[label] >= epoch for label, epoch in behind.items())
+        finished |= sweep.records()
+    assert 0 < len(finished) < 4, "kills came before the first trial ended, and after the last one"
+
+    with sweep.process() as process:
+        assert process.exit_code() == 0
+    sweep.assert_undisturbed()
+    assert {path: written for path, written in sweep.records().items() if path in finished} == finished
+    assert sweep.holder() is None
+    assert not any(map(is_training, orphans))
+
+
+def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path):
+    sweep = Sweep.written(tmp_path)
+    again = f"interrupted; continue with:  tune-cnn {' '.join(sweep.arguments)}\n"
+
+    def assert_finished_are_exported() -> None:
+        finished = {e.name for e in sweep.experiments if sweep.folder.trial(e.settings).is_finished()}
+        assert {path.stem for path in sweep.results.glob("*.json")} == finished
+
+    with sweep.process() as process:
+        process.wait_until(lambda: len(sweep.files("epoch_*.pt")) > 2)
+        process.send_to_group(signal.SIGINT)  # as a terminal does
+        assert process.exit_code() == 130
+    assert again in process.stderr
+    assert "Traceback" not in process.stderr
+    begun = sum(sweep.epochs().values())
+    assert begun > 0
+    assert_finished_are_exported()
+
+    with sweep.process() as process:
+        process.wait_until(lambda: sweep.records())
+        process.send(signal.SIGTERM)  # as a queue or a service manager does
+        assert process.exit_code() == 130
+    assert again in process.stderr
+    assert "Traceback" not in process.stderr
+    assert sum(sweep.epochs().values()) > begun
+    assert list(sweep.results.glob("*.json"))
+    assert_finished_are_exported()
+
+    with sweep.process() as process:
+        assert process.exit_code() == 0
+    sweep.assert_undisturbed()
+
+
+def test_a_trial_whose_process_is_killed_is_retried_from_its_checkpoint(ray_here, tmp_path):
+    sweep = Sweep.written(tmp_path, "grid.layers_per_block=[2]")
+
+    def kill_one() -> None:
+        wait_until(lambda: sum(epoch > 1 for epoch in sweep.epochs().values()) > 1)
+        time.sleep(0.1)  # into the next epoch
+        os.kill(training_processes(os.getpid())[0], signal.SIGKILL)
+
+    ended = run(sweep, meanwhile=kill_one)
+    assert ended.exit_code == 0
+    assert ended.stderr.count("its process was lost; retrying") == 1
+    assert ended.stderr.count(" epoch 1/10 ") == 2, "a trial began again"
+    sweep.assert_undisturbed()
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(ray_here, tmp_path):
+    sweep = Sweep.written(tmp_path, "grid.layers_per_block=[2]", "grid.filters_per_layer=[[4]]")
+    damaged = []
+
+    def kill_and_damage() -> None:
+        wait_until(lambda: sweep.files("epoch_0003.pt"))
+        for pid in training_processes(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        newest = sweep.files("epoch_*.pt")[-1]
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+        damaged.append(newest)
+
+    ended = run(sweep, meanwhile=kill_and_damage)
+    assert ended.exit_code == 0
+    assert f"{damaged[0]}: damaged" in ended.stderr
+    assert ended.stderr.count(" epoch 1/10 ") == 1, "the trial began again"
+    sweep.assert_undisturbed()
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+
+class FillingFolder(Folder):
+    """On a disk that is full from the fourth epoch on, until somebody makes room."""
+
+    def write(self, name: str, content: bytes) -> None:
+        full, room = (Path(self.root) / name for name in ("full", "room"))
+        if name == "epoch_0004.pt" and not room.exists():
+            full.touch()
+        if full.exists() and not room.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(name, content)
+
+
+class FillingSweepFolder(SweepFolder):
+    def __init__(self, storage: str, name: str) -> None:
+        super().__init__(storage, name)
+        self.folder, self.trials = (FillingFolder(part.root, part.inner) for part in (self.folder, self.trials))
+
+
+def assert_full_disk_is_told_and_survived(sweep: Sweep, make_room: Callable[[], object], **happening) -> None:
+    ended = run(sweep, **happening)
+    assert ended.exit_code == 2
+    assert f"{sweep.folder}: the disk is full; make room, then run the same command again" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert sum(sweep.epochs().values()) > 0
+    behind = sweep.epochs()
+    make_room()
+    assert run(sweep).exit_code == 0
+    assert all(sweep.epochs()[label] >= epoch for label, epoch in behind.items())
+    sweep.assert_undisturbed()
+
+
+def test_a_disk_that_fills_up_ends_the_sweep_and_it_continues_when_there_is_room(ray_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("tune_cnn.commands.sweep.SweepFolder", FillingSweepFolder)
+    sweep = Sweep.written(tmp_path, "bs_train=10")
+    assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.storage / "room").touch)
+
+
+def test_a_small_file_system_that_fills_up_does_no_harm(ray_here, tmp_path):
+    sweep = Sweep.written(tmp_path)
+    sweep.storage.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", sweep.storage], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    ballast = sweep.storage / "ballast"
+
+    def fill() -> None:
+        wait_until(lambda: sweep.files("epoch_0003.pt"))
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    try:
+        assert_full_disk_is_told_and_survived(sweep, make_room=ballast.unlink, meanwhile=fill)
+    finally:
+        subprocess.run(["umount", sweep.storage], check=True)
+
+
+# --- errors in trials ------------------------------------------------------------------------------------------------
+
+
+class TroubledTrial(TrialFolder):
+    """K4_L1 fails for good, K4_L2 once; for K8_L1 less than a whole GPU is not enough, for K8_L2 nothing is."""
+
+    def save_checkpoint(self, epoch: int, state: dict[str, object]) -> None:
+        import ray
+
+        share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+        kind, notes = self.label[:5], Path(self.folder.root)
+        if epoch == 2:
+            with (notes / f"shares_{kind}").open("a") as file:
+                file.write(f"{share:g} ")
+            if kind == "K4_L1":
+                raise RuntimeError("broken for good")
+            if kind == "K4_L2" and not (notes / "stumbled").exists():
+                (notes / "stumbled").touch()
+                raise RuntimeError("broken once")
+            if kind == "K8_L2" or (kind == "K8_L1" and share < 1):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        super().save_checkpoint(epoch, state)
+
+
+class TroubledSweepFolder(SweepFolder):
+    def trial(self, settings):
+        return TroubledTrial(self.trials, settings)
+
+
+@pytest.fixture(scope="module")
+def troubled(ray_here, tmp_path_factory) -> tuple[Sweep, Ended]:
+    sweep = Sweep.written(
+        tmp_path_factory.mktemp("troubled"), "epochs=4", "bs_train=10", "resources.gpus_per_trial=0.25"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tune_cnn.commands.sweep.SweepFolder", TroubledSweepFolder)
+        return sweep, run(sweep)
+
+
+def shares(sweep: Sweep, kind: str) -> str:
+    return (sweep.storage / f"shares_{kind}").read_text().strip()
+
+
+def test_an_error_that_comes_twice_at_one_epoch_is_final_and_the_others_go_on(troubled):
+    sweep, ended = troubled
+    assert ended.exit_code == 1
+    assert len(shares(sweep, "K4_L1").split()) == 2
+    (line,) = (line for line in ended.stdout.splitlines() if line.startswith("K4_L1"))
+    assert "failed: epoch" in line
+    assert line.endswith("RuntimeError: broken for good")
+    (trace,) = (path.read_text() for path in sweep.files("error.txt") if "K4_L1" in path.parent.name)
+    assert trace.partition("\n")[0].endswith("RuntimeError: broken for good")
+    assert "Traceback" in trace
+    assert len(sweep.records()) == 2
+
+
+def test_an_error_that_comes_once_leaves_no_trace(troubled):
+    sweep, _ = troubled
+    assert len(shares(sweep, "K4_L2").split()) == 2
+    stumbled = [e for e in sweep.experiments if e.settings.label == "K4_L2"]
+    assert_undisturbed(stumbled, sweep.folder, sweep.results)
+
+
+def test_a_trial_without_enough_gpu_memory_gets_twice_the_share_up_to_a_whole_gpu(troubled):
+    sweep, ended = troubled
+    assert shares(sweep, "K8_L1") == "0.25 0.5 1"
+    modest = [e for e in sweep.experiments if e.settings.label == "K8_L1"]
+    assert_undisturbed(modest, sweep.folder, sweep.results)
+
+    assert shares(sweep, "K8_L2") == "0.25 0.5 1"
+    (line,) = (line for line in ended.stdout.splitlines() if line.startswith("K8_L2"))
+    assert line.endswith("OutOfMemoryError: CUDA out of memory")
+
+
+# --- another grid, and all over again --------------------------------------------------------------------------------
+
+QUICK = ("epochs=2", "bs_train=10", "grid.layers_per_block=[1]")
+
+
+@pytest.fixture(scope="module")
+def finished(ray_here, tmp_path_factory) -> Sweep:
+    """Two trials, K4_L1 and K8_L1, finished; to be copied, not to be changed."""
+    sweep = Sweep.written(tmp_path_factory.mktemp("finished"), *QUICK)
+    assert run(sweep).exit_code == 0
+    return sweep
+
+
+@pytest.fixture
+def home(finished, tmp_path) -> Path:
+    """A folder with a finished sweep."""
+    return shutil.copytree(finished.home, tmp_path / "home")
+
+
+def labels(records: dict[Path, tuple[int, int]]) -> list[str]:
+    return sorted(path.parent.name[:5] for path in records)
+
+
+def test_a_grid_with_one_more_k_and_one_more_l_runs_what_is_new(home):
+    before = Sweep(home, QUICK).records()
+    grown = Sweep(home, (*QUICK[:2], "grid.layers_per_block=[1, 2]", "grid.filters_per_layer=[[4], [6], [8]]"))
+    ended = run(grown)
+    assert ended.exit_code == 0
+    assert "6 experiments, 6 trials: 2 done, 0 to continue, 4 new" in ended.stderr
+    after = grown.records()
+    assert labels(after) == ["K4_L1", "K4_L2", "K6_L1", "K6_L2", "K8_L1", "K8_L2"]
+    assert before.items() < after.items()
+    grown.assert_undisturbed()
+
+
+def test_a_smaller_grid_runs_nothing(home):
+    before = Sweep(home, QUICK).records()
+    shrunk = Sweep(home, (*QUICK, "grid.filters_per_layer=[[8]]"))
+    ended = run(shrunk)
+    assert ended.exit_code == 0
+    assert "1 experiment, 1 trial: 1 done, 0 to continue, 0 new" in ended.stderr
+    assert shrunk.records() == before
+
+
+def test_a_changed_setting_runs_exactly_the_changed_trials(home):
+    before = Sweep(home, QUICK).records()
+    changed = Sweep(home, (*QUICK, "grid.lr=[3.0e-3, 1.0e-3]", "run_name=K{K}_{lr}"))
+    ended = run(changed)
+    assert ended.exit_code == 0
+    assert "4 experiments, 4 trials: 2 done, 0 to continue, 2 new" in ended.stderr
+    assert labels(changed.records()) == ["K4_L1", "K4_L1", "K8_L1", "K8_L1"]
+    assert before.items() < changed.records().items()
+    changed.assert_undisturbed()
+
+
+def test_fresh_runs_all_again_in_a_new_folder_and_keeps_the_old_one(home):
+    sweep = Sweep(home, QUICK)
+    before = sweep.records()
+    assert run(sweep, "--fresh").exit_code == 0
+    after = sweep.records()
+    assert before.items() < after.items()
+    assert labels(after) == ["K4_L1", "K4_L1", "K8_L1", "K8_L1"]
+    assert {path.parents[1].name for path in after.keys() - before.keys()} == {"trials-2"}
+    sweep.assert_undisturbed()
+    assert "2 trials: 2 done" in run(sweep).stderr  # the new ones are now what the command goes on with
+    assert sweep.records() == after
+
+
+# --- others ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[tuple[Sweep, SweepProcess]]:
+    """A sweep that runs for as long as the tests want."""
+    sweep = Sweep.written(tmp_path_factory.mktemp("running"), "epochs=100000")
+    with sweep.process() as process:
+        process.wait_until(lambda: sweep.files("epoch_*.pt"))
+        yield sweep, process
+
+
+def test_a_second_sweep_on_the_same_folder_is_refused(running, capsys):
+    sweep, process = running
+    assert main(sweep.arguments) == 2
+    assert f"process {process.pid} on {socket.gethostname()} is running this sweep" in capsys.readouterr().err
+    behind = sum(sweep.epochs().values())
+    process.wait_until(lambda: sum(sweep.epochs().values()) > behind + 1)
+    assert sweep.holder() == process.pid
+
+
+CLIENT = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print("joined", ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote()))
+"""
+
+
+def test_a_stranger_cannot_join_the_ray_of_a_sweep(running, tmp_path):
+    _, process = running
+    raylet = raylet_of(process.pid)
+    token = environment_of(raylet)["RAY_AUTH_TOKEN"]
+    command = Path(f"/proc/{raylet}/cmdline").read_text().split("\0")
+    (address,) = (part.partition("=")[2] for part in command if part.startswith("--gcs-address="))
+    # Without patience, and without a token in the home folder.
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    plain |= {"RAY_NUM_REDIS_GET_RETRIES": "3", "HOME": str(tmp_path)}
+    tries = {
+        "right": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+        "wrong": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
+        "none": {"RAY_AUTH_MODE": "disabled"},
+    }
+    clients = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", CLIENT, address],
+            env=plain | auth, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for name, auth in tries.items()
+    }  # fmt: skip
+    answers = {name: (*client.communicate(timeout=240), client.returncode) for name, client in clients.items()}
+    assert answers["right"][0] == "joined 42\n", answers["right"]
+    for stranger in ("wrong", "none"):
+        stdout, stderr, code = answers[stranger]
+        assert (stdout, code) == ("", 1)
+        assert "Failed to connect to Ray cluster" in stderr
+        assert "UNAUTHENTICATED" in stderr.upper()
