@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -41,10 +42,15 @@ class TrialBoard:
         self._writer.flush()
 
     def report(self, result: Mapping[str, Any]) -> None:
-        """Write one epoch."""
-        for tag, key in SCALARS.items():
-            if result.get(key) is not None:
-                self._writer.add_scalar(tag, result[key], result["epoch"])
+        """Write one epoch, and those before it that the result brings along, in place of what was written of them."""
+        earlier = result.get("earlier_epochs", [])
+        if earlier:
+            again = Event(session_log=SessionLog(status=SessionLog.START))
+            self._writer._get_file_writer().add_event(again, step=1)
+        for epoch in (*earlier, result):
+            for tag, key in SCALARS.items():
+                if epoch.get(key) is not None:
+                    self._writer.add_scalar(tag, epoch[key], epoch["epoch"])
         self._writer.flush()
 
     def close(self, finished: bool = True) -> None:

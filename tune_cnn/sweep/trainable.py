@@ -4,7 +4,7 @@ import contextlib
 import errno
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,12 +56,15 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         try:
+            is_first = self.trial is None
             trial = self.trial = self.trial or self._start()
             if trial.stop_reason is None:
                 trial.run_epoch()
             self._keep(trial)
             warnings, self.warnings = self.warnings, []
-            return {**_report(trial), "warnings": warnings}
+            # What trained before may have died between a checkpoint and its report.
+            earlier = [_curve_points(trial, epoch) for epoch in range(1, trial.history.num_epochs)] if is_first else []
+            return {**_report(trial), "earlier_epochs": earlier, "warnings": warnings}
         except Exception as error:
             return self._fail(error)
 
@@ -108,22 +111,33 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 def _report(trial: Trial) -> dict[str, Any]:
     """What Tune, the live table and TensorBoard are told after an epoch; accuracies in percent, losses in nats."""
     history, settings = trial.history, trial.settings
-    train_batches = len(history.train_loss) // history.num_epochs
-    validation_batches = len(history.test_loss) // history.num_epochs
     test = trial.test_result
     return {
-        "epoch": history.num_epochs,
+        **_curve_points(trial, history.num_epochs),
         "epochs": settings.epochs,
         "early_stopping": settings.early_stopping,
         "epochs_without_improvement": history.epochs_without_improvement,
         "diverged": not history.is_finite,
-        "train_loss": math.fsum(history.train_loss[-train_batches:]) / train_batches,
-        "train_accuracy": history.train_acc[-1],
-        "validation_loss": math.fsum(history.test_loss[-validation_batches:]) / validation_batches,
-        "validation_accuracy": history.test_acc[-1],
-        "best_validation_accuracy": history.best_accuracy,
-        "epoch_duration_s": trial.epoch_durations_s[-1],
         "stop_reason": trial.stop_reason,
         "test_accuracy": test.accuracy if test else None,
         "test_loss": math.fsum(test.losses) / len(test.losses) if test else None,
     }
+
+
+def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
+    """Where the curves are after an epoch, counted from 1; accuracies in percent, losses in nats."""
+    history = trial.history
+    return {
+        "epoch": epoch,
+        "train_loss": _mean_of_epoch(history.train_loss, epoch, history.num_epochs),
+        "train_accuracy": history.train_acc[epoch - 1],
+        "validation_loss": _mean_of_epoch(history.test_loss, epoch, history.num_epochs),
+        "validation_accuracy": history.test_acc[epoch - 1],
+        "best_validation_accuracy": max(history.test_acc[:epoch]),
+        "epoch_duration_s": trial.epoch_durations_s[epoch - 1],
+    }
+
+
+def _mean_of_epoch(losses: Sequence[float], epoch: int, num_epochs: int) -> float:
+    count = len(losses) // num_epochs
+    return math.fsum(losses[(epoch - 1) * count : epoch * count]) / count
