@@ -9,8 +9,8 @@ from tune_cnn.report.cells import Cell, Grid
 from tune_cnn.report.interplay import interplay
 from tune_cnn.report.learnability import not_learned, tried
 from tune_cnn.report.noise import difference
-from tune_cnn.report.phrases import counted, percent, places
-from tune_cnn.report.rows import DEPTH, WIDTH, compared, ranked, ranking, trend
+from tune_cnn.report.phrases import counted, merged, percent, places
+from tune_cnn.report.rows import DEPTH, WIDTH, Axis, compared, ranked, ranking, trend
 from tune_cnn.report.runs import VERDICTS
 
 
@@ -60,8 +60,7 @@ def _best_depth(widths: Mapping[str, Sequence[Cell]]) -> list[str]:
     if not several:
         return ["No width was run at more than one depth, so this sweep does not tell which depth is best."]
     lines = [" ".join([*ranking(fixed, DEPTH, row), *_fit(row)]) for fixed, row in several.items()]
-    lines += [f"{fixed} was run at {DEPTH.name(*row)} only." for fixed, row in widths.items() if len(row) == 1]
-    return lines + _cannot_tell(several)
+    return lines + _run_at_one(widths, DEPTH) + _cannot_tell(several)
 
 
 def _fit(row: Sequence[Cell]) -> list[str]:
@@ -88,8 +87,18 @@ def _width(depths: Mapping[str, Sequence[Cell]]) -> list[str]:
     if not several:
         return ["No depth was run at more than one width, so this sweep does not tell what width does."]
     lines = [" ".join(trend(fixed, WIDTH, row)) for fixed, row in several.items()]
-    lines += [f"{fixed} was run at {WIDTH.name(*row)} only." for fixed, row in depths.items() if len(row) == 1]
-    return lines + _cannot_tell(several)
+    return lines + _run_at_one(depths, WIDTH) + _cannot_tell(several)
+
+
+def _run_at_one(rows: Mapping[str, Sequence[Cell]], axis: Axis) -> list[str]:
+    """Which rows have nothing to compare."""
+    alone: dict[str, list[str]] = {}
+    for fixed, row in rows.items():
+        if len(row) == 1:
+            alone.setdefault(axis.name(*row), []).append(fixed)
+    return [
+        f"{merged(found)} {'was' if len(found) == 1 else 'were'} run at {place} only." for place, found in alone.items()
+    ]
 
 
 def _cannot_tell(rows: Mapping[str, Sequence[Cell]]) -> list[str]:

@@ -1,8 +1,8 @@
 """Accuracy against what a network costs: its parameters, the work of its training, and the time that took."""
 
-import math
 from collections.abc import Callable
 from statistics import fmean
+from typing import NamedTuple
 
 from tune_cnn.report.cells import Cell, Grid
 from tune_cnn.report.charts import Figure, colour_of
@@ -11,6 +11,42 @@ from tune_cnn.report.svg import Chart, Line, Scale
 
 _STRIP = 34  # height of the strip below the axis in which the cells stand that did not learn
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+# Where a point's number may stand: above it, below it, or beside it, first near and then further away.
+_AROUND = (
+    (0, -12),
+    (0, 13),
+    (15, -9),
+    (-15, -9),
+    (15, 10),
+    (-15, 10),
+    (19, 0),
+    (-19, 0),
+    (0, -23),
+    (20, -20),
+    (-20, -20),
+)
+
+
+class _Box(NamedTuple):
+    """A rectangle that is taken, by a point or by a number."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @classmethod
+    def of(cls, text: str, x: float, y: float) -> "_Box":
+        """That of a text around a position."""
+        half = 3.6 * len(text) + 1
+        return cls(x - half, y - 6, x + half, y + 6)
+
+    def overlaps(self, other: "_Box") -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
 
 
 def cost_figure(grid: Grid) -> Figure | None:
@@ -73,14 +109,18 @@ def _chart(title: str, costs: dict[Cell, float], text: Callable[[float], str], n
         if mean and mean.margin:
             ends = (max(mean.value - mean.margin, chart.y.low), min(mean.value + mean.margin, chart.y.high))
             chart.bar(x, chart.y(ends[0]), chart.y(ends[1]), colour_of("L", cell))
-        chart.dot(x, y, colour_of("L", cell), hollow=mean is None)
+        chart.dot(x, y, colour_of("L", cell), hollow=mean is None, name=f"{cell.label}: {percent(cell.accuracy)}")
         points.append((x, y))
-    taken = list(points)
-    for cell, point in zip(costs, points, strict=True):
-        mean = learned.get(cell)
-        place = _free_place(point, taken, beside=mean is not None and mean.margin is not None)
-        taken.append(place)
-        chart.text(place[0], place[1] + 4, cell.k if named_by == "K" else str(cell.depth), "middle", "v")
+    taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in points]
+    for cell, (x, y) in zip(costs, points, strict=True):
+        mean, name = learned.get(cell), cell.k if named_by == "K" else str(cell.depth)
+        beside = mean is not None and mean.margin is not None  # above and below is its interval
+        for dx, dy in _AROUND[2:] if beside else _AROUND:
+            box = _Box.of(name, x + dx, y + dy)
+            if box.bottom < 236 and not any(map(box.overlaps, taken)):
+                taken.append(box)
+                chart.text(x + dx, y + dy + 4, name, "middle", "v")
+                break  # a point without room for its number keeps its name, which a pointer shows
     return chart.svg(f"Accuracy against {title}. " + "; ".join(f"{c.label}: {percent(m)}" for c, m in learned.items()))
 
 
@@ -90,20 +130,3 @@ def _cost_scale(lowest: float, highest: float) -> Scale:
         return Scale(lowest / 1.3, highest * 1.3, 44, 380, log=True)
     pad = 0.15 * (highest - lowest) or 0.5 * highest
     return Scale(lowest - pad, highest + pad, 44, 380)
-
-
-def _free_place(
-    point: tuple[float, float], taken: list[tuple[float, float]], beside: bool = False
-) -> tuple[float, float]:
-    """Where a point's label hides no other: the first place around it that is free, or else the freest.
-
-    Args:
-        point: Its position.
-        taken: The positions of all points, and of the labels so far.
-        beside: Leave out the places above and below, where its interval is drawn.
-    """
-    sides = [(15, -9), (-15, -9), (15, 10), (-15, 10), (18, 0), (-18, 0)]
-    offsets = sides if beside else [(0, -12), (0, 13), *sides]
-    places = [(point[0] + dx, point[1] + dy) for dx, dy in offsets if point[1] + dy < 236]
-    room = {place: min(math.dist(place, other) for other in taken) for place in places}
-    return next((place for place in places if room[place] >= 11.5), max(places, key=room.__getitem__))

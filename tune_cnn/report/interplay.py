@@ -17,9 +17,8 @@ def interplay(widths: Mapping[str, Sequence[Cell]], depths: Mapping[str, Sequenc
 
 def _learnability(depths: Mapping[str, Sequence[Cell]]) -> list[str]:
     """Whether it is the depth alone that decides what learns."""
-    settled = {
-        row[0].depth: [cell for cell in row if cell.finished] for row in depths.values() if any(c.finished for c in row)
-    }
+    settled = {row[0].depth: [cell for cell in row if cell.finished] for row in depths.values()}
+    settled = {depth: row for depth, row in settled.items() if len(row) > 1}  # one width tells nothing of widths
     always = [depth for depth, row in settled.items() if len(compared(row)) == len(row)]
     never = [depth for depth, row in settled.items() if not compared(row)]
     mixed = {depth: row for depth, row in settled.items() if depth not in always and depth not in never}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from tune_cnn.report.cells import Cell, Grid
-from tune_cnn.report.phrases import counted, differences, percent, places
+from tune_cnn.report.phrases import differences, percent, places
 from tune_cnn.report.reasons import REMEDIES, lost_signal, reason
 from tune_cnn.report.runs import VERDICTS
 from tune_cnn.train_results import chance
@@ -18,19 +18,22 @@ def not_learned(grid: Grid) -> list[str]:
     scale = f"guessing gives {percent(guessing)}, and more than {percent(1.5 * guessing)} counts as learned"
     lines = []
     if flat:
-        best = max(accuracy for cell in flat for accuracy in cell.accuracies)
+        best = max((accuracy for cell in flat for accuracy in cell.accuracies), default=0.0)
         reach = "It reaches" if len(flat) == 1 else "They reach at most"
         lines.append(f"{places(flat)} did not learn. {reach} {percent(best)} validation accuracy; {scale}.")
-    elif by_state["learned"]:
-        whole = "Every cell" if len(by_state["learned"]) == len(grid.cells) else "Every finished cell"
-        lowest = min(accuracy for cell in by_state["learned"] for accuracy in cell.accuracies)
-        if by_state["diverged"]:
-            whole = "Every other finished cell"
-        lines.append(f"{whole} learned: the lowest validation accuracy is {percent(lowest)}; {scale}.")
     reasons: dict[str, list[Cell]] = {}
-    for cell in [*flat, *by_state["diverged"]]:
+    for cell in flat:
         reasons.setdefault(reason(cell, grid), []).append(cell)
     lines += [f"{'Why' if len(reasons) == 1 else places(cells)}: {why}" for why, cells in reasons.items()]
+    if diverged := by_state["diverged"]:
+        remedy = f"a lower lr than {grid.settings.lr:g} is the usual remedy"
+        lines.append(f"{places(diverged)} diverged: a loss was no longer a finite number; {remedy}.")
+    if by_state["learned"] and not flat:
+        whole = "Every other cell" if diverged else "Every cell"
+        if by_state["failed"] or by_state["unfinished"]:
+            whole = whole.replace("cell", "finished cell")
+        lowest = min(accuracy for cell in by_state["learned"] for accuracy in cell.accuracies)
+        lines.append(f"{whole} learned: the lowest validation accuracy is {percent(lowest)}; {scale}.")
     lines += [f"{cell.label}: of {len(cell.runs)} runs, {cell.verdict}." for cell in grid.cells if len(cell.counts) > 1]
     for cell in by_state["failed"]:
         lines.append(f"{cell.label} failed: {next(run.failure for run in cell.runs if run.failure is not None)}")
@@ -64,9 +67,13 @@ def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> l
     flat = [(mine, other) for mine, other in pairs if mine.state == "did not learn"]
     if flat:
         rescued = [other for _, other in flat if other.state == "learned"]
-        values = f": {', '.join(f'{percent(c.accuracy)} ({c.label})' for c in rescued)}" if rescued else ""
-        cells = f"{len(rescued)} of the {counted(len(flat), 'cell')}"
-        lines.append(f"{theirs} learned {cells} that did not learn with {ours}{values}.")
+        values = f": {', '.join(f'{percent(cell.accuracy)} ({cell.label})' for cell in rescued)}" if rescued else ""
+        if len(flat) == 1:
+            which, did = "the cell", "did" if rescued else "did not either"
+        else:
+            count = "all" if len(rescued) == len(flat) else f"{len(rescued)} of the" if rescued else "none of the"
+            which, did = f"{count} {len(flat)} cells", "did"
+        lines.append(f"With {theirs}, {which} that did not learn with {ours} {did}{values}.")
     both = [(mine, other) for mine, other in pairs if mine.state == other.state == "learned"]
     gains = [other.accuracy.value - mine.accuracy.value for mine, other in both if mine.accuracy and other.accuracy]
     if len(gains) == 1:

@@ -51,9 +51,8 @@ def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | 
     total = sum(parts)
     if total == 0:
         return Difference(value, value, value)
-    freedom = total**2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (higher, lower), strict=True)
-    )  # Welch and Satterthwaite
+    # Welch and Satterthwaite
+    freedom = 1 / sum((p / total) ** 2 / (len(v) - 1) for p, v in zip(parts, (higher, lower), strict=True))
     margin = t_quantile(freedom) * math.sqrt(total)
     return Difference(value, value - margin, value + margin)
 
@@ -68,7 +67,7 @@ def t_quantile(freedom: float) -> float:
         freedom: Degrees of freedom, 1 or more; they need not be whole.
     """
     scale = 2 * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    low, high = 0.0, math.pi / 2
+    low, high = 0.0, math.atan(13 / math.sqrt(freedom))  # t is 12.7 at most
     for _ in range(50):
         angle = (low + high) / 2
         if scale * _simpson(lambda x: math.cos(x) ** (freedom - 1), angle) < 0.95:

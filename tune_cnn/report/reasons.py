@@ -18,13 +18,11 @@ def reason(cell: Cell, grid: Grid) -> str:
     """Why a cell did not learn, in sentences that hold for all cells of the same kind.
 
     Args:
-        cell: Its state is `did not learn` or `diverged`.
+        cell: Its state is `did not learn`.
         grid: Where it stands.
     """
-    if cell.state == "diverged":
-        return f"a loss was no longer a finite number; a lower lr than {cell.settings.lr:g} is the usual remedy."
     classes = cell.settings.data.classes
-    losses = [loss for run in cell.finished for loss in run.epoch_losses()]
+    losses = _losses(cell)
     if not losses:
         return "the result file has no training loss, so it does not tell why."
     if not stayed_at_guessing(cell):
@@ -40,9 +38,9 @@ def reason(cell: Cell, grid: Grid) -> str:
             f"{stayed} No shallower network of the same K learned, so this sweep does not tell what depth does to it."
         )
     return (
-        f"{stayed} With PyTorch's default initialisation each conv layer and its ReLU shrink what tells images apart, "
-        f"and the gradient on its way back; this many of them leave too little. The poolings are not the cause: "
-        f"in experiment 1.1, initialised after He and with the same poolings, L = 8 and 16 learn."
+        f"{stayed} The likely cause is the initialisation: PyTorch's default lets each conv layer and its ReLU shrink "
+        f"what tells images apart, and the gradient on its way back, until too little is left. In experiment 1.1 the "
+        f"poolings are not the cause: initialised after He, with the same poolings, its L = 8 and 16 learn."
     )
 
 
@@ -56,11 +54,15 @@ def _moved(cell: Cell, low: float, high: float) -> str:
     )
 
 
+def _losses(cell: Cell) -> list[float]:
+    """The mean training loss of every epoch of the runs that did not learn."""
+    return [loss for run in cell.finished if run.verdict == "did not learn" for loss in run.epoch_losses()]
+
+
 def stayed_at_guessing(cell: Cell) -> bool:
-    """Whether the mean training loss of every epoch of every run is that of guessing."""
+    """Whether the mean training loss of every epoch is that of guessing, in the runs that did not learn."""
     guessing = math.log(cell.settings.data.classes)
-    losses = [loss for run in cell.finished for loss in run.epoch_losses()]
-    return all(abs(loss / guessing - 1) < _AT_GUESSING for loss in losses)
+    return all(abs(loss / guessing - 1) < _AT_GUESSING for loss in _losses(cell))
 
 
 def lost_signal(cell: Cell, grid: Grid) -> bool:

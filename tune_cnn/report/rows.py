@@ -90,10 +90,9 @@ def trend(fixed: str, axis: Axis, cells: Sequence[Cell]) -> list[str]:
     gaps = [difference(b.accuracies, a.accuracies) for a, b in pairwise(learned)]
     repeated = all(gap is not None for gap in gaps)
     what = "the mean accuracy" if repeated else "accuracy"
-    if len(learned) == 2:
-        a, b = learned
-        verb = {1: "rises", 0: "stays", -1: "falls"}[_step(a, b)]
-        sentences = [f"At {fixed} {what} {verb} from {_value_at(axis, a)} to {_value_at(axis, b)}."]
+    if len(learned) == 2 and (step := _step(*learned)):
+        start, end = (_value_at(axis, cell) for cell in learned)
+        sentences = [f"At {fixed} {what} {'rises' if step > 0 else 'falls'} from {start} to {end}."]
     else:
         values = ", ".join(_value_at(axis, cell) for cell in learned)
         sentences = [f"At {fixed} {what} {_shape(axis, learned)}: {values}."]

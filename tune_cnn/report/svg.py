@@ -120,11 +120,11 @@ class Chart:
         """A vertical bar for an interval, at these positions."""
         self.parts.append(f'<path class="e" {_colour(colour)} d="M{x:.1f} {low:.1f}V{high:.1f}"/>')
 
-    def dot(self, x: float, y: float, colour: str, hollow: bool = False) -> None:
-        """A point at this position."""
-        self.parts.append(
-            f'<circle class="{"o" if hollow else "p"}" {_colour(colour)} cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-        )
+    def dot(self, x: float, y: float, colour: str, hollow: bool = False, name: str = "") -> None:
+        """A point at this position; a pointer on it shows its name."""
+        kind = "o" if hollow else "p"
+        circle = f'<circle class="{kind}" {_colour(colour)} cx="{x:.1f}" cy="{y:.1f}" r="4"'
+        self.parts.append(f"{circle}><title>{escape(name)}</title></circle>" if name else f"{circle}/>")
 
     def names(self, lines: Sequence[Line]) -> None:
         """The lines' names at the right, one below the other, each joined to the end of its line."""

@@ -1,0 +1,560 @@
+"""The report: crafted result files in, exact sentences out."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from crafted_results import FLAT, history, one_grid, settings, write, write_grid
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune_cnn.report.answers import answers, headline
+from tune_cnn.report.cells import Grid, load_grids
+from tune_cnn.report.noise import difference, mean, t_quantile
+from tune_cnn.report.phrases import grid_names, listed, places
+from tune_cnn.report.table import table, time
+from tune_cnn.settings import DataSettings
+
+ONE_SEED = "With one seed a cell, this cannot tell whether the differences are more than the noise between seeds."
+GUESSING = "guessing gives 10.0 %, and more than 15.0 % counts as learned"
+AT_GUESSING = (
+    "the training loss stayed at that of guessing, ln 10 = 2.303, in every epoch, "
+    "so the scores tell nothing of the image."
+)
+LOST_SIGNAL = (
+    f"{AT_GUESSING} The likely cause is the initialisation: PyTorch's default lets each conv layer and its ReLU shrink "
+    "what tells images apart, and the gradient on its way back, until too little is left. In experiment 1.1 the "
+    "poolings are not the cause: initialised after He, with the same poolings, its L = 8 and 16 learn."
+)
+REMEDIES = (
+    "Two things keep the signal: an initialisation made for ReLU (He et al., 2015), or batch normalisation with skip "
+    "connections, as YourCodeNet has them (ycn: true)."
+)
+
+
+def told(grid: Grid, *others: Grid) -> dict[str, list[str]]:
+    """The answers by the number of their question."""
+    return {answer.question.split()[0]: answer.lines for answer in answers(grid, others)}
+
+
+# One seed
+
+
+def test_the_assignments_grid_is_answered_in_sentences(tmp_path):
+    grid = one_grid(
+        tmp_path,
+        {
+            (32, 2): 62.6, (32, 4): 67.2, (32, 8): FLAT, (32, 16): 10.5,
+            (64, 2): 63.9, (64, 4): 69.2, (64, 8): FLAT, (64, 16): FLAT,
+            (128, 2): 63.0, (128, 4): 69.7, (128, 8): FLAT,
+        },
+    )  # fmt: skip
+    assert told(grid) == {
+        "1.1": [
+            "At K = 32 the best depth is L = 4 with 67.2 %, before L = 2 (62.6 %). L = 8 and 16 did not learn. "
+            "L = 4 fits the training images better than L = 2 too (69.2 % against 64.6 % at the best epochs).",
+            "At K = 64 the best depth is L = 4 with 69.2 %, before L = 2 (63.9 %). L = 8 and 16 did not learn. "
+            "L = 4 fits the training images better than L = 2 too (71.2 % against 65.9 % at the best epochs).",
+            "At K = 128 the best depth is L = 4 with 69.7 %, before L = 2 (63.0 %). L = 8 did not learn. "
+            "L = 4 fits the training images better than L = 2 too (71.7 % against 65.0 % at the best epochs).",
+            ONE_SEED,
+        ],
+        "1.2": [
+            "L = 8 at K = 32, 64 and 128, and L = 16 at K = 32 and 64 did not learn. "
+            f"They reach at most 10.5 % validation accuracy; {GUESSING}.",
+            f"Why: {LOST_SIGNAL}",
+        ],
+        "1.3": [REMEDIES, "Nothing else was tried in this sweep on the cells that did not learn."],
+        "2.1": [
+            "At L = 2 accuracy rises up to K = 64 and falls beyond it: "
+            "62.6 % (K = 32), 63.9 % (K = 64), 63.0 % (K = 128).",
+            "At L = 4 accuracy rises with every step of K: 67.2 % (K = 32), 69.2 % (K = 64), 69.7 % (K = 128).",
+            "At L = 8 the network did not learn at any width (K = 32, 64 and 128).",
+            "At L = 16 the network did not learn at any width (K = 32 and 64).",
+            ONE_SEED,
+        ],
+        "2.2": [
+            "Here, whether a network learns depends on its depth and not on its width: "
+            "L = 2 and 4 learned at every K that was run, L = 8 and 16 at none.",
+            "The highest accuracy is that of L = 4 at K = 32, 64 and 128 alike.",
+            "The width with the highest accuracy changes: K = 64 at L = 2; K = 128 at L = 4.",
+            "Among the cells that learned, the width moves accuracy by up to 2.5 points "
+            "(at L = 4, from K = 32 to 128), the depth by up to 6.7 points (at K = 128, from L = 2 to 4).",
+        ],
+    }
+    assert headline([grid]) == (
+        "11 experiments, 11 trainings: 6 learned, 5 did not learn. "
+        "The highest validation accuracy is 69.7 % (K = 128, L = 4, 68.7 % on the test set)."
+    )
+
+
+def test_what_the_reader_sees_as_equal_is_a_tie(tmp_path):
+    grid = one_grid(tmp_path, {(32, 1): 60.0, (32, 2): 65.04, (32, 4): 65.01, (64, 1): 50, (64, 2): 50, (64, 4): 50})
+    assert told(grid)["1.1"] == [
+        "At K = 32 the best depths are L = 2 and 4, both with 65.0 %, before L = 1 (60.0 %).",
+        "At K = 64 the best depths are L = 1, 2 and 4, all with 50.0 %.",
+        ONE_SEED,
+    ]
+    assert told(grid)["2.2"][0] == (
+        "The depth with the highest accuracy changes: L = 2 and 4 at K = 32; L = 1, 2 and 4 at K = 64."
+    )
+
+
+def test_a_best_depth_that_fits_the_training_images_less_leads_by_generalisation(tmp_path):
+    files = [
+        write(tmp_path, "a", settings(32, 2), history(60.0, training=80.0)),
+        write(tmp_path, "b", settings(32, 4), history(65.0, training=70.0)),
+    ]
+    (grid,) = load_grids(files)
+    assert told(grid)["1.1"][0] == (
+        "At K = 32 the best depth is L = 4 with 65.0 %, before L = 2 (60.0 %). L = 4 fits the training images less "
+        "closely than L = 2 (70.0 % against 80.0 % at the best epochs), so its lead is one of generalisation."
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "sentence"),
+    [
+        ((60, 61), "At L = 2 accuracy rises from 60.0 % (K = 32) to 61.0 % (K = 64)."),
+        ((61, 60), "At L = 2 accuracy falls from 61.0 % (K = 32) to 60.0 % (K = 64)."),
+        ((60, 60), "At L = 2 accuracy is the same at every K: 60.0 % (K = 32), 60.0 % (K = 64)."),
+        (
+            (60, 61, 62),
+            "At L = 2 accuracy rises with every step of K: 60.0 % (K = 32), 61.0 % (K = 64), 62.0 % (K = 128).",
+        ),
+        (
+            (62, 61, 60),
+            "At L = 2 accuracy falls with every step of K: 62.0 % (K = 32), 61.0 % (K = 64), 60.0 % (K = 128).",
+        ),
+        ((60, 61, 61), "At L = 2 accuracy rises or stays with K: 60.0 % (K = 32), 61.0 % (K = 64), 61.0 % (K = 128)."),
+        (
+            (61, 60, 61),
+            "At L = 2 accuracy falls down to K = 64 and rises beyond it: "
+            "61.0 % (K = 32), 60.0 % (K = 64), 61.0 % (K = 128).",
+        ),
+        (
+            (60, 61, 60, 61),
+            "At L = 2 accuracy goes up and down with K: "
+            "60.0 % (K = 32), 61.0 % (K = 64), 60.0 % (K = 128), 61.0 % (K = 256).",
+        ),
+        ((60, FLAT), "At L = 2, only K = 32 (60.0 %) learned; K = 64 did not learn."),
+    ],
+)
+def test_how_accuracy_moves_with_the_width(tmp_path, accuracies, sentence):
+    cells = {(k, 2): accuracy for k, accuracy in zip((32, 64, 128, 256), accuracies, strict=False)}
+    assert told(one_grid(tmp_path, cells))["2.1"][0] == sentence
+
+
+def test_widths_of_several_numbers_have_their_name_and_stand_by_their_sum(tmp_path):
+    grid = one_grid(tmp_path, {((64, 128), 2): 62.0, ((64, 128), 4): 64.0, (128, 2): 60.0})
+    assert told(grid)["1.1"] == [
+        "At K = 64-128 the best depth is L = 4 with 64.0 %, before L = 2 (62.0 %). "
+        "L = 4 fits the training images better than L = 2 too (66.0 % against 64.0 % at the best epochs).",
+        "K = 128 was run at L = 2 only.",
+        ONE_SEED,
+    ]
+    assert told(grid)["2.1"] == [
+        "At L = 2 accuracy rises from 60.0 % (K = 128) to 62.0 % (K = 64-128).",
+        "L = 4 was run at K = 64-128 only.",
+        ONE_SEED,
+    ]
+    assert [line[3] for line in table(grid)] == ["2", "4", "8"]  # conv layers: L for each number
+
+
+def test_all_learned(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 4): 61.0})
+    assert told(grid)["1.2"] == [f"Every cell learned: the lowest validation accuracy is 60.0 %; {GUESSING}."]
+    assert "1.3" not in told(grid)
+    assert "2.2" not in told(grid)
+
+
+def test_none_learned(tmp_path):
+    grid = one_grid(tmp_path, {(32, 8): FLAT, (32, 16): 10.2, (64, 8): FLAT, (64, 16): FLAT})
+    assert told(grid) == {
+        "1.1": [
+            "At K = 32 the network did not learn at any depth (L = 8 and 16).",
+            "At K = 64 the network did not learn at any depth (L = 8 and 16).",
+        ],
+        "1.2": [
+            f"L = 8 and 16 at K = 32 and 64 did not learn. They reach at most 10.2 % validation accuracy; {GUESSING}.",
+            f"Why: {AT_GUESSING} No shallower network of the same K learned, "
+            "so this sweep does not tell what depth does to it.",
+        ],
+        "1.3": ["Nothing else was tried in this sweep on the cells that did not learn."],
+        "2.1": [
+            "At L = 8 the network did not learn at any width (K = 32 and 64).",
+            "At L = 16 the network did not learn at any width (K = 32 and 64).",
+        ],
+    }
+    assert headline([grid]) == "4 experiments, 4 trainings: 4 did not learn."
+
+
+def test_a_single_cell_compares_with_nothing(tmp_path):
+    grid = one_grid(tmp_path, {(32, 1): 63.2})
+    assert told(grid) == {
+        "1.1": ["No width was run at more than one depth, so this sweep does not tell which depth is best."],
+        "1.2": [f"Every cell learned: the lowest validation accuracy is 63.2 %; {GUESSING}."],
+        "2.1": ["No depth was run at more than one width, so this sweep does not tell what width does."],
+    }
+    assert headline([grid]) == (
+        "1 experiment, 1 training: 1 learned. "
+        "The highest validation accuracy is 63.2 % (K = 32, L = 1, 62.2 % on the test set)."
+    )
+
+
+def test_where_the_width_decides_whether_a_network_learns_that_is_said(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): 60.0, (64, 2): 61.0, (32, 8): FLAT, (64, 8): FLAT, (128, 8): 50.0})
+    assert told(grid)["2.2"][0] == (
+        "At L = 8 it depends on the width whether the network learns: K = 128 did, K = 32 and 64 did not."
+    )
+
+
+# Cells without results
+
+
+def test_missing_and_failed_cells_are_named_and_claim_nothing(tmp_path):
+    files = write_grid(tmp_path, {(32, 2): 60.0, (32, 4): 65.0, (64, 4): FLAT})
+    asked = {f"exp_K32_L{depth}": settings(32, depth) for depth in (2, 4, 8, 16)}
+    asked |= {"exp_K64_L2": settings(64, 2), "exp_K64_L4": settings(64, 4)}
+    (grid,) = load_grids(files, asked, {"exp_K32_L8": "epoch 1: MemoryError: no room"})
+    assert told(grid) == {
+        "1.1": [
+            "At K = 32 the best depth so far is L = 4 with 65.0 %, before L = 2 (60.0 %). "
+            "L = 8 failed, L = 16 is unfinished. "
+            "L = 4 fits the training images better than L = 2 too (67.0 % against 62.0 % at the best epochs).",
+            "At K = 64 no depth has learned: L = 4 did not learn, L = 2 is unfinished.",
+            ONE_SEED,
+        ],
+        "1.2": [
+            f"L = 4 at K = 64 did not learn. It reaches 10.0 % validation accuracy; {GUESSING}.",
+            f"Why: {AT_GUESSING} No shallower network of the same K learned, "
+            "so this sweep does not tell what depth does to it.",
+            "K = 32, L = 8 failed: epoch 1: MemoryError: no room",
+            "L = 2 at K = 64, and L = 16 at K = 32 are unfinished.",
+        ],
+        "1.3": ["Nothing else was tried in this sweep on the cells that did not learn."],
+        "2.1": [
+            "At L = 2, K = 32 (60.0 %) learned; K = 64 is unfinished.",
+            "At L = 4, only K = 32 (65.0 %) learned; K = 64 did not learn.",
+            "L = 8 and 16 were run at K = 32 only.",
+        ],
+        "2.2": ["At L = 4 it depends on the width whether the network learns: K = 32 did, K = 64 did not."],
+    }
+    assert headline([grid]) == (
+        "6 experiments, 6 trainings: 2 learned, 1 did not learn, 1 failed, 2 unfinished. "
+        "The highest validation accuracy is 65.0 % (K = 32, L = 4, 64.0 % on the test set)."
+    )
+
+
+def test_nothing_but_missing_cells(tmp_path):
+    asked = {"exp_K32_L2": settings(32, 2), "exp_K32_L4": settings(32, 4)}
+    (grid,) = load_grids([], asked, {"exp_K32_L2": "lost its node"})
+    assert told(grid) == {
+        "1.1": ["At K = 32 no depth has learned: L = 2 failed, L = 4 is unfinished."],
+        "1.2": ["K = 32, L = 2 failed: lost its node", "L = 4 at K = 32 is unfinished."],
+        "2.1": ["No depth was run at more than one width, so this sweep does not tell what width does."],
+    }
+    assert headline([grid]) == "2 experiments, 2 trainings: 1 failed, 1 unfinished."
+
+
+def test_one_width_at_a_depth_does_not_tell_that_width_has_no_effect(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): 60.0, (64, 2): 61.0, (32, 8): FLAT})
+    assert "2.2" not in told(grid)
+
+
+def test_a_training_that_diverged_is_neither_compared_nor_called_flat(tmp_path):
+    files = write_grid(tmp_path, {(32, 2): 60.0, (32, 4): 62.0})
+    broken = history(70.0)._replace(train_loss=[2.0] * 20 + [math.nan] * 20)
+    files.append(write(tmp_path, "exp_K32_L8", settings(32, 8), broken, stop_reason="diverged"))
+    (grid,) = load_grids(files)
+    assert told(grid)["1.1"][0].startswith(
+        "At K = 32 the best depth is L = 4 with 62.0 %, before L = 2 (60.0 %). L = 8 diverged. "
+    )
+    assert told(grid)["1.2"] == [
+        "L = 8 at K = 32 diverged: a loss was no longer a finite number; a lower lr than 0.001 is the usual remedy.",
+        f"Every other cell learned: the lowest validation accuracy is 60.0 %; {GUESSING}.",
+    ]
+
+
+# Why
+
+
+def test_a_network_whose_loss_moved_does_get_a_gradient(tmp_path):
+    moved = history(FLAT)._replace(train_loss=[2.3] * 10 + [2.1] * 10 + [1.9] * 10 + [1.5] * 10)
+    files = [
+        write(tmp_path, "a", settings(32, 2), history(60.0)),
+        write(tmp_path, "b", settings(32, 8), moved._replace(train_acc=[10.0, 20.0, 40.0, 30.0])),
+        write(tmp_path, "c", settings(32, 9), history(FLAT)._replace(train_loss=[1.9] * 40)),
+    ]
+    (grid,) = load_grids(files)
+    assert told(grid)["1.2"][1:] == [
+        "L = 8 at K = 32: the training loss moved, between 2.300 and 1.500, and the training accuracy reached 40.0 %, "
+        "so the weights do get a gradient; look at lr, reg and the number of images.",
+        "L = 9 at K = 32: the training loss stayed between 1.900 and 1.900; the result files do not tell why.",
+    ]
+    assert "1.3" in told(grid)
+    assert REMEDIES not in told(grid)["1.3"]
+
+
+def test_of_your_code_net_the_initialisation_is_not_blamed(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 8): FLAT}, ycn=True)
+    assert told(grid)["1.2"][1] == (f"Why: {AT_GUESSING} YourCodeNet is built to keep its signal; look at lr and reg.")
+
+
+def test_guessing_is_that_of_the_classes_there_are(tmp_path):
+    files = [
+        write(
+            tmp_path, "a", settings(32, 2, data=DataSettings("image_folder", path="/images", classes=4)), history(30.0)
+        )
+    ]
+    (grid,) = load_grids(files)
+    assert told(grid)["1.2"][0] == (
+        "L = 2 at K = 32 did not learn. It reaches 30.0 % validation accuracy; "
+        "guessing gives 25.0 %, and more than 37.5 % counts as learned."
+    )
+
+
+# What was tried
+
+
+def test_what_another_network_gave_on_the_cells_that_did_not_learn(tmp_path):
+    files = write_grid(tmp_path, {(32, 2): 60.0, (32, 8): FLAT, (64, 8): FLAT, (64, 2): 61.0, (64, 16): FLAT})
+    files += write_grid(tmp_path, {(32, 8): 75.2, (64, 8): 77.0, (64, 16): FLAT}, "ycn", ycn=True)
+    grid, other = load_grids(files)
+    assert grid_names([grid, other]) == ["ConvClassifier", "YourCodeNet"]
+    assert told(grid, other)["1.3"] == [
+        REMEDIES,
+        "With YourCodeNet, 2 of the 3 cells that did not learn with ConvClassifier did: "
+        "75.2 % (K = 32, L = 8), 77.0 % (K = 64, L = 8).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tried", "line"),
+    [
+        ({(32, 8): 30.0, (32, 9): 31.0}, "With lr = 0.01, all 2 cells that did not learn with lr = 0.001 did: "
+         "30.0 % (K = 32, L = 8), 31.0 % (K = 32, L = 9)."),
+        ({(32, 8): FLAT, (32, 9): FLAT}, "With lr = 0.01, none of the 2 cells that did not learn with lr = 0.001 did."),
+        ({(32, 8): 30.0}, "With lr = 0.01, the cell that did not learn with lr = 0.001 did: 30.0 % (K = 32, L = 8)."),
+        ({(32, 8): FLAT}, "With lr = 0.01, the cell that did not learn with lr = 0.001 did not either."),
+        ({(32, 2): 64.0}, "K = 32, L = 2: 64.0 % with lr = 0.01, 62.0 % with lr = 0.001."),
+        ({(32, 2): 64.0, (32, 4): 60.0}, "On the 2 cells that both learned, lr = 0.01 differs from lr = 0.001 "
+         "by -0.5 points on average (-3.0 to +2.0)."),
+        ({(64, 2): 64.0}, "Nothing else was tried in this sweep on the cells that did not learn."),
+    ],
+)  # fmt: skip
+def test_what_another_setting_gave(tmp_path, tried, line):
+    files = write_grid(tmp_path, {(32, 2): 62.0, (32, 4): 63.0, (32, 8): FLAT, (32, 9): FLAT})
+    files += write_grid(tmp_path, tried, "lr", lr=0.01)
+    assert told(*load_grids(files))["1.3"] == [REMEDIES, line]
+
+
+# Several seeds
+
+
+def test_with_several_seeds_a_lead_is_held_against_the_noise(tmp_path):
+    grid = one_grid(
+        tmp_path,
+        {
+            (32, 2): [62.0, 62.4, 62.2], (32, 4): [66.0, 66.4, 66.5], (32, 8): [FLAT, FLAT, 10.2],
+            (64, 2): [63.0, 63.2, 63.7], (64, 4): [63.1, 63.6, 63.5],
+        },
+    )  # fmt: skip
+    assert told(grid)["1.1"] == [
+        "At K = 32 the best depth is L = 4 with 66.3 ± 0.7 %, beyond the noise before L = 2 (62.2 ± 0.5 %). "
+        "L = 8 did not learn. "
+        "L = 4 fits the training images better than L = 2 too (68.3 % against 64.2 % at the best epochs).",
+        "At K = 64 the highest mean is that of L = 4, 63.4 ± 0.7 %, but L = 2 (63.3 ± 0.9 %, difference 0.1 points, "
+        "95 % interval -0.6 to 0.8) lies within the noise of it.",
+    ]
+    assert told(grid)["2.1"] == [
+        "At L = 2 the mean accuracy rises from 62.2 ± 0.5 % (K = 32) to 63.3 ± 0.9 % (K = 64). "
+        "The difference lies beyond the noise (1.1 points, 95 % interval 0.4 to 1.8).",
+        "At L = 4 the mean accuracy falls from 66.3 ± 0.7 % (K = 32) to 63.4 ± 0.7 % (K = 64). "
+        "The difference lies beyond the noise (2.9 points, 95 % interval 2.3 to 3.5).",
+        "L = 8 was run at K = 32 only.",
+    ]
+    assert told(grid)["2.2"] == [
+        "The highest accuracy is that of L = 4 at K = 32. At K = 64 no depth is the best beyond the noise.",
+        "The width with the highest accuracy changes: K = 64 at L = 2; K = 32 at L = 4.",
+        "Among the cells that learned, the width moves accuracy by up to 2.9 points (at L = 4, from K = 32 to 64), "
+        "the depth by up to 4.1 points (at K = 32, from L = 2 to 4).",
+    ]
+    assert headline([grid]).startswith("15 experiments, 15 trainings: 12 learned, 3 did not learn. ")
+
+
+def test_of_three_depths_some_may_be_noise_and_some_not(tmp_path):
+    grid = one_grid(tmp_path, {(32, 1): [50.0, 50.4, 50.2], (32, 2): [65.9, 66.0, 66.4], (32, 4): [66.0, 66.4, 66.5]})
+    assert told(grid)["1.1"] == [
+        "At K = 32 the highest mean is that of L = 4, 66.3 ± 0.7 %, but L = 2 (66.1 ± 0.7 %, difference 0.2 points, "
+        "95 % interval -0.4 to 0.8) lies within the noise of it; L = 1 (50.2 ± 0.5 %) lies below it, beyond the noise."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        (
+            {(32, 2): [60.0, 61.0, 62.0], (64, 2): [60.5, 61.5, 62.5]},
+            "The difference lies within the noise (0.5 points, 95 % interval -1.8 to 2.8): "
+            "these runs do not tell that K matters here.",
+        ),
+        (
+            {(32, 2): [60.0, 61.0, 62.0], (64, 2): [60.5, 61.5, 62.5], (128, 2): [60.2, 61.2, 62.2]},
+            "Even the highest and the lowest mean lie within the noise of each other "
+            "(0.5 points, 95 % interval -1.8 to 2.8): these runs do not tell that K matters here.",
+        ),
+        (
+            {(32, 2): [60.0, 60.1, 60.2], (64, 2): [61.0, 61.1, 61.2], (128, 2): [62.0, 62.1, 62.2]},
+            "From K = 32 to 128 the difference lies beyond the noise (2.0 points, 95 % interval 1.8 to 2.2), "
+            "and so does every step.",
+        ),
+        (
+            {(32, 2): [60.0, 60.1, 60.2], (64, 2): [61.0, 61.1, 61.2], (128, 2): [61.1, 61.2, 61.3]},
+            "From K = 32 to 128 the difference lies beyond the noise (1.1 points, 95 % interval 0.9 to 1.3); "
+            "the step from K = 64 to 128 lies within it.",
+        ),
+    ],
+)
+def test_a_trend_is_held_against_the_noise(tmp_path, cells, sentence):
+    assert told(one_grid(tmp_path, cells))["2.1"][0].endswith(f". {sentence}")
+
+
+def test_a_cell_with_a_single_run_among_others_is_said_to_tell_nothing_of_noise(tmp_path):
+    grid = one_grid(
+        tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 4): 64.0, (64, 2): [50.0, 51.0], (64, 4): [58.2, 58.9]}
+    )
+    assert told(grid)["1.1"][0].startswith(
+        "At K = 32 the best depth is L = 4 with 64.0 %, before L = 2 (61.0 ± 2.5 %)."
+    )
+    assert told(grid)["1.1"][2] == (
+        "L = 4 at K = 32 has a single run, so its differences cannot be told from the noise between seeds."
+    )
+
+
+def test_a_cell_that_learned_with_some_seeds_only_says_so(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 8): [40.0, FLAT, 45.0], (32, 16): [FLAT, FLAT, FLAT]})
+    assert told(grid)["1.1"] == [
+        "At K = 32 the highest mean is that of L = 2, 61.0 ± 2.5 %, but L = 8 (31.7 ± 47.0 %, learned in 2 of 3 runs, "
+        "difference 29.3 points, 95 % interval -17.5 to 76.2) lies within the noise of it. L = 16 did not learn."
+    ]
+    assert told(grid)["1.2"][0].startswith("L = 16 at K = 32 did not learn.")
+    assert told(grid)["1.2"][2] == "K = 32, L = 8: of 3 runs, 2 learned, 1 did not learn."
+
+
+def test_table_has_mean_and_interval_of_the_seeds(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 8): [FLAT, 40.0, FLAT]})
+    assert table(grid) == [
+        ["exp_K32_L2 (seeds 1, 2, 3)", "32", "2", "2", "64,000", "64.0 M", "4", "61.00 ± 2.48", "3", "60.00 ± 2.48",
+         "2 min 0 s", "learned"],
+        ["exp_K32_L8 (seeds 1, 2, 3)", "32", "8", "8", "256,000", "256.0 M", "4", "20.00 ± 43.03", "3",
+         "19.00 ± 43.03", "8 min 0 s", "1 learned, 2 did not learn"],
+    ]  # fmt: skip
+
+
+# Files and cells
+
+
+def test_experiments_that_share_a_training_are_one_run_with_two_names(tmp_path):
+    files = write_grid(tmp_path, {(32, 2): 60.0}, "one") + write_grid(tmp_path, {(32, 2): 60.0}, "two")
+    (grid,) = load_grids(files)
+    assert [run.names for cell in grid.cells for run in cell.runs] == [("one_K32_L2", "two_K32_L2")]
+    assert table(grid)[0][0] == "one_K32_L2, two_K32_L2"
+    assert headline([grid]).startswith("2 experiments, 1 training: 1 learned.")
+
+
+def test_trainings_without_a_seed_are_different_runs(tmp_path):
+    trial = settings(32, 2, seed=None)
+    files = [
+        write(tmp_path, "a", trial, history(60.0)),
+        write(tmp_path, "b", trial, history(61.0)._replace(train_loss=[1.0] * 40)),
+    ]
+    (grid,) = load_grids(files)
+    assert grid.cells[0].accuracies == [60.0, 61.0]
+
+
+def test_what_was_asked_for_and_is_there_is_one_cell(tmp_path):
+    source = DataSettings("image_folder", path=str(tmp_path), classes=10, fingerprint="f00")
+    trial = settings(32, 2, data=source)
+    (grid,) = load_grids([write(tmp_path, "a", trial, history(60.0))], {"a": trial, "b": replace(trial, seed=1)})
+    assert [cell.verdict for cell in grid.cells] == ["1 learned, 1 unfinished"]
+
+
+def test_damaged_and_foreign_files_are_left_out_and_named(tmp_path, capsys):
+    files = write_grid(tmp_path, {(32, 2): 60.0})
+    (tmp_path / "broken.json").write_text("{")
+    foreign = write(tmp_path, "foreign", settings(32, 8), history(60.0))
+    foreign.write_text(foreign.read_text().replace('"layers_per_block": 8', '"layers_per_block": "eight"'))
+    (grid,) = load_grids([*files, tmp_path / "broken.json", foreign])
+    assert [cell.label for cell in grid.cells] == ["K = 32, L = 2"]
+    left_out = capsys.readouterr().err.splitlines()
+    assert left_out[0].startswith(f"Left out: {tmp_path}/broken.json: damaged (")
+    assert "layers_per_block: 'eight' is not a whole number from 1 up" in "".join(left_out[1:])
+
+
+def test_a_notebooks_file_without_our_facts_is_reported(tmp_path):
+    path = write(tmp_path, "exp1_1_K32_L2", settings(32, 2), history(60.0))
+    content = json.loads(path.read_text())
+    del content["trial"]
+    path.write_text(json.dumps(content))
+    (grid,) = load_grids([path])
+    assert table(grid) == [
+        ["exp1_1_K32_L2", "32", "2", "2", "–", "–", "4", "60.00", "3", "–", "–", "learned"],
+    ]  # fmt: skip
+    assert headline([grid]).endswith("The highest validation accuracy is 60.0 % (K = 32, L = 2).")
+
+
+def test_work_counts_each_image_as_often_as_it_came(tmp_path):
+    # 10 batches of 50 an epoch, but only 480 images: the last batch is short.
+    grid = one_grid(tmp_path, {(32, 2): 60.0})
+    assert grid.cells[0].runs[0].work == 480 * 4 * 64e6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(18.52, "18.5 s"), (99.96, "1 min 40 s"), (185, "3 min 5 s"), (3600, "1 h 0 min"), (9000, "2 h 30 min")],
+)
+def test_times_read_well(seconds, text):
+    assert time(seconds) == text
+
+
+def test_lists_and_places_read_well(tmp_path):
+    assert [listed("a"), listed("ab"), listed("abc")] == ["a", "a and b", "a, b and c"]
+    grid = one_grid(tmp_path, {(32, 2): 60.0, (64, 2): 60.0, (32, 4): 60.0, (64, 4): 60.0, (64, 8): 60.0})
+    assert places(grid.cells) == "L = 2 and 4 at K = 32 and 64, and L = 8 at K = 64"
+
+
+# Noise
+
+
+@pytest.mark.parametrize(
+    ("freedom", "t"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423), (120, 1.9799), (1e6, 1.95996)],
+)
+def test_t_quantiles_are_those_of_the_printed_tables(freedom, t):
+    assert t_quantile(freedom) == pytest.approx(t, abs=5e-5)
+
+
+def test_mean_has_students_interval():
+    assert mean([]) is None
+    assert mean([61.0]) == (61.0, None)
+    assert mean([60.0, 61.0, 62.0]) == pytest.approx((61.0, 4.302653 / math.sqrt(3)))
+
+
+def test_difference_is_welchs():
+    # Equal variances of 1: 4 degrees of freedom. One variance of 0: those of the other, 2.
+    assert difference([60.5, 61.5, 62.5], [60, 61, 62]) == pytest.approx((0.5, 0.5 - 2.26696, 0.5 + 2.26696), abs=1e-4)
+    assert difference([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]) == pytest.approx((2.0, 2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    assert difference([2.0, 2.0], [1.0, 1.0]) == (1.0, 1.0, 1.0)  # no spread at all
+    assert difference([1.0], [2.0, 3.0]) is None
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=6), st.lists(st.floats(0, 100), min_size=2, max_size=6))
+def test_a_difference_is_the_same_the_other_way_round(a, b):
+    there, back = difference(a, b), difference(b, a)
+    assert there is not None
+    assert back is not None
+    assert there.low == pytest.approx(-back.high, abs=1e-6)
+    assert there.is_noise == back.is_noise
+    assert there.low <= there.value <= there.high

@@ -1,0 +1,356 @@
+"""The report as files: a page that needs nothing else, Markdown, and how the page looks in a browser."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crafted_results import FLAT, history, settings, write, write_grid
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune_cnn.errors import ResultError, StorageError
+from tune_cnn.plot import parameter_colour
+from tune_cnn.report import write_report
+from tune_cnn.report.cells import load_grids
+from tune_cnn.report.costs import si
+from tune_cnn.report.markdown import text
+from tune_cnn.report.page import page
+from tune_cnn.report.svg import Scale, spread
+
+# The assignment's two experiments: K by L, as one grid.
+ASSIGNMENT = {
+    (32, 2): 62.6, (32, 4): 67.2, (32, 8): FLAT, (32, 16): 10.5, (64, 2): 63.9, (64, 4): 69.2, (64, 8): FLAT,
+    (64, 16): FLAT, (128, 2): 63.0, (128, 4): 69.7, (128, 8): FLAT, (256, 2): 60.5, (256, 4): 71.4, (256, 8): FLAT,
+}  # fmt: skip
+SEEDS = {(k, depth): [60 + depth + k / 64 + seed / 4 for seed in range(3)] for k in (32, 64, 128) for depth in (2, 4)}
+TEN = {(32, depth): 50 + 3 * depth - depth**2 / 5 for depth in range(1, 11)}
+VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
+
+
+class Reader(HTMLParser):
+    """Collects texts and attributes, and fails where a tag is not closed by its own."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(content)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+
+def page_of(folder: Path, cells, **changes) -> str:
+    return page("exp", load_grids(write_grid(folder, cells, **changes)))
+
+
+def chart_labels(content: str, title: str) -> list[str]:
+    """The names of curves in the figure of this title."""
+    figure = content.partition(f"<figcaption>{title}</figcaption>")[2].partition("</figure>")[0]
+    return re.findall(r">([KL] = [\d-]+)</text>", figure)
+
+
+@pytest.mark.parametrize("cells", [ASSIGNMENT, SEEDS, TEN, {(32, 1): 60.0}, {(32, 8): FLAT}], ids="aston")
+def test_page_needs_nothing_from_elsewhere_and_is_well_formed(tmp_path, cells):
+    content = page_of(tmp_path, cells)
+    reader = Reader(content)
+    assert {tag for tag, _ in reader.tags} & {"script", "link", "img", "iframe", "object", "base"} == set()
+    assert not [attributes for _, attributes in reader.tags if attributes.keys() & {"src", "href", "srcset"}]
+    assert not re.search(r"url\(|@import|https?:|nan|inf\b", content)
+    assert len(content) < 200_000
+
+
+def test_texts_from_files_are_escaped_in_the_page_and_in_markdown(tmp_path):
+    asked = {"<b>a|b*": settings(32, 2), "plain": settings(32, 4)}
+    failures = {"<b>a|b*": "epoch 1: <script>alert('1')</script> & `rm` | _x_ [link](http://x)"}
+    html, markdown = write_report("a&b", [], tmp_path, asked=asked, failures=failures)
+    content = html.read_text()
+    assert "<script" not in content
+    assert "<b>a" not in content
+    assert "K = 32, L = 2 failed: epoch 1: <script>alert('1')</script> & `rm` | _x_ [link](http://x)".replace(
+        " = ", " = "
+    ) in "".join(Reader(content).texts).replace("\N{NO-BREAK SPACE}", " ")
+    assert "<title>a&amp;b: depth and width</title>" in content
+    lines = markdown.read_text().splitlines()
+    assert r"| \<b\>a\|b\* | 32 | 2 | 2 | – | – | – | – | – | – | – | failed |" in lines
+    assert (
+        r"- K = 32, L = 2 failed: epoch 1: \<script\>alert('1')\</script\> \& \`rm\` \| \_x\_ \[link\](http://x)"
+        in lines
+    )
+
+
+def test_page_and_markdown_have_the_same_table_map_and_answers(tmp_path):
+    result_files = write_grid(tmp_path, {**ASSIGNMENT, (512, 2): [60.0, 61.0]})
+    figure = tmp_path / "exp_K32.png"
+    html, markdown = write_report("exp", result_files, tmp_path, figures=[figure])
+    assert (html.name, markdown.name) == ("exp_report.html", "exp_report.md")
+    in_page = "".join(Reader(html.read_text()).texts).replace("\N{NO-BREAK SPACE}", " ")
+    lines = markdown.read_text().splitlines()
+    told = [line[2:].replace("\\", "") for line in lines if line.startswith("- ")]
+    assert len(told) > 20
+    for line in told:  # conditions are a table in the page
+        assert line in in_page or line.replace(": ", "", 1) in in_page
+    assert "|  | K = 32 | K = 64 | K = 128 | K = 256 | K = 512 |" in lines
+    assert "| L = 2 | 62.6 | 63.9 | 63.0 | 60.5 | 60.5 ± 6.4 |" in lines
+    assert "| L = 16 | 10.5 (did not learn) | 10.0 (did not learn) | not run | not run | not run |" in lines
+    assert (
+        "| exp_K512_L2 (seeds 1, 2) | 512 | 2 | 2 | 1,024,000 | 1,024.0 M | 4 | 60.50 ± 6.35 | 3 | 59.50 ± 6.35 | "
+        "2 min 0 s | learned |"
+    ) in lines
+    widths = {line.replace("\\|", "").count("|") for line in lines if line.startswith(("| exp", "| ---"))}
+    assert widths == {13, 7}
+    assert "![exp_K32](<exp_K32.png>)" in lines
+
+
+def test_several_variants_are_told_apart(tmp_path):
+    result_files = write_grid(tmp_path, {(32, 2): 60.0, (32, 8): FLAT}) + write_grid(
+        tmp_path, {(32, 8): 70.0}, "y", ycn=True
+    )
+    html, markdown = write_report("exp", result_files, tmp_path)
+    titles = re.findall(r"<h2>(.*?)</h2>", html.read_text())
+    assert titles == [
+        "Map: ConvClassifier", "Answers: ConvClassifier", "Map: YourCodeNet", "Answers: YourCodeNet", "Results",
+        "Learning curves: ConvClassifier", "Cost: ConvClassifier", "Learning curves: YourCodeNet", "Cost: YourCodeNet",
+        "Conditions", "How to read it",
+    ]  # fmt: skip
+    assert "| y_K32_L8 | YourCodeNet | 32 | 8 |" in markdown.read_text()
+
+
+def test_cells_of_the_map_are_marked_where_nothing_was_learned_or_run(tmp_path):
+    asked = {"exp_K32_L2": settings(32, 2), "late": settings(64, 4)}
+    content = page("exp", load_grids(write_grid(tmp_path, {(32, 2): 60.0, (64, 2): FLAT}), asked, {"late": "lost"}))
+    marks = re.findall(
+        r'<td (?:class="(\w+)"|style="[^"]+")>(?:<b>([^<]*)</b>)?(?:<small>([^<]*)</small>)?</td>', content
+    )
+    assert marks == [
+        ("", "60.0", ""),
+        ("cool", "10.0", "did not learn"),
+        ("none", "", "not run"),
+        ("none", "", "failed"),
+    ]
+
+
+def test_single_seed_is_said_once_at_the_top_and_not_with_several(tmp_path):
+    note = "Every cell was trained with one seed, so this report cannot tell"
+    assert page_of(tmp_path, ASSIGNMENT).count(note) == 1
+    assert note not in page_of(tmp_path, SEEDS)
+
+
+def test_curves_are_named_at_their_ends_in_the_colours_of_the_figures(tmp_path):
+    from matplotlib.colors import to_hex
+
+    content = page_of(tmp_path, ASSIGNMENT)
+    assert sorted(chart_labels(content, "K = 32, L varies")) == sorted(["L = 2", "L = 4", "L = 8", "L = 16"] * 2)
+    assert sorted(chart_labels(content, "L = 4, K varies")) == sorted(["K = 32", "K = 64", "K = 128", "K = 256"] * 2)
+    assert f"--c:{to_hex(parameter_colour('L', 4))}" in content
+    assert f"--c:{to_hex(parameter_colour('K', 256))}" in content
+    assert "L = 8, K varies: nothing learned, all curves stay at guessing" in content
+
+
+def test_ten_curves_are_also_drawn_one_by_one(tmp_path):
+    content = page_of(tmp_path, TEN)
+    assert "K = 32, L varies, one by one" in content
+    assert re.findall(r">(L = \d+: [\d.]+ %)</text>", content) == [
+        f"L = {depth}: {accuracy:.1f} %" for (_, depth), accuracy in TEN.items()
+    ]
+
+
+def test_a_diverged_training_leaves_a_gap(tmp_path):
+    broken = history(30.0)._replace(train_loss=[2.0] * 20 + [math.nan] * 20)
+    result_files = [
+        write(tmp_path, "a", settings(32, 2), history(60.0)),
+        write(tmp_path, "b", settings(32, 4), broken, stop_reason="diverged"),
+    ]
+    assert "nan" not in page("exp", load_grids(result_files))
+
+
+def test_nothing_to_report_is_told(tmp_path):
+    with pytest.raises(ResultError, match="exp: no result file to report on; run the sweep, or check --out"):
+        write_report("exp", [], tmp_path)
+
+
+def test_a_report_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "exp_report.html").mkdir()
+    with pytest.raises(StorageError, match=r"exp_report\.html: cannot be written .*; free some space"):
+        write_report("exp", write_grid(tmp_path, {(32, 1): 60.0}), tmp_path)
+
+
+@given(st.lists(st.floats(0, 300), max_size=12))
+def test_labels_are_spread_in_their_order_and_apart(heights):
+    placed = spread(sorted(heights), 0, 300, gap=13)
+    assert len(placed) == len(heights)
+    assert all(b - a >= 13 - 1e-6 for a, b in pairwise(placed))
+    assert all(-1e-6 <= height <= 300 + 1e-6 for height in placed)
+
+
+def test_labels_with_room_stay_where_they_are():
+    assert spread([10, 50, 90], 0, 100) == [10, 50, 90]
+
+
+@given(st.floats(1e-3, 1e15), st.floats(1.01, 1e6), st.booleans())
+def test_ticks_are_few_and_within_the_axis(low, factor, log):
+    scale = Scale(low, low * factor, 0, 100, log)
+    ticks = scale.ticks()
+    assert len(ticks) <= 8
+    assert all(low * (1 - 1e-6) <= tick <= low * factor * (1 + 1e-6) for tick in ticks)
+    assert scale(low) == pytest.approx(0)
+    assert scale(low * factor) == pytest.approx(100)
+
+
+def test_large_numbers_are_short():
+    assert [si(950), si(2e5), si(1.5e6), si(3e13)] == ["950", "200 k", "1.5 M", "30 T"]
+
+
+@pytest.mark.parametrize(
+    ("plain", "escaped"),
+    [("exp1_1_K32", "exp1_1_K32"), ("_a_", r"\_a\_"), ("a\nb", "a b"), ("# 1", r"\# 1"), ("5 * 3", r"5 \* 3")],
+)
+def test_markdown_shows_texts_as_they_are(plain, escaped):
+    assert text(plain) == escaped
+
+
+def test_braces_of_the_style_are_balanced():
+    style = files("tune_cnn.report").joinpath("page.css").read_text()
+    depth = 0
+    for character in re.findall("[{}]", style):
+        depth += 1 if character == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+
+
+# In a browser
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason="no chromium here; install it with: apt-get install chromium"
+)
+
+# Loads pages into frames of some widths, and tells what overflows and which texts of a chart overlap.
+PROBE = """<!doctype html><meta charset="utf-8"><pre id="found"></pre><script>
+const cases = CASES, found = {};
+function examine(frame, width) {
+  const page = frame.contentDocument, styleOf = part => frame.contentWindow.getComputedStyle(part), overlaps = [];
+  for (const chart of page.querySelectorAll("svg")) {
+    const texts = [...chart.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+    for (let i = 0; i < texts.length; i++) for (let j = 0; j < i; j++) {
+      const [a, b] = [texts[i][1], texts[j][1]];
+      const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (across > 1 && down > 4) overlaps.push(texts[i][0] + " / " + texts[j][0]);
+    }
+  }
+  const outside = [...page.querySelectorAll("svg text, svg path, h1, h2, h3, p, li, .map, .settings")]
+    .filter(part => part.getBoundingClientRect().right > width + 1 && !part.closest(".scroll"))
+    .map(part => part.tagName + " " + part.textContent.slice(0, 40));
+  const strokes = [...page.querySelectorAll("path.s")].map(path => styleOf(path).strokeWidth);
+  return {
+    width: page.documentElement.scrollWidth, overlaps, outside,
+    ink: styleOf(page.body).color, paper: styleOf(page.body).backgroundColor,
+    charts: page.querySelectorAll("svg").length, rows: page.querySelectorAll(".results tbody tr").length,
+    strokes: [...new Set(strokes)],
+  };
+}
+for (const [name, width, page] of cases) {
+  const frame = document.createElement("iframe");
+  frame.style = `border: 0; width: ${width}px; height: 9000px`;
+  frame.onload = () => {
+    found[name] = examine(frame, width);
+    document.getElementById("found").textContent = JSON.stringify(found);
+  };
+  frame.srcdoc = page;
+  document.body.append(frame);
+}
+</script>"""
+PAGES = {"assignment": ASSIGNMENT, "seeds": SEEDS, "ten": TEN}
+
+
+def browse(folder: Path, target: Path, *options: str) -> str:
+    """What a headless browser prints about a page."""
+    assert BROWSER
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1400,1000",
+        f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", *options, target.as_uri(),
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def probe(folder: Path, cases: list[tuple[str, int, str]], *options: str) -> dict[str, dict[str, Any]]:
+    """What the browser finds in pages, by their names."""
+    quoted = json.dumps(cases).replace("</", "<\\/")
+    (folder / "probe.html").write_text(PROBE.replace("CASES", quoted))
+    printed = browse(folder, folder / "probe.html", "--dump-dom", *options)
+    found = re.search(r'<pre id="found">(.*?)</pre>', printed)
+    assert found
+    return json.loads(unescape(found[1]))
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """Each page at two widths, as the browser sees it."""
+    folder = tmp_path_factory.mktemp("pages")
+    pages = {}
+    for name, cells in PAGES.items():
+        (folder / name).mkdir()
+        pages[name] = page_of(folder / name, cells)
+    return probe(folder, [(f"{name} {width}", width, pages[name]) for name in pages for width in (1280, 420)])
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("name", PAGES)
+def test_in_a_browser_nothing_overflows_or_overlaps(seen, name, width):
+    found = seen[f"{name} {width}"]
+    assert found["width"] == width
+    assert found["outside"] == []
+    assert found["overlaps"] == []
+
+
+@needs_browser
+def test_a_browser_shows_all_of_it_in_its_style(seen, tmp_path):
+    found = seen["assignment 1280"]
+    assert found["charts"] == page_of(tmp_path, ASSIGNMENT).count("<svg ") == 15
+    assert found["rows"] == len(ASSIGNMENT)
+    assert "2px" in found["strokes"]
+    assert (found["ink"], found["paper"]) == ("rgb(28, 32, 37)", "rgb(255, 255, 255)")
+
+
+@needs_browser
+def test_in_a_browser_that_prefers_dark_the_page_is_dark(tmp_path):
+    case = ("dark", 800, page_of(tmp_path, {(32, 2): 60.0}))
+    found = probe(tmp_path, [case], "--blink-settings=preferredColorScheme=0")["dark"]
+    assert (found["ink"], found["paper"]) == ("rgb(228, 231, 234)", "rgb(20, 23, 26)")
+
+
+@needs_browser
+def test_a_browser_prints_it(tmp_path):
+    target = tmp_path / "page.html"
+    target.write_text(page_of(tmp_path, ASSIGNMENT))
+    browse(tmp_path, target, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
+    printed = (tmp_path / "page.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 8
