@@ -388,6 +388,22 @@ def test_formats(format: str, beginning: bytes, tmp_path: Path) -> None:
     assert written.read_bytes().startswith(beginning)
 
 
+@pytest.mark.parametrize("format", ["png", "svg", "pdf"])
+def test_the_same_results_give_the_same_figure_to_the_byte(format: str, tmp_path: Path) -> None:
+    files = [write_result(tmp_path, "exp1_1_K32_L2"), write_result(tmp_path, "exp1_1_K32_L8", FLAT)]
+    (first,) = write_figures(files, tmp_path / "first", format)
+    (second,) = write_figures(files, tmp_path / "second", format)
+
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_figure_is_fit_for_a_paper(tmp_path: Path, drawn: list[Figure]) -> None:
+    (written,) = write_figures([write_result(tmp_path, "test_run")], tmp_path, "pdf")
+
+    assert b"/Subtype /Type3" not in written.read_bytes()  # fonts that some publishers refuse
+    assert [ax.get_ylabel() for ax in drawn[0].axes] == ["Loss (nats, log)", "Accuracy (%)"] * 2
+
+
 def test_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="format: 'gif' is not one of png, svg, pdf"):
         write_figures([], tmp_path, "gif")

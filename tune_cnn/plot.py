@@ -148,21 +148,29 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
         rows.setdefault(curve.row, []).append(curve)
     written = []
     for row in sorted(rows, key=_natural):
-        # Not pyplot's: it would open a window, or stay in the notebook's memory.
-        fig = Figure(figsize=(11, 8), layout="constrained")
-        _draw_row(fig, row, rows[row])
-        content = io.BytesIO()
-        fig.savefig(content, format=format, dpi=120)
+        content = _saved(row, rows[row], format)
         path = out_dir / f"{row}.{format}"
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
-            replace_file(path, content.getvalue())
+            replace_file(path, content)
         except OSError as error:
             raise StorageError(
                 f"{path}: cannot be written ({error.strerror}); free some space, or name another folder"
             ) from error
         written.append(path)
     return written
+
+
+def _saved(row: str, curves: list["_Curve"], format: str) -> bytes:
+    """The figure of a row; the same curves give the same bytes, and a PDF has fonts that publishers accept."""
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": row}):
+        # Not pyplot's: it would open a window, or stay in the notebook's memory.
+        fig = Figure(figsize=(11, 8), layout="constrained")
+        _draw_row(fig, row, curves)
+        content = io.BytesIO()
+        date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
+        fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
+    return content.getvalue()
 
 
 class _Curve(NamedTuple):
@@ -231,6 +239,8 @@ def _draw_row(fig: Figure, row: str, curves: list[_Curve]) -> None:
                 low, high = ax.get_ylim()
                 ax.set_ylim(min(low, 0.9 * level), max(high, 1.1 * level))
             ax.axhline(level, color="0.4", linewidth=0.8, linestyle=":", label=f"chance ({chance(classes):.3g} %)")
+    for ax in axes[::2]:
+        ax.set_ylabel("Loss (nats, log)")
     _draw_legend(fig, axes[-1])
     top = max(3 * max(chance(curve.classes) for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance
