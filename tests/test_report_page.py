@@ -15,16 +15,19 @@ from typing import Any
 import pytest
 from crafted_results import FLAT, history, settings, write, write_grid
 from hypothesis import given
+from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.plot import parameter_colour
 from tune_cnn.report import write_report
-from tune_cnn.report.cells import load_grids
+from tune_cnn.report.cells import Cell, Grid, load_grids
 from tune_cnn.report.costs import si
-from tune_cnn.report.markdown import text
+from tune_cnn.report.markdown import markdown, text
 from tune_cnn.report.page import page
+from tune_cnn.report.runs import Run
 from tune_cnn.report.svg import Scale, spread
+from tune_cnn.train_results import FitResult
 
 # The assignment's two experiments: K by L, as one grid.
 ASSIGNMENT = {
@@ -87,7 +90,7 @@ def test_page_needs_nothing_from_elsewhere_and_is_well_formed(tmp_path, cells):
 def test_texts_from_files_are_escaped_in_the_page_and_in_markdown(tmp_path):
     asked = {"<b>a|b*": settings(32, 2), "plain": settings(32, 4)}
     failures = {"<b>a|b*": "epoch 1: <script>alert('1')</script> & `rm` | _x_ [link](http://x)"}
-    html, markdown = write_report("a&b", [], tmp_path, asked=asked, failures=failures)
+    html, md = write_report("a&b", [], tmp_path, asked=asked, failures=failures)
     content = html.read_text()
     assert "<script" not in content
     assert "<b>a" not in content
@@ -95,7 +98,7 @@ def test_texts_from_files_are_escaped_in_the_page_and_in_markdown(tmp_path):
         " = ", " = "
     ) in "".join(Reader(content).texts).replace("\N{NO-BREAK SPACE}", " ")
     assert "<title>a&amp;b: depth and width</title>" in content
-    lines = markdown.read_text().splitlines()
+    lines = md.read_text().splitlines()
     assert r"| \<b\>a\|b\* | 32 | 2 | 2 | – | – | – | – | – | – | – | failed |" in lines
     assert (
         r"- K = 32, L = 2 failed: epoch 1: \<script\>alert('1')\</script\> \& \`rm\` \| \_x\_ \[link\](http://x)"
@@ -106,10 +109,10 @@ def test_texts_from_files_are_escaped_in_the_page_and_in_markdown(tmp_path):
 def test_page_and_markdown_have_the_same_table_map_and_answers(tmp_path):
     result_files = write_grid(tmp_path, {**ASSIGNMENT, (512, 2): [60.0, 61.0]})
     figure = tmp_path / "exp_K32.png"
-    html, markdown = write_report("exp", result_files, tmp_path, figures=[figure])
-    assert (html.name, markdown.name) == ("exp_report.html", "exp_report.md")
+    html, md = write_report("exp", result_files, tmp_path, figures=[figure])
+    assert (html.name, md.name) == ("exp_report.html", "exp_report.md")
     in_page = "".join(Reader(html.read_text()).texts).replace("\N{NO-BREAK SPACE}", " ")
-    lines = markdown.read_text().splitlines()
+    lines = md.read_text().splitlines()
     told = [line[2:].replace("\\", "") for line in lines if line.startswith("- ")]
     assert len(told) > 20
     for line in told:  # conditions are a table in the page
@@ -130,14 +133,14 @@ def test_several_variants_are_told_apart(tmp_path):
     result_files = write_grid(tmp_path, {(32, 2): 60.0, (32, 8): FLAT}) + write_grid(
         tmp_path, {(32, 8): 70.0}, "y", ycn=True
     )
-    html, markdown = write_report("exp", result_files, tmp_path)
+    html, md = write_report("exp", result_files, tmp_path)
     titles = re.findall(r"<h2>(.*?)</h2>", html.read_text())
     assert titles == [
         "Map: ConvClassifier", "Answers: ConvClassifier", "Map: YourCodeNet", "Answers: YourCodeNet", "Results",
         "Learning curves: ConvClassifier", "Cost: ConvClassifier", "Learning curves: YourCodeNet", "Cost: YourCodeNet",
         "Conditions", "How to read it",
     ]  # fmt: skip
-    assert "| y_K32_L8 | YourCodeNet | 32 | 8 |" in markdown.read_text()
+    assert "| y_K32_L8 | YourCodeNet | 32 | 8 |" in md.read_text()
 
 
 def test_cells_of_the_map_are_marked_where_nothing_was_learned_or_run(tmp_path):
@@ -186,6 +189,35 @@ def test_a_diverged_training_leaves_a_gap(tmp_path):
         write(tmp_path, "b", settings(32, 4), broken, stop_reason="diverged"),
     ]
     assert "nan" not in page("exp", load_grids(result_files))
+
+
+OUTCOMES = st.one_of(
+    st.floats(16, 100).map(history), st.just(history(FLAT)), st.sampled_from(["failed: no room", None]),
+    st.just(history(40.0)._replace(test_loss=[math.nan] * 20)),
+)  # fmt: skip
+GRIDS = st.dictionaries(
+    st.tuples(st.sampled_from([(8,), (32,), (32, 64)]), st.integers(1, 4), st.booleans(), st.integers(1, 3)),
+    OUTCOMES,
+    min_size=1,
+    max_size=16,
+)
+
+
+@given(GRIDS)
+@example_settings(max_examples=50, deadline=None)
+def test_whatever_the_cells_hold_there_is_a_report(outcomes):
+    cells: dict[tuple[object, ...], list[Run]] = {}
+    for (k, depth, ycn, seed), outcome in outcomes.items():
+        trial = settings(k, depth, ycn=ycn, seed=seed)
+        known = (outcome, {"parameters": 10 * depth}) if isinstance(outcome, FitResult) else (None, None, outcome)
+        cells.setdefault((ycn, k, depth), []).append(Run((f"run {len(cells)}",), trial, *known))
+    grids = [
+        Grid(tuple(Cell(tuple(runs)) for (ycn, *_), runs in sorted(cells.items()) if ycn == which))
+        for which in {ycn for ycn, *_ in cells}
+    ]
+    content = "\n".join(Reader(page("any", grids)).texts).replace("\N{NO-BREAK SPACE}", " ")
+    assert not re.search(r"nan|None|\(\)|(?<!al)[.,;:]{2}|  |\band \.|: \.", content)
+    assert markdown("any", grids, [], Path()).startswith("# Report: any\n")
 
 
 def test_nothing_to_report_is_told(tmp_path):
