@@ -83,8 +83,8 @@ def _map(grid: Grid, learned: Sequence[float]) -> str:
     ]
     gradient = f"linear-gradient(to right, {_css(_LOW)}, {_css(_HIGH)})"
     scale = (
-        f'<p class="soft">Best validation accuracy in %. {low:.0f}'
-        f'<span class="scale" style="background: {gradient}; margin-left: 0.5rem"></span>{high:.0f}</p>'
+        f'<p class="soft">Best validation accuracy in %. <span class="range">{low:.0f}'
+        f'<span class="scale" style="background: {gradient}"></span>{high:.0f}</span></p>'
     )
     table = f'<table class="map"><thead><tr><th></th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return f'<div class="scroll">{table}</div>{scale if learned else ""}'
