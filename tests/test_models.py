@@ -184,10 +184,23 @@ def test_cost_is_that_of_the_formula():
     assert cost(settings).multiply_adds == (first + later) * 32 * 32 + 2 * later * 16 * 16 + linear
 
 
-def test_cost_of_your_code_net_counts_its_weights():
-    settings = Settings(filters_per_layer=(8, 16), layers_per_block=2, pool_every=2, hidden_dims=(5,), ycn=True)
-    assert cost(settings).parameters == sum(weight.numel() for weight in models.build(settings).parameters())
-    assert cost(settings).multiply_adds > 8 * 27 * 32 * 32
+@pytest.mark.parametrize("ycn", [False, True])
+@pytest.mark.parametrize("pool_every", [1, 2, 3])
+def test_cost_is_what_a_forward_pass_does(ycn, pool_every):
+    settings = Settings(filters_per_layer=(8, 16), layers_per_block=2, pool_every=pool_every, hidden_dims=(5,), ycn=ycn)
+    network = models.build(settings)
+    counts = []
+
+    def count(module, inputs, output):
+        positions = output[0, 0].numel() if output.dim() == 4 else 1
+        counts.append(module.weight.numel() * positions)
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    network(torch.rand(2, 3, 32, 32))
+    assert cost(settings).multiply_adds == sum(counts)
+    assert cost(settings).parameters == sum(weight.numel() for weight in network.parameters())
 
 
 def test_cost_draws_nothing():
