@@ -27,6 +27,7 @@ from sweep_process import (
     training_processes,
     wait_until,
 )
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_cnn.cli import main
 from tune_cnn.sweep.folder import Folder
@@ -132,6 +133,10 @@ def test_a_trial_whose_process_is_killed_is_retried_from_its_checkpoint(ray_here
     assert ended.stderr.count("its process was lost; retrying") == 1
     assert ended.stderr.count(" epoch 1/10 ") == 2, "a trial began again"
     sweep.assert_undisturbed()
+    for record in sweep.records():  # TensorBoard has each epoch once, those too whose report was lost
+        board = EventAccumulator(str(record.parent))
+        board.Reload()
+        assert [event.step for event in board.Scalars("loss/train")] == list(range(1, 11))
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(ray_here, tmp_path):
