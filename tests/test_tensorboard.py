@@ -124,5 +124,5 @@ def test_on_remote_storage_the_events_are_uploaded_at_the_end(tmp_path):
 
 
 def test_a_board_that_is_dropped_leaves_no_open_file(folder):
-    TrialBoard(folder, SETTINGS).close()
+    TrialBoard(folder, SETTINGS)
     gc.collect()  # an open file would be a ResourceWarning, which is an error here

@@ -1,13 +1,17 @@
 """Event files for TensorBoard: scalars after every epoch, and hyperparameters from the start."""
 
+import io
+import os
+import socket
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import hparams, scalar
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.storage import TrialFolder
@@ -35,37 +39,46 @@ class TrialBoard:
         self._folder = folder.folder
         self._staging = None if self._folder.is_local else tempfile.TemporaryDirectory(prefix="tune_cnn-events-")
         self._path = Path(self._staging.name) if self._staging else self._folder.local_path
-        self._writer = SummaryWriter(str(self._path))
+        self._path.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = self._path / name
         start, session, self._end = hparams(_hyperparameters(settings), dict.fromkeys(_HPARAM_METRICS, 0.0))
-        for event in (start, session):
-            self._writer._get_file_writer().add_summary(event)
-        self._writer.flush()
+        self._append([Event(file_version="brain.Event:2"), Event(summary=start), Event(summary=session)])
 
     def report(self, result: Mapping[str, Any]) -> None:
         """Write one epoch, and those before it that the result brings along, in place of what was written of them."""
+        events = []
         earlier = result.get("earlier_epochs", [])
         if earlier:
-            again = Event(session_log=SessionLog(status=SessionLog.START))
-            self._writer._get_file_writer().add_event(again, step=1)
+            events.append(Event(session_log=SessionLog(status=SessionLog.START), step=1))
         for epoch in (*earlier, result):
             for tag, key in SCALARS.items():
                 if epoch.get(key) is not None:
-                    self._writer.add_scalar(tag, epoch[key], epoch["epoch"])
-        self._writer.flush()
+                    events.append(Event(summary=scalar(tag, epoch[key]), step=epoch["epoch"]))
+        self._append(events)
 
     def close(self, finished: bool = True) -> None:
-        """End the file; what comes later is another one.
+        """End the events; what comes later is another file.
 
         Args:
             finished: The trial succeeded; otherwise TensorBoard goes on to show it as running.
         """
         if finished:
-            self._writer._get_file_writer().add_summary(self._end)
-        self._writer.close()
+            self._append([Event(summary=self._end)])
         if self._staging is not None:
             for file in self._path.iterdir():
                 self._folder.write(file.name, file.read_bytes())
             self._staging.cleanup()
+
+    def _append(self, events: Iterable[Event]) -> None:
+        # In one go, where SummaryWriter keeps a file and a thread, which on a full disk dies with a traceback.
+        content = io.BytesIO()
+        records = RecordWriter(content)
+        for event in events:
+            event.wall_time = time.time()
+            records.write(event.SerializeToString())
+        with self._file.open("ab") as file:
+            file.write(content.getvalue())
 
 
 def _hyperparameters(settings: Settings) -> dict[str, Any]:
