@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import easy_images
+import numpy as np
 import pytest
 import textbook
 import torch
@@ -152,6 +153,7 @@ def test_the_test_result_is_that_of_the_best_weights(settings):
     losses = [nn.functional.cross_entropy(s, y).item() for s, y in zip(scores.split(2), labels.split(2), strict=True)]
     assert trial.test_result.losses == pytest.approx(losses, rel=1e-4)
     assert trial.test_result.accuracy == 100 * (scores.argmax(1) == labels).sum().item() / len(labels)
+    assert trial.test_predictions.tolist() == scores.argmax(1).tolist()
     # They are those that gave the best validation accuracy.
     images, labels = textbook.float_dataset(*EASY.validation).tensors
     with torch.no_grad():
@@ -162,7 +164,7 @@ def test_the_test_result_is_that_of_the_best_weights(settings):
 def test_nothing_is_tested_before_the_end():
     trial = Trial(SMALL, EASY)
     trial.run_epoch()
-    assert (trial.stop_reason, trial.test_result) == (None, None)
+    assert (trial.stop_reason, trial.test_result, trial.test_predictions) == (None, None, None)
 
 
 # Stopping and continuing
@@ -263,6 +265,11 @@ def test_summary_is_strict_json_with_the_facts():
     assert summary["id"] == YCN.trial_id
     assert summary["test_accuracy"] == trial.test_result.accuracy
     assert summary["test_loss"] == pytest.approx(sum(trial.test_result.losses) / 10)
+    assert [sum(row) for row in summary["confusion"]] == np.bincount(EASY.test.labels).tolist()
+    assert [sum(column) for column in zip(*summary["confusion"], strict=True)] == np.bincount(
+        trial.test_predictions, minlength=4
+    ).tolist()
+    assert sum(summary["confusion"][i][i] for i in range(4)) == trial.test_result.accuracy / 100 * 20
     assert summary["best_epoch"] == trial.history.best_epoch
     assert summary["best_validation_accuracy"] == max(trial.history.test_acc)
     assert summary["stop_reason"] == trial.stop_reason
@@ -279,6 +286,13 @@ def test_summary_is_strict_json_with_the_facts():
 def test_before_the_end_the_summary_leaves_the_test_out():
     summary = Trial(SMALL, EASY).summary()
     assert (summary["test_accuracy"], summary["test_loss"], summary["best_epoch"]) == (None, None, 0)
+    assert summary["confusion"] is None
+
+
+def test_confusions_of_very_many_classes_are_left_out():
+    trial = Trial(SMALL, EASY._replace(classes=tuple(map(str, range(101)))))
+    trial.test_predictions = EASY.test.labels
+    assert trial.confusion is None
 
 
 def test_a_checkpoint_does_not_follow_the_training_that_goes_on(tmp_path: Path):

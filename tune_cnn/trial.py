@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tune_cnn
@@ -23,6 +25,7 @@ from tune_cnn.training import TorchTrainer, load_state, save_state, say_stop
 
 # Images, by type of device; on a core, 512 at once were half as fast as 96 at K = 32.
 _EVALUATED_AT_ONCE = {"cpu": 96, "cuda": 512}
+_MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their own
 
 
 class Trial:
@@ -37,6 +40,7 @@ class Trial:
         history: All epochs so far.
         stop_reason: `epochs`, `plateau` or `diverged` after the last epoch, else None.
         test_result: Losses and accuracy of the best weights on the test set, after the last epoch.
+        test_predictions: The class that the best weights give to each test image, int64 (N,), after the last epoch.
     """
 
     def __init__(self, settings: Settings, images: Images, device: torch.device | str = "cpu") -> None:
@@ -56,6 +60,7 @@ class Trial:
         self.history = FitResult.empty()
         self.stop_reason: str | None = None
         self.test_result: EpochResult | None = None
+        self.test_predictions: NDArray[np.int64] | None = None
         self.best_weights: dict[str, Tensor] = {}
         self.epoch_durations_s: list[float] = []
 
@@ -103,7 +108,11 @@ class Trial:
         if self.stop_reason is not None:
             self.trainer.model.load_state_dict(self.best_weights)
             test_batches = self._evaluation_batches(self.images.test)
-            self.test_result = self.trainer.test_epoch(test_batches, verbose)
+            # The trainer tells how many were right; which ones, its model tells on the way.
+            predictions: list[Tensor] = []
+            with self.trainer.model.register_forward_hook(lambda *call: predictions.append(call[-1].argmax(dim=1))):
+                self.test_result = self.trainer.test_epoch(test_batches, verbose)
+            self.test_predictions = torch.cat(predictions).cpu().numpy()
 
     def _evaluation_batches(self, image_set: ImageSet) -> Batches:
         assert self.settings.bs_test is not None
@@ -143,6 +152,18 @@ class Trial:
         """Parameters and multiply-adds of the network."""
         return models.cost(self.settings)
 
+    @property
+    def confusion(self) -> list[list[int]] | None:
+        """Numbers of test images by true class (rows) and predicted class (columns), after the last epoch.
+
+        None before it, and where there are more than a hundred classes.
+        """
+        count = len(self.images.classes)
+        if self.test_predictions is None or count > _MOST_CONFUSED:
+            return None
+        pairs = np.bincount(self.images.test.labels * count + self.test_predictions, minlength=count**2)
+        return pairs.reshape(count, count).tolist()  # type: ignore[no-any-return]
+
     def summary(self) -> dict[str, Any]:
         """The facts that the result file adds to the history, as JSON values; accuracies in percent, losses in nats."""
         test = self.test_result
@@ -150,6 +171,7 @@ class Trial:
             "id": self.settings.trial_id,
             "test_accuracy": test.accuracy if test else None,
             "test_loss": sum(test.losses) / len(test.losses) if test else None,
+            "confusion": self.confusion,
             "best_epoch": self.history.best_epoch,
             "best_validation_accuracy": self.history.best_accuracy,
             "stop_reason": self.stop_reason,
