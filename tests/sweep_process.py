@@ -20,11 +20,11 @@ from typing import NamedTuple
 import torch
 
 from tune_cnn import data
+from tune_cnn.checkpoints import state_from_bytes
 from tune_cnn.cli import main
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.training import state_from_bytes
 from tune_cnn.trial import Trial
 
 # Epochs of a fifth of a second: short, and long enough to be interrupted.

@@ -28,10 +28,13 @@ sweep
 experiments
 diagnosis
 trial
+optimization augmentation
 data cifar10 image_folder shapes
 training
+checkpoints
 models
 settings
+rules
 train_results
 files
 errors

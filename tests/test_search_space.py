@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_cnn.errors import ConfigError
+from tune_cnn.settings import OPTIONAL
 from tune_cnn.sweep.search_space import Experiment, Resources, distinct_trials, load_experiments
 
 GRID = """\
@@ -391,7 +392,7 @@ when: 1
         "  resources.cpus_per_trial: 'two' is not a whole number from 1 up",
         "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
         "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
-        "{hidden_dims}, {ycn}",
+        "{hidden_dims}, {ycn}, " + ", ".join(f"{{{key}}}" for key in OPTIONAL),
     ]
 
 
@@ -401,7 +402,7 @@ def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> Non
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
         "--set: 1 problem",
         "  settings.x: unknown key; keys are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
-        "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn",
+        "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, " + ", ".join(OPTIONAL),
         "--data: 1 problem",
         "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
         "a.yaml: 2 problems",

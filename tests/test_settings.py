@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, check, parse_data, parse_settings, suggest
+from tune_cnn.rules import check, suggest
+from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, parse_data, parse_settings
 
 OTHER_SETTINGS: dict[str, Any] = {
     "seed": 1, "bs_train": 64, "bs_test": 8, "batches": 7, "epochs": 9, "early_stopping": None, "lr": 0.5, "reg": 0.5,
     "filters_per_layer": (64, 64), "layers_per_block": 1, "pool_every": 3, "hidden_dims": (), "ycn": True,
-    "data": DataSettings("shapes"),
+    "init": "he", "optimizer": "sgd", "momentum": 0.5, "schedule": "cosine", "warmup": 0.5, "label_smoothing": 0.5,
+    "flip": True, "translate": 2, "cutout": 8, "average": 0.5, "mirror_test": True, "precision": "bf16",
+    "compile": True, "data": DataSettings("shapes"),
 }  # fmt: skip
 
 OTHER_DATA: dict[str, Any] = {

@@ -13,7 +13,8 @@ from tune_cnn import data
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import replace_file
 from tune_cnn.models import cost
-from tune_cnn.settings import DataSettings, Settings, check, name_problems, parse_settings, suggest, text
+from tune_cnn.rules import check, name_problems, suggest, text
+from tune_cnn.settings import OPTIONAL, DataSettings, Settings, parse_settings
 from tune_cnn.train_results import FitResult
 from tune_cnn.trial import Trial, choose_device
 
@@ -56,8 +57,8 @@ def run_experiment(
         checkpoints: Save to `<checkpoints>.pt` whenever the validation accuracy improves; continue from that file if
             it is there.
         kw: `data`: the images, such as `"image_folder:/path"`, instead of CIFAR-10; `device`: where to compute,
-            such as `"cpu"`; by default the GPU if there is one. `kw` of a result file's config may be given as it is
-            there: `run_experiment(**config)` repeats the run.
+            such as `"cpu"`; by default the GPU if there is one; and the further settings, such as `flip=True`. `kw` of
+            a result file's config may be given as it is there: `run_experiment(**config)` repeats the run.
 
     Raises:
         ConfigError: A name or a setting is not valid, or a folder cannot be made; every fault is listed.
@@ -71,11 +72,12 @@ def run_experiment(
     place = f"run_experiment({run_name!r})"
     if isinstance(kw.get("kw"), Mapping):
         kw = {**kw.pop("kw"), **kw}
-    known = [*(key for key in CONFIG_KEYS if key != "kw"), "data", "device"]
+    known = [*(key for key in CONFIG_KEYS if key != "kw"), "data", "device", *OPTIONAL]
     problems = [f"run_name: {problem}" for problem in name_problems(run_name)]
     problems += [f"{key}: unknown argument; {suggest(key, known)}" for key in kw if key not in known]
     problems += check({"out_dir": out_dir, "checkpoints": checkpoints}, {"out_dir": text(), "checkpoints": text(True)})
-    values = {field.name: arguments[field.name] for field in fields(Settings) if field.name != "data"}
+    values = {field.name: arguments[field.name] for field in fields(Settings) if field.name in arguments}
+    values |= {key: kw[key] for key in OPTIONAL if key in kw}
     try:
         settings = parse_settings({**values, "data": kw.get("data", "cifar10")}, place)
         cost(settings)
@@ -148,7 +150,9 @@ def experiment_config(
         for key, value in values.pop("data").items()
         if key not in ("classes", "fingerprint") and (key == "source" or value != default[key])
     }
-    values["kw"] = {} if source == {"source": "cifar10"} else {"data": source}
+    values["kw"] = {key: values[key] for key in OPTIONAL if values[key] != getattr(Settings, key)}
+    if source != {"source": "cifar10"}:
+        values["kw"]["data"] = source
     return {key: values[key] for key in CONFIG_KEYS}
 
 

@@ -10,6 +10,13 @@ from torch import Tensor, nn
 from tune_cnn.settings import Settings
 
 
+class ReLU(nn.ReLU):
+    """In place, which saves memory and a pass over it; prints as PyTorch's."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.relu_(input)
+
+
 class ConvClassifier(nn.Module):
     """`[(Conv 3x3 -> ReLU)*P -> MaxPool 2]*(N/P) -> (Linear -> ReLU)*M -> Linear`, initialised as PyTorch does.
 
@@ -38,7 +45,7 @@ class ConvClassifier(nn.Module):
         self.feature_extractor = nn.Sequential()
         for index, filter_count in enumerate(filters, start=1):
             self.feature_extractor.append(nn.Conv2d(channels, filter_count, 3, padding=1))
-            self.feature_extractor.append(nn.ReLU())
+            self.feature_extractor.append(ReLU())
             channels = filter_count
             if index % pool_every == 0:
                 self.feature_extractor.append(nn.MaxPool2d(2))
@@ -47,7 +54,7 @@ class ConvClassifier(nn.Module):
         self.classifier = nn.Sequential()
         for hidden in hidden_dims:
             self.classifier.append(nn.Linear(features, hidden))
-            self.classifier.append(nn.ReLU())
+            self.classifier.append(ReLU())
             features = hidden
         self.classifier.append(nn.Linear(features, out_classes))
 
@@ -101,21 +108,17 @@ class YourCodeNet(nn.Module):
                 self.feature_extractor.append(nn.MaxPool2d(2))
             self.feature_extractor.append(ResidualConv(channels, filter_count))
             channels = filter_count
-        self.feature_extractor.extend([nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1)])
+        self.feature_extractor.extend([nn.BatchNorm2d(channels), ReLU(), nn.AdaptiveAvgPool2d(1)])
 
         features = channels
         self.classifier = nn.Sequential()
         for hidden in hidden_dims:
             self.classifier.append(nn.Linear(features, hidden))
-            self.classifier.append(nn.ReLU())
+            self.classifier.append(ReLU())
             features = hidden
         self.classifier.append(nn.Linear(features, out_classes))
 
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_he(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (B, out_classes) of images (B, C, H, W)."""
@@ -147,9 +150,24 @@ def build(settings: Settings) -> nn.Module:
         ValueError: The poolings would halve the image to less than 1x1.
     """
     network = YourCodeNet if settings.ycn else ConvClassifier
-    return network(
+    model = network(
         settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
     )
+    if settings.init == "he":
+        initialise_he(model)
+    return model
+
+
+def initialise_he(model: nn.Module) -> None:
+    """Draw the weights of all conv and linear layers anew so that ReLU keeps the spread of the signal.
+
+    He et al., 2015, arXiv:1502.01852, equation 10; biases become 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class Cost(NamedTuple):

@@ -4,16 +4,14 @@ A trial is one distinct training. Its id is a hash of everything that decides it
 nothing else: not its name, nor where the images lie, nor on how many cores it runs.
 """
 
-import difflib
 import hashlib
 import json
-import math
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 from tune_cnn.errors import ConfigError
+from tune_cnn.rules import Rule, check, flag, integer, integers, number, one_of, text
 
 SOURCES = ("cifar10", "image_folder", "shapes")
 
@@ -62,13 +60,30 @@ class Settings:
         batches: The most training batches an epoch takes.
         epochs: The most epochs.
         early_stopping: Stop after so many epochs without a better validation accuracy; None: never.
-        lr: Learning rate of Adam.
-        reg: Weight decay of Adam.
+        lr: Learning rate; with a schedule, its highest.
+        reg: Weight decay. That of `adam` and `sgd` is added to the gradient (L2); that of `adamw` is not
+            (Loshchilov & Hutter, 2019, arXiv:1711.05101).
         filters_per_layer: K, the filters of the conv layers of each block.
         layers_per_block: L, conv layers with each number of filters.
         pool_every: P, conv layers before each max-pooling.
         hidden_dims: Widths of the hidden fully-connected layers.
         ycn: Train YourCodeNet instead of ConvClassifier.
+        init: First weights of ConvClassifier: `default`, PyTorch's, or `he` (He et al., 2015, arXiv:1502.01852).
+        optimizer: `adam`, `adamw`, or `sgd`, which has Nesterov's momentum.
+        momentum: Of `sgd`.
+        schedule: What happens to the learning rate from batch to batch after the warm-up: `constant`; `linear`, down
+            to 0 at the end of the last epoch; `cosine`, the same along half a cosine.
+        warmup: The share of all batches in which the learning rate rises to `lr`.
+        label_smoothing: The share of the target that goes to all classes (Szegedy et al., 2016, arXiv:1512.00567); in
+            training only.
+        flip: Mirror every second training image, chosen at random.
+        translate: Shift each training image by up to so many pixels in each direction; its edges are mirrored.
+        cutout: Blank a square of so many pixels in each training image (DeVries & Taylor, 2017, arXiv:1708.04552).
+        average: Validate, test and keep an average of the weights, in which each batch keeps this share of what was
+            before (Polyak & Juditsky, 1992); 0: the weights themselves.
+        mirror_test: Add the scores of the mirrored image in validation and test.
+        precision: Numbers of the forward and backward pass: `fp32`; `tf32`, on GPUs; `bf16` or `fp16`, by autocast.
+        compile: Compile the network with `torch.compile`.
         data: Which images.
     """
 
@@ -85,12 +100,24 @@ class Settings:
     pool_every: int = 2
     hidden_dims: tuple[int, ...] = (1024,)
     ycn: bool = False
+    init: str = "default"
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    schedule: str = "constant"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    flip: bool = False
+    translate: int = 0
+    cutout: int = 0
+    average: float = 0.0
+    mirror_test: bool = False
+    precision: str = "fp32"
+    compile: bool = False
     data: DataSettings = DataSettings()
 
     def __post_init__(self) -> None:
-        # 1 and 1.0 are one learning rate, but two texts in a hash.
-        object.__setattr__(self, "lr", float(self.lr))
-        object.__setattr__(self, "reg", float(self.reg))
+        for key in ("lr", "reg", "momentum", "warmup", "label_smoothing", "average"):
+            object.__setattr__(self, key, float(getattr(self, key)))  # 1 and 1.0 are two texts in a hash
         if self.bs_test is None:
             object.__setattr__(self, "bs_test", max(self.bs_train // 4, 1))
 
@@ -121,47 +148,12 @@ class Settings:
     def trial_id(self) -> str:
         """8 hex digits over everything that decides the numbers."""
         values = {**self.to_json(), "data": self.data.identity()}
+        # So that a new setting leaves the ids of the trials that are there already as they are.
+        for key in OPTIONAL:
+            if getattr(self, key) == getattr(Settings, key):
+                del values[key]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-class Rule(NamedTuple):
-    """What a value must be: in words, and as a test."""
-
-    wanted: str
-    holds: Callable[[Any], bool]
-
-
-def _is_int(value: object, least: int) -> bool:
-    # PyTorch counts in 64 bits; nothing that is counted here comes near.
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
-
-
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False
-
-
-def _is_int_list(value: object, least_items: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) >= least_items and all(_is_int(v, 1) for v in value)
-
-
-def integer(least: int, optional: bool = False) -> Rule:
-    """A whole number from `least` up; with `optional`, also null."""
-    wanted = f"a whole number from {least} up" + (", or null" if optional else "")
-    return Rule(wanted, lambda v: _is_int(v, least) or (optional and v is None))
-
-
-def text(optional: bool = False) -> Rule:
-    """A text that is not empty; with `optional`, also null."""
-    return Rule(
-        "a text" + (", or null" if optional else ""),
-        lambda v: (isinstance(v, str) and v != "") or (optional and v is None),
-    )
 
 
 SETTINGS_RULES: dict[str, Rule] = {
@@ -171,21 +163,38 @@ SETTINGS_RULES: dict[str, Rule] = {
     "batches": integer(1),
     "epochs": integer(1),
     "early_stopping": integer(1, optional=True),
-    "lr": Rule("a number above 0", lambda v: _is_number(v) and v > 0),
-    "reg": Rule("a number from 0 up", lambda v: _is_number(v) and v >= 0),
-    "filters_per_layer": Rule("a list of whole numbers from 1 up, such as [64]", lambda v: _is_int_list(v, 1)),
+    "lr": number(0, above=True),
+    "reg": number(0),
+    "filters_per_layer": integers("[64]", least_items=1),
     "layers_per_block": integer(1),
     "pool_every": integer(1),
-    "hidden_dims": Rule("a list of whole numbers from 1 up, such as [100, 100]", lambda v: _is_int_list(v, 0)),
-    "ycn": Rule("true or false", lambda v: isinstance(v, bool)),
+    "hidden_dims": integers("[100, 100]", least_items=0),
+    "ycn": flag(),
+    "init": one_of("default", "he"),
+    "optimizer": one_of("adam", "adamw", "sgd"),
+    "momentum": number(0, below=1),
+    "schedule": one_of("constant", "linear", "cosine"),
+    "warmup": number(0, below=1),
+    "label_smoothing": number(0, below=1),
+    "flip": flag(),
+    "translate": integer(0),
+    "cutout": integer(0),
+    "average": number(0, below=1),
+    "mirror_test": flag(),
+    "precision": one_of("fp32", "tf32", "bf16", "fp16"),
+    "compile": flag(),
 }
 
+_NAMES = list(SETTINGS_RULES)
+# The arguments of `run_experiment` end with `ycn`; these are its further keywords.
+OPTIONAL = tuple(_NAMES[_NAMES.index("ycn") + 1 :])
+
 DATA_RULES: dict[str, Rule] = {
-    "source": Rule(f"one of {', '.join(SOURCES)}", lambda v: v in SOURCES),
+    "source": one_of(*SOURCES),
     "path": text(optional=True),
     "in_size": Rule(
         "[channels, height, width] with 3 channels, such as [3, 32, 32]",
-        lambda v: _is_int_list(v, 3) and len(v) == 3 and v[0] == 3,
+        lambda v: integers("", least_items=3).holds(v) and len(v) == 3 and v[0] == 3,
     ),
     "train_images": integer(20, optional=True),
     "test_images": integer(1, optional=True),
@@ -193,50 +202,6 @@ DATA_RULES: dict[str, Rule] = {
     "classes": integer(1),
     "fingerprint": text(optional=True),
 }
-
-
-def check(values: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str = "") -> list[str]:
-    """The faults of a mapping, one line each: unknown keys, and values that break their rule.
-
-    >>> check({"learning_rte": 1, "epochs": "ten"}, SETTINGS_RULES, "settings.")
-    ["settings.learning_rte: unknown key; did you mean 'lr'?", "settings.epochs: 'ten' is not a whole number from 1 up"]
-    """
-    problems = []
-    for key, value in values.items():
-        if key not in rules:
-            problems.append(f"{prefix}{key}: unknown key; {suggest(str(key), rules)}")
-        elif not rules[key].holds(value):
-            problems.append(f"{prefix}{key}: {value!r} is not {rules[key].wanted}")
-    return problems
-
-
-# What users of other tools type, and no spelling distance finds.
-_SYNONYMS = {
-    "learning_rate": "lr", "learning_rte": "lr", "weight_decay": "reg", "batch_size": "bs_train",
-    "patience": "early_stopping", "num_epochs": "epochs", "max_epochs": "epochs", "filters": "filters_per_layer",
-    "K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every",
-}  # fmt: skip
-
-
-def suggest(key: str, known: Collection[str]) -> str:
-    """The remedy for an unknown key: the nearest known one, or all of them."""
-    # A synonym goes first: batch_size is spelled nearer to batches than to bs_train.
-    near = [key] if _SYNONYMS.get(key) in known else difflib.get_close_matches(key, known, n=1)
-    near = near or difflib.get_close_matches(key, _SYNONYMS, n=1, cutoff=0.8)
-    target = _SYNONYMS.get(near[0], near[0]) if near else None
-    return f"did you mean '{target}'?" if target in known else f"keys are {', '.join(known)}"
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
-_NAME_RULE = "use at most 100 letters, digits and . _ + = - without '..', and begin with a letter or a digit"
-
-
-def name_problems(name: object) -> list[str]:
-    """What keeps the name of an experiment or a sweep from being a file name everywhere: nothing, or one fault."""
-    if isinstance(name, str) and _NAME.fullmatch(name) and ".." not in name:
-        return []
-    shown = name if not isinstance(name, str) or len(name) <= 120 else name[:100] + "..."
-    return [f"{shown!r} cannot be a name; {_NAME_RULE}"]
 
 
 def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[str]]:

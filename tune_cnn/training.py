@@ -1,24 +1,27 @@
 """The one training loop. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
 
-import io
-import pickle
 import time
-import zipfile
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from tune_cnn.checkpoints import load_state, save_state
 from tune_cnn.errors import ResultError
-from tune_cnn.files import replace_file
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
 
 Batch = tuple[Tensor, Tensor] | list[Tensor]
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # How often a progress bar asks for the running loss, in seconds: each time, a GPU has to be waited for.
 _LOSS_INTERVAL_S = 1.0
@@ -32,6 +35,17 @@ class TorchTrainer:
         loss_fn: Maps scores (B, classes) and labels (B,) to the mean loss.
         optimizer: Over the model's parameters.
         device: Where to compute; None: where the model is.
+        train_loss_fn: The loss to descend, if it is another.
+        scheduler: Changes the learning rate; it is stepped after each batch.
+        augment: Changes training images (B, C, H, W), before they become floats.
+        average: Evaluate an average of the weights, in which each batch keeps this share of what was before; 0: the
+            weights themselves.
+        mirror_test: Evaluate the mean scores of each image and its mirror image.
+        precision: `fp32`; `tf32`, where the GPU has it; `bf16` or `fp16`, by autocast. Weights stay in fp32.
+        compile: Compile the model; where that fails, it runs as it is.
+
+    Attributes:
+        evaluated: The model that is validated and tested: `model`, or the average.
 
     Images may be floats, which are used as they are, or uint8, which become floats in [0, 1] on the device.
     """
@@ -42,11 +56,29 @@ class TorchTrainer:
         loss_fn: Callable[[Tensor, Tensor], Tensor],
         optimizer: torch.optim.Optimizer,
         device: torch.device | str | None = None,
+        *,
+        train_loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+        scheduler: LRScheduler | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        average: float = 0.0,
+        mirror_test: bool = False,
+        precision: str = "fp32",
+        compile: bool = False,
     ) -> None:
         self.device = torch.device(device) if device is not None else _device_of(model)
         self.model = model.to(self.device)
         self.loss_fn = loss_fn
         self.optimizer = optimizer
+        self.train_loss_fn = train_loss_fn or loss_fn
+        self.scheduler = scheduler
+        self.augment = augment
+        self.mirror_test = mirror_test
+        self.precision = precision
+        self._average = _average_of(self.model, average) if average else None
+        self.evaluated: nn.Module = self._average.module if self._average is not None else self.model
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self._forward = compiled(self.model) if compile else self.model
+        self._evaluate = compiled(self.evaluated) if compile and self._average is not None else self._forward
 
     def fit(
         self,
@@ -134,7 +166,7 @@ class TorchTrainer:
         A loader with an attribute `loss_batch_size` gives several such batches at once, for speed; the losses are
         still those of the small batches.
         """
-        self.model.eval()
+        self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
         return self._run_epoch(dl, lambda batch: self._test_step(batch, part), "test_batch", verbose, max_batches)
 
@@ -154,34 +186,60 @@ class TorchTrainer:
         rng = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng}
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng}
+        return state | {name: part.state_dict() for name, part in self._further_parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in self._further_parts().items():
+            part.load_state_dict(state[name])
         torch.set_rng_state(state["rng"]["cpu"].cpu())
         if self.device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
 
-    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _further_parts(self) -> dict[str, Any]:
+        scaler = self._scaler if self._scaler.is_enabled() else None
+        parts: dict[str, Any] = {"scheduler": self.scheduler, "average": self._average, "scaler": scaler}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _to_device(self, batch: Batch, augment: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         images, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        if augment is not None:
+            images = augment(images)
         if images.dtype == torch.uint8:
             images = images.float().div_(255)
         return images, labels
 
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision not in _AUTOCAST:
+            return nullcontext()
+        return torch.autocast(self.device.type, _AUTOCAST[self.precision])
+
     def _train_step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
-        images, labels = self._to_device(batch)
+        images, labels = self._to_device(batch, self.augment)
         self.optimizer.zero_grad()
-        scores = self.model(images)  # (B, classes)
-        loss = self.loss_fn(scores, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        with self._autocast():
+            scores = self._forward(images)  # (B, classes)
+        scores = scores.float()
+        loss = self.train_loss_fn(scores, labels)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self._average is not None:
+            self._average.update_parameters(self.model)
         return loss.detach().reshape(1), (scores.detach().argmax(dim=1) == labels).sum(), len(labels)
 
     def _test_step(self, batch: Batch, part: int | None) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch)
-        scores = self.model(images)  # (B, classes)
+        with self._autocast():
+            scores = self._evaluate(images)  # (B, classes)
+            if self.mirror_test:
+                scores = (scores + self._evaluate(images.flip(3))) / 2
+        scores = scores.float()
         size = part or len(labels)
         losses = [self.loss_fn(s, y) for s, y in zip(torch.split(scores, size), torch.split(labels, size), strict=True)]
         return torch.stack(losses), (scores.argmax(dim=1) == labels).sum(), len(labels)
@@ -226,50 +284,31 @@ def say_stop(reason: str | None, early_stopping: int | None) -> None:
         print("The loss is no longer a finite number, stopping; a smaller lr may help.")
 
 
-def state_to_bytes(state: dict[str, Any]) -> bytes:
-    """Tensors and plain values as the content of a file."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
-    """What `state_to_bytes` was given, on the CPU.
-
-    Raises:
-        ResultError: The content is damaged, or not one of ours; `place` names it.
-    """
-    try:
-        # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if damaged := archive.testzip():
-                raise ResultError(f"{place}: damaged at {damaged}; delete it")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except ResultError:
-        raise
-    except pickle.UnpicklingError as error:  # its own message tells how to run the code that may be in there
-        raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; delete it") from error
-    except Exception as error:
-        raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); delete it") from error
-    if not isinstance(state, dict):
-        raise ResultError(f"{place}: not a checkpoint of ours; delete it, or choose another name")
-    return state
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values as one file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, state_to_bytes(state))
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU.
-
-    Raises:
-        ResultError: The file is damaged, or not one of ours.
-    """
-    return state_from_bytes(path.read_bytes(), str(path))
-
-
 def _device_of(model: nn.Module) -> torch.device:
     return next((weight.device for weight in model.parameters()), torch.device("cpu"))
+
+
+def _average_of(model: nn.Module, decay: float) -> AveragedModel:
+    # Buffers too: the statistics of a batch normalisation belong to the weights that they were taken with.
+    moving_average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=moving_average, use_buffers=True)
+
+
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model compiled at its first call, on a GPU into CUDA graphs; as it is, with a warning, if that fails."""
+    mode = "reduce-overhead" if _device_of(model).type == "cuda" else "default"
+    forward: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode, dynamic=False)
+
+    def call(images: Tensor) -> Tensor:
+        nonlocal forward
+        try:
+            return forward(images)
+        except (torch._dynamo.exc.TorchDynamoException, ImportError) as error:
+            if forward is model:
+                raise
+            fault = str(error).strip().partition("\n")[0]
+            warnings.warn(f"compile: not possible here, so the network runs as it is ({fault})", stacklevel=2)
+            forward = model
+            return model(images)  # type: ignore[no-any-return]
+
+    return call

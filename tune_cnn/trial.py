@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 import tune_cnn
 from tune_cnn import models
+from tune_cnn.augmentation import Augmentation
+from tune_cnn.checkpoints import load_state, save_state
 from tune_cnn.data import Batches, Images, ImageSet, batches, evaluation_batches
 from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.optimization import build_optimizer, build_scheduler
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult
-from tune_cnn.training import TorchTrainer, load_state, save_state, say_stop
+from tune_cnn.training import TorchTrainer, say_stop
 
 # Images, by type of device; on a core, 512 at once were half as fast as 96 at K = 32.
 _EVALUATED_AT_ONCE = {"cpu": 96, "cuda": 512}
@@ -52,10 +55,8 @@ class Trial:
             torch.manual_seed(settings.seed)
         # Channels-last is the layout in which convolutions are fastest, on cores and on GPUs.
         model = models.build(settings).to(self.device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg, fused=True)
-        self.trainer = TorchTrainer(model, nn.CrossEntropyLoss(), optimizer, self.device)
-
         self._train_batches = batches(images.train, settings.bs_train, shuffle=True, max_batches=settings.batches)
+        self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self._train_batches))
         self._validation_batches = self._evaluation_batches(images.validation)
         self.history = FitResult.empty()
         self.stop_reason: str | None = None
@@ -75,7 +76,7 @@ class Trial:
         self.history = self.history.with_epoch(train, validation)
         if self.history.best_epoch == self.history.num_epochs:
             self.best_weights = {
-                name: value.detach().to("cpu", copy=True) for name, value in self.trainer.model.state_dict().items()
+                name: value.detach().to("cpu", copy=True) for name, value in self.trainer.evaluated.state_dict().items()
             }
         self._finish_if_over(verbose)
         self.epoch_durations_s.append(time.perf_counter() - started)
@@ -106,7 +107,7 @@ class Trial:
     def _finish_if_over(self, verbose: bool = False) -> None:
         self.stop_reason = self.history.stop_reason(self.settings.epochs, self.settings.early_stopping)
         if self.stop_reason is not None:
-            self.trainer.model.load_state_dict(self.best_weights)
+            self.trainer.evaluated.load_state_dict(self.best_weights)
             test_batches = self._evaluation_batches(self.images.test)
             # The trainer tells how many were right; which ones, its model tells on the way.
             predictions: list[Tensor] = []
@@ -194,6 +195,27 @@ class Trial:
                 "python": platform.python_version(),
             },
         }
+
+
+def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches: int) -> TorchTrainer:
+    """What trains the model as the settings say, for so many batches."""
+    # Of the whole process, so that a trial leaves nothing of itself to the next one there.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    optimizer = build_optimizer(model.parameters(), settings)
+    augmentation = Augmentation(settings.flip, settings.translate, settings.cutout)
+    return TorchTrainer(
+        model,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        device,
+        train_loss_fn=nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing),
+        scheduler=build_scheduler(optimizer, settings, batches),
+        augment=augmentation if settings.flip or settings.translate or settings.cutout else None,
+        average=settings.average,
+        mirror_test=settings.mirror_test,
+        precision=settings.precision,
+        compile=settings.compile,
+    )
 
 
 def default_device() -> torch.device:

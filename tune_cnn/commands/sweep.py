@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tune_cnn.commands.common import check_writable, write_results
 from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
-from tune_cnn.settings import name_problems
+from tune_cnn.rules import name_problems
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.outcome import outcome_table

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +10,7 @@ from typing import Any
 
 from tune_cnn.errors import ConfigError
 from tune_cnn.experiments import load_result_file
-from tune_cnn.settings import Settings, parse_data, parse_settings
+from tune_cnn.settings import SETTINGS_RULES, Settings, parse_data, parse_settings
 from tune_cnn.train_results import FitResult
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished")
@@ -96,15 +96,15 @@ def read_run(path: Path) -> Run:
         ConfigError: Its config is not that of an experiment.
     """
     config, history, facts = load_result_file(path)
-    extra = config.get("kw")
-    data, problems = parse_data(extra.get("data", "cifar10") if isinstance(extra, dict) else "cifar10")
+    extra = config["kw"] if isinstance(config.get("kw"), dict) else {}
+    data, problems = parse_data(extra.get("data", "cifar10"))
     resolved = facts.get("data")
     if isinstance(resolved, dict):  # knows the number of classes
         data, problems = parse_data({**resolved, "path": data.path})
     if problems:
         raise ConfigError(str(path), problems)
-    known = [field.name for field in fields(Settings) if field.name in config]
-    settings = parse_settings({**{key: config[key] for key in known}, "data": data}, str(path))
+    values = {key: value for key, value in {**config, **extra}.items() if key in SETTINGS_RULES}
+    settings = parse_settings({**values, "data": data}, str(path))
     return Run((path.stem,), without_path(settings), history if history.num_epochs else None, facts)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.settings import SETTINGS_RULES, DataSettings, Rule, check, integer, parse_data, suggest
+from tune_cnn.rules import Rule, check, integer, suggest
+from tune_cnn.settings import SETTINGS_RULES, DataSettings, parse_data
 from tune_cnn.sweep import strict_yaml
 from tune_cnn.sweep.run_names import pattern_problems, with_seed
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tune_cnn.settings import SETTINGS_RULES, check
+from tune_cnn.rules import check
+from tune_cnn.settings import SETTINGS_RULES
 from tune_cnn.sweep import strict_yaml
 from tune_cnn.sweep.config_file import RESOURCES_RULES, axis_problems, seeds_problems
 from tune_cnn.sweep.run_names import pattern_problems

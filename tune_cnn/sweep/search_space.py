@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tune_cnn.errors import ConfigError, DataError
-from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, name_problems, parse_settings
+from tune_cnn.rules import name_problems
+from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, parse_settings
 from tune_cnn.sweep.config_file import ConfigFile, Resources, check_document, parse_source, read_document
 from tune_cnn.sweep.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.run_names import run_name

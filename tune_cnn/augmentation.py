@@ -1,0 +1,56 @@
+"""Random changes of training images, on whole batches and on the device where they are."""
+
+import torch
+from torch import Tensor
+
+
+class Augmentation:
+    """Mirrors, shifts and blanks, each image by itself; the draws come from PyTorch's random state on the CPU.
+
+    Args:
+        flip: Mirror every second image, chosen at random.
+        translate: Shift by up to so many pixels in each direction; what comes in is the mirrored edge.
+        cutout: Blank a square of so many pixels, whose centre lies anywhere in the image.
+    """
+
+    def __init__(self, flip: bool = False, translate: int = 0, cutout: int = 0) -> None:
+        self.flip = flip
+        self.translate = translate
+        self.cutout = cutout
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) of any type, changed; channels last in memory."""
+        count, _, height, width = images.shape
+        draws = torch.rand(5, count, 1).to(images.device, non_blocking=True)
+        rows = torch.arange(height, device=images.device).expand(count, -1)  # (B, H)
+        columns = torch.arange(width, device=images.device).expand(count, -1)  # (B, W)
+        if self.translate:
+            rows = _mirrored(rows + self._shifts(draws[0]), height)
+            columns = _mirrored(columns + self._shifts(draws[1]), width)
+        if self.flip:
+            columns = torch.where(draws[2] < 0.5, columns.flip(1), columns)
+        if self.flip or self.translate:
+            batch = torch.arange(count, device=images.device)[:, None, None]
+            # One copy of whole pixels, since channels lie last.
+            images = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        if self.cutout:
+            tall, wide = (_blanked(size, self.cutout, draw) for size, draw in ((height, draws[3]), (width, draws[4])))
+            images = images.masked_fill((tall[:, :, None] & wide[:, None, :])[:, None], 0)
+        return images
+
+    def _shifts(self, draws: Tensor) -> Tensor:
+        return (draws * (2 * self.translate + 1)).long() - self.translate
+
+
+def _mirrored(places: Tensor, size: int) -> Tensor:
+    """Places beyond an edge as their mirror images, the edge itself not doubled."""
+    period = max(2 * (size - 1), 1)
+    places = places.remainder(period)
+    return torch.minimum(places, period - places)
+
+
+def _blanked(size: int, side: int, draws: Tensor) -> Tensor:
+    """Which of `size` places a window of `side` around a random centre covers, (B, size)."""
+    first = (draws * size).long() - side // 2
+    places = torch.arange(size, device=draws.device)
+    return (places >= first) & (places < first + side)

@@ -1,0 +1,57 @@
+"""Checkpoint files: tensors and plain values, whole or not at all."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tune_cnn.errors import ResultError
+from tune_cnn.files import replace_file
+
+
+def state_to_bytes(state: dict[str, Any]) -> bytes:
+    """Tensors and plain values as the content of a file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
+    """What `state_to_bytes` was given, on the CPU.
+
+    Raises:
+        ResultError: The content is damaged, or not one of ours; `place` names it.
+    """
+    try:
+        # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if damaged := archive.testzip():
+                raise ResultError(f"{place}: damaged at {damaged}; delete it")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except ResultError:
+        raise
+    except pickle.UnpicklingError as error:  # its own message tells how to run the code that may be in there
+        raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; delete it") from error
+    except Exception as error:
+        raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); delete it") from error
+    if not isinstance(state, dict):
+        raise ResultError(f"{place}: not a checkpoint of ours; delete it, or choose another name")
+    return state
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values as one file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, state_to_bytes(state))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU.
+
+    Raises:
+        ResultError: The file is damaged, or not one of ours.
+    """
+    return state_from_bytes(path.read_bytes(), str(path))
