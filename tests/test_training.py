@@ -3,6 +3,7 @@ import math
 import pickle
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -392,3 +393,32 @@ def test_a_state_survives_as_bytes_and_as_a_file(tmp_path):
     for loaded in (state_from_bytes(state_to_bytes(state), "here"), load_state(tmp_path / "new" / "state.pt")):
         assert torch.equal(loaded.pop("weights"), state["weights"])
         assert repr(loaded) == "{'n': 3, 'name': 'x', 'nan': nan, 'list': [1.5, None]}"
+
+
+# Compiling
+
+
+def test_a_compiled_network_trains_to_the_same_losses(monkeypatch):
+    """Traced, but not turned into machine code, which takes half a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    losses = []
+    for compile in (False, True):
+        torch.manual_seed(1)
+        model = ConvClassifier((3, 8, 8), 4, [4], 1, [])
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        trainer = TorchTrainer(model, nn.CrossEntropyLoss(), optimizer, "cpu", compile=compile)
+        losses.append(trainer.train_epoch(batches(IMAGES.train, 20), verbose=False).losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_where_nothing_can_be_compiled_the_network_runs_as_it_is(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError("no compiler"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
+    model = ConvClassifier((3, 8, 8), 4, [4], 1, [])
+    trainer = TorchTrainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters()), compile=True)
+    images, labels = next(iter(batches(IMAGES.train, 20)))
+    with pytest.warns(UserWarning, match="compile: not possible here"):
+        first = trainer.test_batch((images, labels))
+    assert trainer.test_batch((images, labels)) == first

@@ -27,6 +27,12 @@ SMALL = Settings(
     pool_every=1, hidden_dims=(12,), data=easy_images.SETTINGS,
 )  # fmt: skip
 YCN = replace(SMALL, ycn=True)
+# Everything that has a state of its own between two batches, or draws at random.
+STATEFUL = replace(
+    SMALL, optimizer="sgd", lr=0.05, schedule="cosine", warmup=0.2, label_smoothing=0.1, flip=True, translate=1,
+    cutout=2, average=0.8, init="he", epochs=4,
+)  # fmt: skip
+HALF = replace(SMALL, precision="fp16", epochs=3)  # its loss is scaled, by a factor that adapts
 
 
 def run(settings: Settings, images: Images = EASY) -> Trial:
@@ -118,6 +124,78 @@ def test_batches_limit_a_training_epoch():
     assert len(history.train_loss) == 2 * 2
 
 
+# Settings that change the training
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd"}, {"schedule": "linear"}, {"warmup": 0.5}, {"label_smoothing": 0.1}, {"flip": True},
+        {"translate": 1}, {"cutout": 3}, {"init": "he"}, {"precision": "bf16"}, {"average": 0.5}, {"mirror_test": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)  # fmt: skip
+def test_each_changes_the_numbers_that_it_should(changes):
+    plain, changed = (run(replace(SMALL, epochs=2, **other)).history for other in ({}, changes))
+    only_evaluated = changes.keys() <= {"average", "mirror_test"}
+    assert (plain.train_loss == changed.train_loss) == only_evaluated
+    assert plain.test_loss != changed.test_loss
+
+
+def test_smoothed_labels_are_for_training_only():
+    """With a learning rate of next to nothing, the weights stay as they are."""
+    plain, smoothed = (run(replace(SMALL, epochs=1, lr=1e-30, label_smoothing=s)).history for s in (0.0, 0.2))
+    assert plain.test_loss == smoothed.test_loss
+    weights = models.build(replace(SMALL, seed=None)).state_dict()
+    torch.manual_seed(1)
+    network = models.build(SMALL)
+    assert network.state_dict().keys() == weights.keys()
+    images, labels = textbook.float_dataset(*EASY.train).tensors
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(network(images), labels, label_smoothing=0.2).item()
+    assert np.mean(smoothed.train_loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_low_precision_gives_nearly_the_same_losses():
+    exact, low = (run(replace(SMALL, epochs=1, precision=precision)).history for precision in ("fp32", "bf16"))
+    assert exact.train_loss != low.train_loss
+    assert exact.train_loss == pytest.approx(low.train_loss, rel=0.02)
+
+
+def test_evaluation_averages_the_weights_of_all_batches():
+    settings = replace(SMALL, average=0.5, batches=3, epochs=1)
+    trial = Trial(settings, EASY)
+    weights = []
+    step = trial.trainer.optimizer.step
+    bias = trial.trainer.model.classifier[-1].bias
+
+    def recorded_step(*arguments: Any) -> None:
+        step(*arguments)
+        weights.append(bias.detach().clone())
+
+    trial.trainer.optimizer.step = recorded_step
+    trial.run_epoch()
+    expected = (weights[0] / 2 + weights[1] / 2) / 2 + weights[2] / 2
+    torch.testing.assert_close(trial.best_weights["classifier.2.bias"], expected)
+
+
+def test_a_mirrored_image_has_the_same_scores_when_both_are_evaluated():
+    settings = replace(SMALL, epochs=1, mirror_test=True)
+    mirrored = EASY._replace(
+        test=EASY.test._replace(images=np.ascontiguousarray(EASY.test.images[:, :, ::-1])),
+    )
+    assert run(settings).test_result == run(settings, mirrored).test_result
+    plain = replace(settings, mirror_test=False)
+    assert run(plain).test_result != run(plain, mirrored).test_result
+
+
+def test_he_initialisation_has_the_spread_of_the_paper():
+    torch.manual_seed(0)
+    conv = models.build(Settings(filters_per_layer=(64,), layers_per_block=2, init="he")).feature_extractor[2]
+    assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)
+    assert not conv.bias.any()
+
+
 # How a trial ends
 
 
@@ -142,7 +220,7 @@ def test_a_trial_that_diverges_ends_at_once():
     assert json.loads(to_strict_json(trial.summary()))["test_loss"] is None
 
 
-@pytest.mark.parametrize("settings", [SMALL, YCN])
+@pytest.mark.parametrize("settings", [SMALL, YCN, STATEFUL])
 def test_the_test_result_is_that_of_the_best_weights(settings):
     trial = run(settings)
     model = models.build(settings)
@@ -170,7 +248,11 @@ def test_nothing_is_tested_before_the_end():
 # Stopping and continuing
 
 
-@pytest.mark.parametrize("settings", [SMALL, YCN, replace(SMALL, seed=None)], ids=["conv", "ycn", "unseeded"])
+@pytest.mark.parametrize(
+    "settings",
+    [SMALL, YCN, replace(SMALL, seed=None), STATEFUL, HALF],
+    ids=["conv", "ycn", "unseeded", "stateful", "half"],
+)
 def test_a_trial_continues_from_any_epoch_bit_for_bit(settings):
     torch.manual_seed(8)
     expected = run(settings)

@@ -29,14 +29,14 @@ class Augmentation:
             columns = _mirrored(columns + self._shifts(draws[1]), width)
         if self.flip:
             columns = torch.where(draws[2] < 0.5, columns.flip(1), columns)
+        pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C), as they lie in memory, so that whole pixels are copied
         if self.flip or self.translate:
             batch = torch.arange(count, device=images.device)[:, None, None]
-            # One copy of whole pixels, since channels lie last.
-            images = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            pixels = pixels[batch, rows[:, :, None], columns[:, None, :]]
         if self.cutout:
             tall, wide = (_blanked(size, self.cutout, draw) for size, draw in ((height, draws[3]), (width, draws[4])))
-            images = images.masked_fill((tall[:, :, None] & wide[:, None, :])[:, None], 0)
-        return images
+            pixels = pixels.masked_fill((tall[:, :, None] & wide[:, None, :])[..., None], 0)
+        return pixels.permute(0, 3, 1, 2)
 
     def _shifts(self, draws: Tensor) -> Tensor:
         return (draws * (2 * self.translate + 1)).long() - self.translate

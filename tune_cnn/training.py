@@ -78,7 +78,9 @@ class TorchTrainer:
         self.evaluated: nn.Module = self._average.module if self._average is not None else self.model
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._forward = compiled(self.model) if compile else self.model
-        self._evaluate = compiled(self.evaluated) if compile and self._average is not None else self._forward
+        self._evaluate = self._forward
+        if self._average is not None:
+            self._evaluate = compiled(self.evaluated) if compile else self.evaluated
 
     def fit(
         self,
@@ -160,15 +162,26 @@ class TorchTrainer:
         return self._run_epoch(dl, self._train_step, "train_batch", verbose, max_batches)
 
     @torch.inference_mode()
-    def test_epoch(self, dl: DataLoader[Any], verbose: bool = True, max_batches: int | None = None) -> EpochResult:
+    def test_epoch(
+        self,
+        dl: DataLoader[Any],
+        verbose: bool = True,
+        max_batches: int | None = None,
+        predictions: list[Tensor] | None = None,
+    ) -> EpochResult:
         """Measure loss and accuracy on each batch without changing the weights; arguments as in `train_epoch`.
 
         A loader with an attribute `loss_batch_size` gives several such batches at once, for speed; the losses are
         still those of the small batches.
+
+        Args:
+            predictions: Gets the classes (B,) that each batch is given.
         """
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
-        return self._run_epoch(dl, lambda batch: self._test_step(batch, part), "test_batch", verbose, max_batches)
+        return self._run_epoch(
+            dl, lambda batch: self._test_step(batch, part, predictions), "test_batch", verbose, max_batches
+        )
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """One optimizer step on images (B, C, H, W) and labels (B,)."""
@@ -178,7 +191,7 @@ class TorchTrainer:
     @torch.inference_mode()
     def test_batch(self, batch: Batch) -> BatchResult:
         """Loss and correct classifications of images (B, C, H, W) and labels (B,)."""
-        losses, correct, _ = self._test_step(batch, None)
+        losses, correct, _ = self._test_step(batch)
         return BatchResult(losses.item(), int(correct.item()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -233,7 +246,9 @@ class TorchTrainer:
             self._average.update_parameters(self.model)
         return loss.detach().reshape(1), (scores.detach().argmax(dim=1) == labels).sum(), len(labels)
 
-    def _test_step(self, batch: Batch, part: int | None) -> tuple[Tensor, Tensor, int]:
+    def _test_step(
+        self, batch: Batch, part: int | None = None, predictions: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch)
         with self._autocast():
             scores = self._evaluate(images)  # (B, classes)
@@ -242,7 +257,10 @@ class TorchTrainer:
         scores = scores.float()
         size = part or len(labels)
         losses = [self.loss_fn(s, y) for s, y in zip(torch.split(scores, size), torch.split(labels, size), strict=True)]
-        return torch.stack(losses), (scores.argmax(dim=1) == labels).sum(), len(labels)
+        classes = scores.argmax(dim=1)
+        if predictions is not None:
+            predictions.append(classes)
+        return torch.stack(losses), (classes == labels).sum(), len(labels)
 
     def _run_epoch(
         self,
@@ -296,7 +314,7 @@ def _average_of(model: nn.Module, decay: float) -> AveragedModel:
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """The model compiled at its first call, on a GPU into CUDA graphs; as it is, with a warning, if that fails."""
-    mode = "reduce-overhead" if _device_of(model).type == "cuda" else "default"
+    mode = "reduce-overhead" if _device_of(model).type == "cuda" else None
     forward: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode, dynamic=False)
 
     def call(images: Tensor) -> Tensor:

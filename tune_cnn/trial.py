@@ -109,10 +109,8 @@ class Trial:
         if self.stop_reason is not None:
             self.trainer.evaluated.load_state_dict(self.best_weights)
             test_batches = self._evaluation_batches(self.images.test)
-            # The trainer tells how many were right; which ones, its model tells on the way.
             predictions: list[Tensor] = []
-            with self.trainer.model.register_forward_hook(lambda *call: predictions.append(call[-1].argmax(dim=1))):
-                self.test_result = self.trainer.test_epoch(test_batches, verbose)
+            self.test_result = self.trainer.test_epoch(test_batches, verbose, predictions=predictions)
             self.test_predictions = torch.cat(predictions).cpu().numpy()
 
     def _evaluation_batches(self, image_set: ImageSet) -> Batches:

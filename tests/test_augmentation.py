@@ -1,0 +1,56 @@
+"""What the random changes may do to an image, and that torchvision does the same."""
+
+import pytest
+import torch
+from torchvision.transforms import functional
+
+from tune_cnn.augmentation import Augmentation
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Images whose every pixel differs, channels last in memory as in training."""
+    pixels = torch.randperm(64 * 3 * 8 * 10).reshape(64, 8, 10, 3)
+    return pixels.permute(0, 3, 1, 2)
+
+
+def test_every_second_image_is_mirrored(images):
+    changed = Augmentation(flip=True)(images)
+    mirrored = [bool(torch.equal(new, old.flip(2))) for new, old in zip(changed, images, strict=True)]
+    kept = [bool(torch.equal(new, old)) for new, old in zip(changed, images, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+    assert 16 < sum(mirrored) < 48
+
+
+def test_shifts_are_crops_of_the_image_with_mirrored_edges(images):
+    changed = Augmentation(translate=2)(images)
+    padded = functional.pad(images, [2, 2], padding_mode="reflect")
+    crops = {(y, x): padded[:, :, y : y + 8, x : x + 10] for y in range(5) for x in range(5)}
+    shifts = [[place for place, crop in crops.items() if torch.equal(crop[i], new)] for i, new in enumerate(changed)]
+    assert all(len(places) == 1 for places in shifts)
+    assert {y for [(y, _)] in shifts} == {x for [(_, x)] in shifts} == set(range(5))
+
+
+def test_cutout_blanks_one_window_of_each_image(images):
+    changed = Augmentation(cutout=4)(images + 1)
+    blank = changed[:, 0] == 0
+    assert torch.equal(changed, torch.where(blank[:, None], 0, images + 1))
+    heights, widths = blank.any(2).sum(1), blank.any(1).sum(1)
+    assert torch.equal(blank.sum((1, 2)), heights * widths)
+    assert int(heights.max()) == int(widths.max()) == 4
+    assert int(heights.min()) >= 2  # the centre lies in the image
+
+
+def test_the_same_random_state_makes_the_same_changes_whatever_the_type_of_the_images(images):
+    augmentation = Augmentation(flip=True, translate=3, cutout=3)
+    torch.manual_seed(1)
+    whole = augmentation(images)
+    torch.manual_seed(1)
+    assert torch.equal(augmentation(images.float()), whole.float())
+    assert not torch.equal(augmentation(images), whole)
+    assert whole.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_shift_may_be_larger_than_the_image():
+    image = torch.arange(2.0).reshape(1, 1, 1, 2)
+    assert set(Augmentation(translate=9)(image).flatten().tolist()) == {0.0, 1.0}

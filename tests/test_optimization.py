@@ -1,0 +1,62 @@
+"""Optimizers and learning rates, against PyTorch's own and against the formula."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tune_cnn.optimization import build_optimizer, build_scheduler, learning_rate_factor
+from tune_cnn.settings import Settings
+
+SETTINGS = Settings(lr=0.1, reg=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "options"),
+    [
+        ({}, torch.optim.Adam, {}),
+        ({"optimizer": "adamw"}, torch.optim.AdamW, {}),
+        ({"optimizer": "sgd"}, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        ({"optimizer": "sgd", "momentum": 0.0}, torch.optim.SGD, {}),
+    ],
+)
+def test_steps_are_those_of_pytorchs_optimizer(changes, kind, options):
+    ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    optimizers = (
+        build_optimizer([ours], replace(SETTINGS, **changes)),
+        kind([theirs], lr=0.1, weight_decay=0.01, **options),
+    )
+    for step in range(5):
+        for weights, optimizer in zip((ours, theirs), optimizers, strict=True):
+            weights.grad = weights.detach().sin() + step
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.equal(ours, torch.tensor([1.0, -2.0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "factors"),
+    [
+        ({"warmup": 0.2}, [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ({"schedule": "linear"}, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        ({"schedule": "linear", "warmup": 0.5}, [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0, 0.8, 0.6, 0.4, 0.2]),
+        ({"schedule": "cosine"}, [(1 + math.cos(math.pi * batch / 10)) / 2 for batch in range(10)]),
+    ],
+)
+def test_learning_rate_of_each_of_ten_batches(changes, factors):
+    settings = replace(SETTINGS, **changes)
+    assert [learning_rate_factor(settings, batch, 10) for batch in range(10)] == pytest.approx(factors)
+    optimizer = build_optimizer([nn.Parameter(torch.zeros(1))], settings)
+    scheduler = build_scheduler(optimizer, settings, 10)
+    used = []
+    for _ in range(10):
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert used == pytest.approx([0.1 * factor for factor in factors])
+
+
+def test_without_schedule_and_warm_up_nothing_changes_the_learning_rate():
+    assert build_scheduler(build_optimizer([nn.Parameter(torch.zeros(1))], SETTINGS), SETTINGS, 10) is None
