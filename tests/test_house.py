@@ -36,7 +36,7 @@ models
 settings
 rules
 train_results
-files
+files memory
 errors
 """
 HEIGHT = {room: -number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}

@@ -21,6 +21,7 @@ from tune_cnn.augmentation import Augmentation
 from tune_cnn.checkpoints import load_state, save_state
 from tune_cnn.data import Batches, Images, ImageSet, batches, evaluation_batches
 from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.memory import keep_freed_memory
 from tune_cnn.optimization import build_optimizer, build_scheduler
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult
@@ -50,6 +51,7 @@ class Trial:
         self.settings = settings
         self.images = images
         self.device = torch.device(device)
+        keep_freed_memory()
         # The draws of the whole training follow from here, in this order: the weights, then each epoch's order.
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
