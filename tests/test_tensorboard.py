@@ -1,9 +1,12 @@
 """What TensorBoard sees of a trial: each epoch at once, and its hyperparameters before it ends."""
 
 import gc
+import io
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG
@@ -11,11 +14,17 @@ from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_I
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.storage import TrialFolder
-from tune_cnn.sweep.tensorboard import SCALARS, TrialBoard
+from tune_cnn.sweep.tensorboard import SCALARS, TrialBoard, overview
 
 SETTINGS = Settings(
     seed=None, filters_per_layer=(32, 64), layers_per_block=2, lr=1e-4, hidden_dims=(), data=DataSettings("shapes")
 )
+OVERVIEW = overview([SETTINGS])
+# What a layout of custom scalars needs: the curves once more, under the sizes that they are compared by.
+COMPARISONS = {
+    "accuracy_by_depth/K32-64": "validation_accuracy", "loss_by_depth/K32-64": "train_loss",
+    "accuracy_by_width/L2": "validation_accuracy", "loss_by_width/L2": "train_loss",
+}  # fmt: skip
 
 
 def result(epoch: int, test_accuracy: float | None = None) -> dict[str, object]:
@@ -51,19 +60,19 @@ def hyperparameters(folder: TrialFolder) -> dict[str, object]:
 
 
 def test_each_epoch_is_there_before_the_next_one_begins(folder):
-    board = TrialBoard(folder, SETTINGS)
+    board = TrialBoard(folder, SETTINGS, OVERVIEW)
     for epoch in (1, 2, 3):
         board.report(result(epoch))
         assert scalars(folder) == {
             tag: [(past, result(past)[key]) for past in range(1, epoch + 1)]
-            for tag, key in SCALARS.items()
+            for tag, key in {**SCALARS, **COMPARISONS}.items()
             if tag != "accuracy/test"
         }
     board.close()
 
 
 def test_the_test_accuracy_comes_with_the_last_epoch_only(folder):
-    board = TrialBoard(folder, SETTINGS)
+    board = TrialBoard(folder, SETTINGS, OVERVIEW)
     board.report(result(1))
     board.report(result(2, test_accuracy=62.5))
     board.close()
@@ -71,40 +80,68 @@ def test_the_test_accuracy_comes_with_the_last_epoch_only(folder):
 
 
 def test_hyperparameters_are_there_from_the_start(folder):
-    board = TrialBoard(folder, SETTINGS)
-    assert hyperparameters(folder) == {
-        "K": "32-64", "L": 2, "conv_layers": 4, "data": "shapes", "seed": "None", "bs_train": 128, "bs_test": 32,
-        "batches": 100, "epochs": 100, "early_stopping": 3, "lr": 1e-4, "reg": 1e-3, "pool_every": 2,
-        "hidden_dims": "[]", "ycn": False,
+    board = TrialBoard(folder, SETTINGS, OVERVIEW)
+    found = hyperparameters(folder)
+    shown = {"K of the blocks": "32-64", "L": 2, "conv_layers": 4, "data": "shapes", "lr": 1e-4, "hidden_dims": "[]"}
+    assert {key: found[key] for key in shown} == shown
+    assert set(found) - set(shown) == {field.name for field in fields(Settings)} - set(shown) - {
+        "filters_per_layer", "layers_per_block", "seed",
     }  # fmt: skip
+    board.close()
+
+
+def columns(folder: TrialFolder) -> tuple[list[str], list[str]]:
+    """Of the table of hyperparameters: settings, and tags of the metrics."""
     metadata = events(folder).SummaryMetadata(EXPERIMENT_TAG)
     experiment = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content).experiment
-    assert {info.name.tag for info in experiment.metric_infos} <= set(SCALARS)
-    board.close()
+    return [info.name for info in experiment.hparam_infos], [info.name.tag for info in experiment.metric_infos]
+
+
+def test_the_table_has_the_settings_that_differ(folder):
+    TrialBoard(folder, SETTINGS, overview([replace(SETTINGS, filters_per_layer=(8,), lr=lr) for lr in (0.1, 0.2)]))
+    assert columns(folder)[0] == ["K", "L", "lr"]
+    assert set(columns(folder)[1]) <= set(SCALARS)
+
+
+def test_a_name_has_values_of_one_type_over_all_trials(folder):
+    trials = [SETTINGS, replace(SETTINGS, filters_per_layer=(8,), early_stopping=None, seed=1)]
+    TrialBoard(folder, SETTINGS, overview(trials))
+    assert columns(folder)[0] == ["K of the blocks", "L", "conv_layers", "early_stopping", "K", "seed"]
 
 
 def test_a_resumed_trial_appends(folder):
     for epochs in ((1, 2), (3, 4)):
-        board = TrialBoard(folder, SETTINGS)
+        board = TrialBoard(folder, SETTINGS, OVERVIEW)
         for epoch in epochs:
             board.report(result(epoch))
         board.close()
     assert [step for step, _ in scalars(folder)["loss/train"]] == [1, 2, 3, 4]
-    assert hyperparameters(folder)["K"] == "32-64"
+    assert hyperparameters(folder)["K of the blocks"] == "32-64"
 
 
 def test_events_of_a_killed_sweep_are_not_lost(folder):
-    board = TrialBoard(folder, SETTINGS)
+    board = TrialBoard(folder, SETTINGS, OVERVIEW)
     board.report(result(1))
-    resumed = TrialBoard(folder, SETTINGS)  # the first one was never closed
+    resumed = TrialBoard(folder, SETTINGS, OVERVIEW)  # the first one was never closed
     resumed.report(result(2))
     resumed.close()
     assert [step for step, _ in scalars(folder)["loss/train"]] == [1, 2]
     board.close()
 
 
+def test_pictures_come_with_their_epoch_and_their_size(folder):
+    board = TrialBoard(folder, SETTINGS, OVERVIEW)
+    content = io.BytesIO()
+    Image.new("RGB", (30, 20), (1, 2, 3)).save(content, "PNG")
+    board.report({**result(3), "pictures": {"test/confusion": content.getvalue()}})
+    (shown,) = events(folder).Images("test/confusion")
+    assert (shown.step, shown.width, shown.height) == (3, 30, 20)
+    assert shown.encoded_image_string == content.getvalue()
+    board.close()
+
+
 def test_a_loss_that_is_no_number_is_no_error(folder):
-    board = TrialBoard(folder, SETTINGS)
+    board = TrialBoard(folder, SETTINGS, OVERVIEW)
     board.report({**result(1), "train_loss": float("nan"), "validation_loss": float("inf")})
     board.close()
     assert str(scalars(folder)["loss/train"]) == "[(1, nan)]"
@@ -112,7 +149,7 @@ def test_a_loss_that_is_no_number_is_no_error(folder):
 
 def test_on_remote_storage_the_events_are_uploaded_at_the_end(tmp_path):
     folder = TrialFolder(Folder(f"mock://{tmp_path}", "sweep"), SETTINGS)
-    board = TrialBoard(folder, SETTINGS)
+    board = TrialBoard(folder, SETTINGS, OVERVIEW)
     board.report(result(1))
     staging = Path(board._staging.name)
     board.close()
@@ -124,5 +161,5 @@ def test_on_remote_storage_the_events_are_uploaded_at_the_end(tmp_path):
 
 
 def test_a_board_that_is_dropped_leaves_no_open_file(folder):
-    TrialBoard(folder, SETTINGS)
+    TrialBoard(folder, SETTINGS, OVERVIEW)
     gc.collect()  # an open file would be a ResourceWarning, which is an error here

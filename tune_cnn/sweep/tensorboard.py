@@ -1,17 +1,20 @@
-"""Event files for TensorBoard: scalars after every epoch, and hyperparameters from the start."""
+"""Event files for TensorBoard: scalars after every epoch, hyperparameters from the start, pictures at the end."""
 
 import io
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import hparams, scalar
+from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.storage import TrialFolder
@@ -26,24 +29,79 @@ SCALARS = {
     "accuracy/test": "test_accuracy",
     "time/epoch_s": "epoch_duration_s",
 }
-_HPARAM_METRICS = ("accuracy/best_validation", "accuracy/test", "loss/validation")
+# A chart of custom scalars shows every trial that has its tag, so the trials of one chart have a tag of their own:
+# category, what its charts have in common, group of the tag, key.
+_COMPARISONS = (
+    ("Depth at fixed width: validation accuracy in %", "K", "accuracy_by_depth", "validation_accuracy"),
+    ("Depth at fixed width: training loss in nats", "K", "loss_by_depth", "train_loss"),
+    ("Width at fixed depth: validation accuracy in %", "L", "accuracy_by_width", "validation_accuracy"),
+    ("Width at fixed depth: training loss in nats", "L", "loss_by_width", "train_loss"),
+)
+# Columns of the table of hyperparameters, by tag.
+_METRICS = {
+    "accuracy/best_validation": "best val acc %",
+    "accuracy/test": "test acc %",
+    "loss/validation": "val loss",
+}
+
+
+def overview(trials: Collection[Settings]) -> list[Summary]:
+    """What TensorBoard shows of a sweep as a whole: the table of hyperparameters, and the layout of custom scalars.
+
+    The table has K, L and the other settings that differ between the trials. The layout has a chart of all depths for
+    each width, and one of all widths for each depth. Each trial brings both along, so the grid may grow: TensorBoard
+    joins the layouts.
+    """
+    tables = [_hyperparameters(settings) for settings in trials]
+    columns = []
+    for name in dict.fromkeys(name for table in tables for name in table):
+        values = {table.get(name) for table in tables}
+        if len(values) == 1 and name not in ("K", "L"):
+            continue
+        is_text = any(isinstance(value, str) for value in values)
+        data_type = api_pb2.DATA_TYPE_STRING if is_text else api_pb2.DATA_TYPE_FLOAT64
+        columns.append(api_pb2.HParamInfo(name=name, type=data_type, differs=len(values) > 1))
+    metrics = [
+        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title) for tag, title in _METRICS.items()
+    ]
+    table = plugin_data_pb2.HParamsPluginData(experiment=api_pb2.Experiment(hparam_infos=columns, metric_infos=metrics))
+    table_value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=metadata.create_summary_metadata(table))
+
+    sizes = [_sizes(settings) for settings in sorted(trials, key=lambda s: (s.filters_per_layer, s.layers_per_block))]
+    depths = sorted(sizes, key=lambda size: size["L"])
+    charts = {
+        category: {
+            f"{fixed} = {size[fixed]}": ["Multiline", [f"{group}/{fixed}{size[fixed]}$"]]
+            for size in (sizes if fixed == "K" else depths)
+        }
+        for category, fixed, group, _ in _COMPARISONS
+    }
+    return [Summary(value=[table_value]), custom_scalars(charts)]
 
 
 class TrialBoard:
     """Writes the events of one trial into its folder; TensorBoard sees each epoch at once.
 
     On remote storage the events are collected on this machine, and uploaded when the trial ends.
+
+    Args:
+        folder: The trial's.
+        settings: The trial's.
+        overview: What `overview` gives for the sweep.
     """
 
-    def __init__(self, folder: TrialFolder, settings: Settings) -> None:
+    def __init__(self, folder: TrialFolder, settings: Settings, overview: Iterable[Summary]) -> None:
         self._folder = folder.folder
         self._staging = None if self._folder.is_local else tempfile.TemporaryDirectory(prefix="tune_cnn-events-")
         self._path = Path(self._staging.name) if self._staging else self._folder.local_path
         self._path.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = self._path / name
-        start, session, self._end = hparams(_hyperparameters(settings), dict.fromkeys(_HPARAM_METRICS, 0.0))
-        self._append([Event(file_version="brain.Event:2"), Event(summary=start), Event(summary=session)])
+        sizes = _sizes(settings)
+        compared = {f"{group}/{fixed}{sizes[fixed]}": key for _, fixed, group, key in _COMPARISONS}
+        self._keys = {**SCALARS, **compared}
+        _, session, self._end = hparams(_hyperparameters(settings), {})
+        self._append([Event(file_version="brain.Event:2"), *(Event(summary=s) for s in (*overview, session))])
 
     def report(self, result: Mapping[str, Any]) -> None:
         """Write one epoch, and those before it that the result brings along, in place of what was written of them."""
@@ -52,9 +110,11 @@ class TrialBoard:
         if earlier:
             events.append(Event(session_log=SessionLog(status=SessionLog.START), step=1))
         for epoch in (*earlier, result):
-            for tag, key in SCALARS.items():
+            for tag, key in self._keys.items():
                 if epoch.get(key) is not None:
                     events.append(Event(summary=scalar(tag, epoch[key]), step=epoch["epoch"]))
+        for tag, png in result.get("pictures", {}).items():
+            events.append(Event(summary=_image(tag, png), step=result["epoch"]))
         self._append(events)
 
     def close(self, finished: bool = True) -> None:
@@ -81,14 +141,26 @@ class TrialBoard:
             file.write(content.getvalue())
 
 
-def _hyperparameters(settings: Settings) -> dict[str, Any]:
-    """What distinguishes trials, as the values that TensorBoard takes."""
+def _image(tag: str, png: bytes) -> Summary:
+    width, height = Image.open(io.BytesIO(png)).size
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
+
+
+def _sizes(settings: Settings) -> dict[str, str | int]:
+    """The two that the grid varies."""
+    return {"K": "-".join(map(str, settings.filters_per_layer)), "L": settings.layers_per_block}
+
+
+def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
+    """What distinguishes trials. A name has values of one type, which TensorBoard relies on, or none."""
     values = settings.to_json()
-    data = values.pop("data")
+    del values["filters_per_layer"], values["layers_per_block"]
+    widths = settings.filters_per_layer
     return {
-        "K": "-".join(map(str, values.pop("filters_per_layer"))),
-        "L": values.pop("layers_per_block"),
+        **({"K": widths[0]} if len(widths) == 1 else {"K of the blocks": "-".join(map(str, widths))}),
+        "L": settings.layers_per_block,
         "conv_layers": len(settings.filters),
-        "data": data["source"],
-        **{key: str(value) if value is None or isinstance(value, list) else value for key, value in values.items()},
+        "data": values.pop("data")["source"],
+        **{key: str(value) if isinstance(value, list) else value for key, value in values.items() if value is not None},
     }

@@ -12,6 +12,7 @@ from ray.tune import Trainable
 
 from tune_cnn.data import Images
 from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.trial import Trial, default_device
 
@@ -121,6 +122,7 @@ def _report(trial: Trial) -> dict[str, Any]:
         "stop_reason": trial.stop_reason,
         "test_accuracy": test.accuracy if test else None,
         "test_loss": math.fsum(test.losses) / len(test.losses) if test else None,
+        "pictures": pictures(trial) if test else {},
     }
 
 

@@ -9,7 +9,7 @@ from ray.tune import Callback
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.storage import SweepFolder, TrialFolder
-from tune_cnn.sweep.tensorboard import TrialBoard
+from tune_cnn.sweep.tensorboard import TrialBoard, overview
 
 
 class Watcher(Callback):  # type: ignore[misc]
@@ -32,6 +32,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self.disk_is_full = False
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
         self._settings = trials
+        self._overview = overview(folder.experiments().values())
         self._progress = progress
         self._boards: dict[str, TrialBoard] = {}
 
@@ -59,6 +60,8 @@ class Watcher(Callback):  # type: ignore[misc]
             self._progress.say(f"{folder.label}: {warning}")
         self._safely(lambda: self._progress.reported(folder.label, result))
         self._safely(lambda: self._board(trial_id).report(result))
+        for large in ("earlier_epochs", "pictures"):
+            del result[large]  # Tune would keep them as long as the sweep lasts
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
@@ -86,7 +89,7 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def _board(self, trial_id: str) -> TrialBoard:
         if trial_id not in self._boards:
-            self._boards[trial_id] = TrialBoard(self._folders[trial_id], self._settings[trial_id])
+            self._boards[trial_id] = TrialBoard(self._folders[trial_id], self._settings[trial_id], self._overview)
         return self._boards[trial_id]
 
     def _close(self, trial_id: str, finished: bool = False) -> None:

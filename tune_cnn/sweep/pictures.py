@@ -1,0 +1,123 @@
+"""What a finished trial takes for what, as pictures for TensorBoard; trial processes draw them, without matplotlib."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from tune_cnn.data import ImageSet
+from tune_cnn.trial import Trial
+
+_PAPER, _INK, _LINE, _WRONG = (255, 255, 255), (30, 30, 30), (200, 200, 200), (178, 24, 43)
+_DARKEST = (8, 69, 148)  # of a confusion matrix: all images of a class
+# In pixels. TensorBoard's cards are so wide; it stretches or shrinks a picture, and its letters, to that.
+_CARD = 345
+_TEXT, _MARGIN = 13, 5
+_CELL = 24  # of a confusion matrix
+_TILE = 80  # of a misclassified image
+_SHOWN = (4, 5)  # columns and rows of those
+
+
+def pictures(trial: Trial) -> dict[str, bytes]:
+    """The pictures of a trial that has been tested, as PNG files by their tag."""
+    assert trial.test_predictions is not None
+    classes, test, predictions = trial.images.classes, trial.images.test, trial.test_predictions
+    found = {}
+    if trial.confusion is not None:
+        found["test/confusion"] = confusion_matrix(trial.confusion, classes)
+    if (predictions != test.labels).any():
+        found["test/misclassified"] = misclassified(test, predictions, classes)
+    return {tag: _png(picture) for tag, picture in found.items()}
+
+
+def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Image.Image:
+    """Each true class (a row) by what it was taken for (columns), in percent of the row.
+
+    Args:
+        confusion: Numbers of images.
+        classes: Names, in that order.
+    """
+    counts = np.array(confusion)
+    percent = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    cell = max(9, min(_CELL, 600 // len(classes)))  # pixels
+    font = _font(min(_TEXT, cell - 1))
+    names = [_fitting(name, font, _TILE) for name in classes]
+    label = round(max(map(font.getlength, names))) + _MARGIN
+    left, top = _MARGIN + label, 2 * _MARGIN + _TEXT + label
+    extent = len(names) * cell + _MARGIN
+    picture = Image.new("RGB", (max(_CARD, left + extent), top + extent), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((_MARGIN, _MARGIN), "% of each class (row) taken for a class (column)", _INK, _font(_TEXT))
+    for row, name in enumerate(names):
+        y = top + row * cell
+        draw.text((left - _MARGIN / 2, y + cell / 2), name, _INK, font, anchor="rm")
+        upwards = _line(name, font).rotate(90, expand=True)
+        picture.paste(upwards, (left + row * cell + (cell - upwards.width) // 2, top - _MARGIN // 2 - upwards.height))
+        for column, value in enumerate(percent[row]):
+            x = left + column * cell
+            # The root, so that the few that are taken for another class can be seen.
+            share = (value / 100) ** 0.5
+            colour = tuple(round(a + share * (b - a)) for a, b in zip(_PAPER, _DARKEST, strict=True))
+            draw.rectangle((x, y, x + cell, y + cell), fill=colour, outline=_LINE)
+            if cell == _CELL and value >= 0.5:
+                ink = _PAPER if share > 0.6 else _INK
+                draw.text((x + cell / 2, y + cell / 2), f"{value:.0f}", ink, font, anchor="mm")
+    return picture
+
+
+def misclassified(test: ImageSet, predictions: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
+    """Some test images that were taken for another class, spread evenly over all of those.
+
+    Args:
+        test: All test images.
+        predictions: What each was taken for, (N,).
+        classes: Names of the classes.
+    """
+    wrong = np.flatnonzero(predictions != test.labels)
+    columns, rows = _SHOWN
+    shown = wrong[np.linspace(0, len(wrong) - 1, min(columns * rows, len(wrong))).round().astype(int)]
+    font = _font(_TEXT)
+    width, height = _TILE + _MARGIN, _TILE + 2 * _TEXT + 2 * _MARGIN
+    head = _TEXT + 2 * _MARGIN
+    rows = -(-len(shown) // columns)
+    picture = Image.new("RGB", (columns * width + _MARGIN, head + rows * height), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    title = f"{len(shown)} of the {len(wrong)} misclassified of {test.count} test images"
+    draw.text((_MARGIN, _MARGIN), title, _INK, font)
+    for place, index in enumerate(shown):
+        x, y = _MARGIN + place % columns * width, head + place // columns * height
+        picture.paste(Image.fromarray(test.images[index]).resize((_TILE, _TILE), Image.Resampling.NEAREST), (x, y))
+        true, taken = classes[test.labels[index]], f"as {classes[predictions[index]]}"
+        draw.text((x, y + _TILE + 2), _fitting(true, font, _TILE), _INK, font)
+        draw.text((x, y + _TILE + 2 + _TEXT), _fitting(taken, font, _TILE), _WRONG, font)
+    return picture
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, cut where it is wider than so many pixels."""
+    for length in range(min(len(text), width), 0, -1):
+        shown = text if length == len(text) else text[:length] + "…"
+        if font.getlength(shown) <= width:
+            return shown
+    return ""
+
+
+def _line(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
+    """A text as a picture of its own, which can be turned."""
+    line = Image.new("RGB", (round(font.getlength(text)) + 1, round(font.size * 1.3)), _PAPER)
+    ImageDraw.Draw(line).text((0, 0), text, _INK, font)
+    return line
+
+
+def _png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
