@@ -31,7 +31,7 @@ trial
 optimization augmentation
 data cifar10 image_folder shapes
 training
-checkpoints
+checkpoints averaging
 models
 settings
 rules

@@ -175,7 +175,11 @@ def test_evaluation_averages_the_weights_of_all_batches():
 
     trial.trainer.optimizer.step = recorded_step
     trial.run_epoch()
-    expected = (weights[0] / 2 + weights[1] / 2) / 2 + weights[2] / 2
+    # The first average is the first weights; of the n-th, the share n / (n + 10) is kept until that exceeds a half.
+    shares = [1.0, max(0.5, 10 / 11), max(0.5, 10 / 12)]
+    expected = torch.zeros_like(bias)
+    for share, value in zip(shares, weights, strict=True):
+        expected += share * (value - expected)
     torch.testing.assert_close(trial.best_weights["classifier.2.bias"], expected)
 
 

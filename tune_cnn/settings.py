@@ -80,7 +80,8 @@ class Settings:
         translate: Shift each training image by up to so many pixels in each direction; its edges are mirrored.
         cutout: Blank a square of so many pixels in each training image (DeVries & Taylor, 2017, arXiv:1708.04552).
         average: Validate, test and keep an average of the weights, in which each batch keeps this share of what was
-            before (Polyak & Juditsky, 1992); 0: the weights themselves.
+            before (Polyak & Juditsky, 1992); 0: as the network wants it, which is the weights themselves for
+            ConvClassifier and an average over some 500 batches for YourCodeNet.
         mirror_test: Add the scores of the mirrored image in validation and test.
         precision: Numbers of the forward and backward pass: `fp32`; `tf32`, on GPUs; `bf16` or `fp16`, by autocast.
         compile: Compile the network with `torch.compile`.

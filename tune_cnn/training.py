@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from tune_cnn.averaging import averaged
 from tune_cnn.checkpoints import load_state, save_state
 from tune_cnn.errors import ResultError
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
@@ -39,7 +39,7 @@ class TorchTrainer:
         scheduler: Changes the learning rate; it is stepped after each batch.
         augment: Changes training images (B, C, H, W), before they become floats.
         average: Evaluate an average of the weights, in which each batch keeps this share of what was before; 0: the
-            weights themselves.
+            weights themselves; None: what the model has as its attribute `average`, else 0.
         mirror_test: Evaluate the mean scores of each image and its mirror image.
         precision: `fp32`; `tf32`, where the GPU has it; `bf16` or `fp16`, by autocast. Weights stay in fp32.
         compile: Compile the model; where that fails, it runs as it is.
@@ -60,7 +60,7 @@ class TorchTrainer:
         train_loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
         scheduler: LRScheduler | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
-        average: float = 0.0,
+        average: float | None = None,
         mirror_test: bool = False,
         precision: str = "fp32",
         compile: bool = False,
@@ -74,7 +74,9 @@ class TorchTrainer:
         self.augment = augment
         self.mirror_test = mirror_test
         self.precision = precision
-        self._average = _average_of(self.model, average) if average else None
+        if average is None:
+            average = getattr(model, "average", 0.0)
+        self._average = averaged(self.model, average) if average else None
         self.evaluated: nn.Module = self._average.module if self._average is not None else self.model
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._forward = compiled(self.model) if compile else self.model
@@ -304,12 +306,6 @@ def say_stop(reason: str | None, early_stopping: int | None) -> None:
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((weight.device for weight in model.parameters()), torch.device("cpu"))
-
-
-def _average_of(model: nn.Module, decay: float) -> AveragedModel:
-    # Buffers too: the statistics of a batch normalisation belong to the weights that they were taken with.
-    moving_average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=moving_average, use_buffers=True)
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:

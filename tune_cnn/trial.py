@@ -211,7 +211,7 @@ def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches
         train_loss_fn=nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing),
         scheduler=build_scheduler(optimizer, settings, batches),
         augment=augmentation if settings.flip or settings.translate or settings.cutout else None,
-        average=settings.average,
+        average=settings.average or None,
         mirror_test=settings.mirror_test,
         precision=settings.precision,
         compile=settings.compile,
