@@ -1,0 +1,214 @@
+"""What the diagnosis measures, what it concludes, and whether that comes true."""
+
+import dataclasses
+import json
+import math
+import time
+from typing import Any
+
+import easy_images
+import pytest
+import torch
+
+from tune_cnn import data, models
+from tune_cnn.diagnosis import Diagnosis, diagnose, judge
+from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.trial import Trial
+
+COMMON = Settings(
+    seed=42, bs_train=50, batches=10_000, epochs=30, lr=1e-3, reg=2e-3, filters_per_layer=(8,), layers_per_block=2,
+    pool_every=4, hidden_dims=(100, 100),
+)  # fmt: skip
+SHAPES = data.resolve(DataSettings(source="shapes", in_size=(3, 32, 32), train_images=400, test_images=10))
+
+
+@pytest.fixture(scope="module")
+def shapes() -> data.ImageSet:
+    return data.load(SHAPES).train
+
+
+def of(shapes: data.ImageSet, **changes: Any) -> Diagnosis:
+    return diagnose(dataclasses.replace(COMMON, data=SHAPES, **changes), shapes)
+
+
+# What is measured
+
+
+@pytest.mark.parametrize("ycn", [False, True])
+def test_figures_are_those_of_the_trials_own_network_and_first_images(shapes, ycn):
+    settings = dataclasses.replace(COMMON, data=SHAPES, layers_per_block=3, pool_every=2, ycn=ycn)
+    model = Trial(settings, data.load(SHAPES)).trainer.model.train()
+    images = torch.from_numpy(shapes.images[:50]).permute(0, 3, 1, 2).float() / 255
+    scores = model(images)
+    torch.nn.functional.cross_entropy(scores, torch.from_numpy(shapes.labels[:50])).backward()
+    found = diagnose(settings, shapes)
+    assert found.images == 50
+    assert found.score_spread == pytest.approx(scores.std(dim=0, correction=0).mean().item(), rel=1e-3)
+    ratios = [
+        (module.weight.grad.norm() / module.weight.norm()).item()
+        for module in model.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    assert found.gradient_to_weight == pytest.approx(ratios, rel=1e-3)
+    assert len(found.dead_units) == 3
+
+
+def test_units_that_no_image_activates_are_dead(shapes, monkeypatch):
+    build = models.build
+
+    def with_dead_units(settings: Settings) -> torch.nn.Module:
+        model = build(settings)
+        first, second = (module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+        for conv in (first, second):
+            torch.nn.init.constant_(conv.bias, 5.0)
+        torch.nn.init.constant_(second.bias[:2].data, -50.0)
+        return model
+
+    monkeypatch.setattr(models, "build", with_dead_units)
+    assert of(shapes).dead_units == (0.0, 0.25)
+
+
+def test_random_state_stays_as_it_was(shapes):
+    for seed in (42, None):
+        state = torch.get_rng_state()
+        of(shapes, seed=seed)
+        assert torch.equal(state, torch.get_rng_state())
+
+
+def test_images_of_a_sweep_may_be_read_only():
+    images = easy_images.easy_images()
+    settings = dataclasses.replace(COMMON, data=easy_images.SETTINGS)
+    assert diagnose(settings, images.train).images == 50
+
+
+def test_it_is_told_as_json(shapes):
+    found = of(shapes)
+    values = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert set(values) == {field.name for field in dataclasses.fields(Diagnosis)}
+    assert values["verdict"] == "trains"
+    assert values["gradient_to_weight"] == pytest.approx(found.gradient_to_weight, rel=1e-3)
+
+
+def test_the_deepest_network_takes_under_two_seconds_and_a_tiny_one_milliseconds(shapes):
+    def least_s(**changes: Any) -> float:
+        def once() -> float:
+            started = time.process_time()
+            of(shapes, **changes)
+            return time.process_time() - started
+
+        return min(once() for _ in range(3))
+
+    assert least_s(filters_per_layer=(64,), layers_per_block=16) < 2
+    assert least_s(filters_per_layer=(4,), layers_per_block=1, hidden_dims=()) < 0.1
+
+
+def test_a_wide_network_is_told_from_fewer_images(shapes):
+    assert of(shapes, filters_per_layer=(128,), layers_per_block=8).images < 50
+
+
+# What is concluded
+
+
+def test_the_grids_verdicts(shapes):
+    def verdict(depth: int, **changes: Any) -> str:
+        return of(shapes, filters_per_layer=(32,), layers_per_block=depth, bs_train=1, **changes).verdict
+
+    assert [verdict(depth) for depth in (2, 8, 16)] == ["trains", "will not learn", "will not learn"]
+    assert [verdict(depth, init="he") for depth in (2, 8, 16)] == ["trains"] * 3
+    assert [verdict(depth, ycn=True) for depth in (2, 8, 16)] == ["trains"] * 3
+    assert verdict(8, optimizer="adamw") == verdict(8, reg=0.0) == "trains"
+
+
+PULL = "The pull of the weight decay"
+ENOUGH = "4.9e-04 would do at reg 0.002."
+
+
+@pytest.mark.parametrize(
+    ("changes", "spread", "way", "expected"),
+    [
+        ({}, 2.7e-3, 9.0, ("trains", f"The scores of different images differ by 2.7e-03; {ENOUGH}")),
+        (
+            {}, 8.3e-6, 9.0,
+            ("will not learn",
+             "The scores of different images differ by 8.3e-06 only; 4.9e-04 would do at reg 0.002. "
+             f"{PULL} is stronger than so small a signal.",
+             "init: he", "ycn: true", "reg: 5e-07 or less", "optimizer: adamw", "fewer layers"),
+        ),
+        (
+            {"init": "he"}, 3e-4, 9.0,
+            ("at risk",
+             "The scores of different images differ by 3.0e-04 only; 4.9e-04 would do at reg 0.002. "
+             f"{PULL} may be stronger than so small a signal.",
+             "ycn: true", "reg: 7e-04 or less", "optimizer: adamw", "fewer layers"),
+        ),
+        (
+            {}, 4e-9, 9.0,
+            ("will not learn",
+             "The scores of different images differ by 4.0e-09 only; 4.9e-04 would do at reg 0.002. "
+             f"{PULL} is stronger than so small a signal.",
+             "init: he", "ycn: true", "fewer layers"),
+        ),
+        (
+            {"optimizer": "adamw"}, 4e-9, 9.0,
+            ("will not learn",
+             "The scores of different images differ by 4.0e-09 only, where float32 begins to round; 1.0e-07 would do.",
+             "init: he", "ycn: true", "fewer layers"),
+        ),
+        (
+            {"lr": 0.05}, 2.7e-3, 9.0,
+            ("will not learn",
+             "Adam changes each weight by about lr = 0.05 in a batch; in 5 layers without normalisation these changes "
+             "multiply, and destroy the features.",
+             "lr: 6e-03 or less", "ycn: true"),
+        ),
+        ({"lr": 0.05, "ycn": True}, 0.3, 9.0,
+         ("trains", f"The scores of different images differ by 3.0e-01; {ENOUGH}")),
+        (
+            {}, 2.7e-3, 0.01,
+            ("will not learn",
+             "All steps together move the weights of a conv layer by 1.0% of their size at most; 20% would do.",
+             "a higher lr", "more epochs or batches"),
+        ),
+        ({}, math.nan, 9.0, ("will not learn", "The scores are not finite numbers.", "fewer layers", "ycn: true")),
+    ],
+)  # fmt: skip
+def test_verdict_reason_and_remedies(changes, spread, way, expected):
+    verdict, reason, remedies = judge(variant(**changes), spread, way)
+    assert (verdict, reason, *remedies) == expected
+
+
+def variant(**changes: Any) -> Settings:
+    return dataclasses.replace(COMMON, **changes)
+
+
+# Whether it comes true: combinations on which nothing was calibrated.
+
+HELD_OUT = [
+    variant(filters_per_layer=(10,), layers_per_block=2, pool_every=2, hidden_dims=(60,), reg=1e-3),
+    variant(filters_per_layer=(10,), layers_per_block=7, pool_every=4, hidden_dims=(60,), reg=1e-3),
+    variant(filters_per_layer=(10,), layers_per_block=7, pool_every=4, hidden_dims=(60,), reg=1e-3, init="he"),
+    variant(filters_per_layer=(6, 12), layers_per_block=3, pool_every=3, hidden_dims=(80, 40), reg=3e-3),
+    variant(filters_per_layer=(6, 12), layers_per_block=3, pool_every=3, hidden_dims=(80, 40), reg=3e-3, ycn=True),
+    variant(filters_per_layer=(14,), layers_per_block=3, pool_every=5, hidden_dims=(), reg=5e-4),
+    variant(filters_per_layer=(10,), layers_per_block=7, pool_every=4, hidden_dims=(60,), reg=1e-2, optimizer="adamw"),
+    variant(filters_per_layer=(9,), layers_per_block=5, pool_every=2, hidden_dims=(50,) * 3, reg=2e-3),
+    variant(filters_per_layer=(9,), layers_per_block=2, pool_every=2, hidden_dims=(50,), reg=2e-1),
+    variant(filters_per_layer=(12,), layers_per_block=4, pool_every=3, hidden_dims=(70,), reg=1e-3, init="he", lr=3e-2),
+]
+
+
+@pytest.mark.slow
+def test_at_least_nine_of_ten_verdicts_come_true():
+    source = data.resolve(DataSettings(source="shapes", in_size=(3, 16, 16), train_images=2500, test_images=10, seed=5))
+    images = data.load(source)
+    wrong = []
+    for held_out in HELD_OUT:
+        settings = dataclasses.replace(held_out, data=source, seed=7, epochs=8, early_stopping=None)
+        trial = Trial(settings, images)
+        while trial.stop_reason is None and not trial.history.has_learned(source.classes):
+            trial.run_epoch()
+        found = diagnose(settings, images.train)
+        outcome = "trains" if trial.history.has_learned(source.classes) else "will not learn"
+        if found.verdict != outcome:
+            wrong.append((held_out, found, trial.history.test_acc))
+    assert len(wrong) <= 1, wrong
