@@ -106,7 +106,7 @@ def test_the_table_has_the_settings_that_differ(folder):
 def test_a_name_has_values_of_one_type_over_all_trials(folder):
     trials = [SETTINGS, replace(SETTINGS, filters_per_layer=(8,), early_stopping=None, seed=1)]
     TrialBoard(folder, SETTINGS, overview(trials))
-    assert columns(folder)[0] == ["K of the blocks", "L", "conv_layers", "early_stopping", "K", "seed"]
+    assert columns(folder)[0] == ["K of the blocks", "conv_layers", "L", "early_stopping", "K", "seed"]
 
 
 def test_a_resumed_trial_appends(folder):

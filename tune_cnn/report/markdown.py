@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tune_cnn.report.answers import answers, headline
 from tune_cnn.report.cells import Grid
+from tune_cnn.report.confusions import confusions
 from tune_cnn.report.facts import conditions, notes, single_seed_note
 from tune_cnn.report.phrases import grid_names
 from tune_cnn.report.table import HEADS, WORDS, Square, map_rows, table
@@ -31,6 +32,9 @@ def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path], folder:
         for answer in answers(grid, [other for other in grids if other is not grid]):
             parts += [f"### {text(answer.question)}", _list(answer.lines)]
     parts += ["## Results", _table(grids, names)]
+    for name, grid in zip(names, grids, strict=True):
+        if lines := confusions(grid):
+            parts += [f"## Confusions on the test set{f': {text(name)}' if len(grids) > 1 else ''}", _list(lines)]
     if figures:
         parts += ["## Learning curves", *(_figure(figure, folder) for figure in figures)]
     parts += ["## Conditions", _list([f"{name}: {value}" for name, value in conditions(grids)])]

@@ -8,6 +8,7 @@ from importlib.resources import files
 from tune_cnn.report.answers import answers, headline
 from tune_cnn.report.cells import Cell, Grid
 from tune_cnn.report.charts import Figure, curve_figures
+from tune_cnn.report.confusions import confusions
 from tune_cnn.report.costs import cost_figure
 from tune_cnn.report.facts import conditions, notes, single_seed_note
 from tune_cnn.report.phrases import grid_names
@@ -38,6 +39,8 @@ def page(title: str, grids: Sequence[Grid]) -> str:
     body += ["<h2>Results</h2>", _table(grids, names)]
     for name, grid in zip(names, grids, strict=True):
         suffix = f": {name}" if len(grids) > 1 else ""
+        if lines := confusions(grid):
+            body += [_heading("Confusions on the test set", suffix), _list(lines)]
         body += [_heading("Learning curves", suffix), *map(_figure, curve_figures(grid))]
         if (figure := cost_figure(grid)) is not None:
             body += [_heading("Cost", suffix), _figure(figure)]

@@ -157,10 +157,10 @@ def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
     values = settings.to_json()
     del values["filters_per_layer"], values["layers_per_block"]
     widths = settings.filters_per_layer
+    blocks = {"K of the blocks": "-".join(map(str, widths)), "conv_layers": len(settings.filters)}
     return {
-        **({"K": widths[0]} if len(widths) == 1 else {"K of the blocks": "-".join(map(str, widths))}),
+        **({"K": widths[0]} if len(widths) == 1 else blocks),
         "L": settings.layers_per_block,
-        "conv_layers": len(settings.filters),
         "data": values.pop("data")["source"],
         **{key: str(value) if isinstance(value, list) else value for key, value in values.items() if value is not None},
     }
