@@ -160,6 +160,17 @@ def test_your_code_net_gives_the_first_layer_a_gradient_at_depth_16(images):
     assert norms[YourCodeNet] > 1e-2
 
 
+def test_your_code_net_takes_a_last_batch_of_one_image():
+    """Also where its last maps have a single value, which has no spread that could be normalised."""
+    model = YourCodeNet((3, 2, 2), 10, [4, 4, 4], 2, [])
+    assert model.train()(torch.rand(1, 3, 2, 2)).isfinite().all()
+
+
+def test_your_code_net_without_conv_layers_is_refused():
+    with pytest.raises(ValueError, match="at least one conv layer; give filters"):
+        YourCodeNet((3, 8, 8), 10, [], 1, [])
+
+
 # A trial's network, and its cost
 
 

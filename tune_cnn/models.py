@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from tune_cnn.settings import Settings
 
+_GRID = 4  # places in each direction that the classifier of YourCodeNet tells apart
+
 
 class ReLU(nn.ReLU):
     """In place, which saves memory and a pass over it; prints as PyTorch's."""
@@ -64,6 +66,20 @@ class ConvClassifier(nn.Module):
         return self.classifier(features.flatten(1))  # type: ignore[no-any-return]
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """PyTorch's, except that a single value of a channel, which has no spread, is normalised as in evaluation.
+
+    An epoch may end with a batch of one image, whose map poolings have shrunk to 1x1.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return nn.functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(input)
+
+
 class ResidualConv(nn.Module):
     """`x + Conv 3x3(ReLU(BatchNorm(x)))`: pre-activation (He et al., 2016, arXiv:1603.05027), one conv a skip.
 
@@ -72,7 +88,7 @@ class ResidualConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(in_channels)
+        self.norm = BatchNorm2d(in_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.missing_channels = out_channels - in_channels
 
@@ -85,10 +101,19 @@ class YourCodeNet(nn.Module):
     """Batch normalisation, skip connections and He initialisation around the same grid of conv layers.
 
     The normalisation keeps the spread of the signal that each conv + ReLU of a ConvClassifier shrinks, and the skips
-    give every layer a gradient, so that depth stops being an obstacle (He et al., 2015, arXiv:1512.03385).
+    give every layer a gradient, so that depth stops being an obstacle (He et al., 2015, arXiv:1512.03385). The
+    classifier sees where in the image a feature is, on a grid of 4x4; no pooling follows the last conv layer.
 
-    Args and errors are those of `ConvClassifier`.
+    Normalised weights that Adam moves by 1e-3 a batch, while weight decay keeps them small, never come to rest;
+    therefore the network asks its trainer to evaluate an average of them.
+
+    Args and errors are those of `ConvClassifier`; there is at least one conv layer.
+
+    Attributes:
+        average: The share of the average that each batch keeps; see `training.TorchTrainer`.
     """
+
+    average = 0.998
 
     def __init__(
         self,
@@ -101,6 +126,8 @@ class YourCodeNet(nn.Module):
         super().__init__()
         channels, height, width = in_size
         pooled_size(height, width, len(filters), pool_every)  # the same limit, the same error
+        if not filters:
+            raise ValueError("YourCodeNet needs at least one conv layer; give filters")
         self.feature_extractor = nn.Sequential(nn.Conv2d(channels, filters[0], 3, padding=1, bias=False))
         channels = filters[0]
         for index, filter_count in enumerate(filters[1:], start=1):
@@ -108,9 +135,11 @@ class YourCodeNet(nn.Module):
                 self.feature_extractor.append(nn.MaxPool2d(2))
             self.feature_extractor.append(ResidualConv(channels, filter_count))
             channels = filter_count
-        self.feature_extractor.extend([nn.BatchNorm2d(channels), ReLU(), nn.AdaptiveAvgPool2d(1)])
+        poolings = (len(filters) - 1) // pool_every
+        grid = tuple(min(side >> poolings, _GRID) for side in (height, width))
+        self.feature_extractor.extend([BatchNorm2d(channels), ReLU(), nn.AdaptiveAvgPool2d(grid)])
 
-        features = channels
+        features = channels * grid[0] * grid[1]
         self.classifier = nn.Sequential()
         for hidden in hidden_dims:
             self.classifier.append(nn.Linear(features, hidden))
@@ -122,7 +151,7 @@ class YourCodeNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (B, out_classes) of images (B, C, H, W)."""
-        features = self.feature_extractor(images)  # (B, filters[-1], 1, 1)
+        features = self.feature_extractor(images)  # (B, filters[-1], 4, 4)
         return self.classifier(features.flatten(1))  # type: ignore[no-any-return]
 
 

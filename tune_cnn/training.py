@@ -179,6 +179,7 @@ class TorchTrainer:
         Args:
             predictions: Gets the classes (B,) that each batch is given.
         """
+        self.model.eval()
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
         return self._run_epoch(
