@@ -1,11 +1,11 @@
 import re
 
 import pytest
-import textbook
 import torch
 from torch import Tensor, nn
 
 from tune_cnn import data, models
+from tune_cnn.bench import by_hand as textbook
 from tune_cnn.models import ConvClassifier, YourCodeNet, cost
 from tune_cnn.settings import DataSettings, Settings
 

@@ -8,11 +8,11 @@ from typing import Any
 import easy_images
 import numpy as np
 import pytest
-import textbook
 import torch
 from torch import Tensor, nn
 
 from tune_cnn import data, models
+from tune_cnn.bench import by_hand as textbook
 from tune_cnn.checkpoints import save_state, state_from_bytes, state_to_bytes
 from tune_cnn.data import Images
 from tune_cnn.errors import ResultError
@@ -82,7 +82,7 @@ def test_two_epochs_are_those_of_a_loop_written_by_hand(shapes):
     by_hand = textbook.conv_classifier((3, 32, 32), 10, [32, 32], 4, [100, 100])
     expected_inputs = record_inputs(by_hand)
     train, validation = (textbook.float_dataset(*images) for images in (shapes.train, shapes.validation))
-    expected = textbook.fit(by_hand, train, validation, bs_train=50, lr=1e-3, reg=2e-3, epochs=2)
+    expected = textbook.Loop(by_hand, train, validation, bs_train=50, lr=1e-3, reg=2e-3).fit(epochs=2)
 
     trial = Trial(settings, shapes)
     inputs = record_inputs(trial.trainer.model)

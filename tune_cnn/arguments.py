@@ -90,6 +90,21 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where to (default: results)")
     _add_storage_option(report)
 
+    bench = _command(
+        commands, "bench", "measure this machine: training and validation against a loop written by hand",
+        "tune-cnn bench configs/exp1_1.yaml --data shapes --only '*_K32_L4' --set precision=bf16 --out bench.json",
+    )  # fmt: skip
+    bench.add_argument(
+        "file", nargs="?", type=Path, metavar="CONFIG", help="config file (default: four cells on drawn images)"
+    )
+    _add_setting_options(bench)
+    bench.add_argument("--only", action="append", default=[], metavar="PATTERN", help="only experiments of these names")
+    bench.add_argument("--threads", type=_positive, metavar="N", help="cores to use (default: all)")
+    bench.add_argument("--batches", type=_positive, default=20, metavar="N", help="per turn (default: 20)")
+    bench.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each (default: 5)")
+    bench.add_argument("--sweep", action="store_true", help="also measure whole sweeps of these cells; takes minutes")
+    bench.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
+
     board = _command(
         commands, "board", "watch a sweep, also a running one, in TensorBoard on 127.0.0.1",
         "tune-cnn board ray_results/exp1_1 --port 6006",

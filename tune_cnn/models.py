@@ -1,6 +1,5 @@
 """The networks: ConvClassifier, the assignment's pattern, and YourCodeNet, which learns where that one cannot."""
 
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -214,12 +213,16 @@ def cost(settings: Settings) -> Cost:
     """
     with torch.device("meta"):
         model = build(settings)
+    convs = sum(conv.weight.numel() * height * width for conv, height, width in conv_layers(model, settings))
+    linears = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    return Cost(sum(weight.numel() for weight in model.parameters()), convs + linears)
+
+
+def conv_layers(model: nn.Module, settings: Settings) -> list[tuple[nn.Conv2d, int, int]]:
+    """The conv layers of a trial's network in their order, each with the height and width of its images."""
     _, height, width = settings.data.in_size
-    convs = [module.weight.numel() for module in model.modules() if isinstance(module, nn.Conv2d)]
-    linears = [module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear)]
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     # By formula, as both networks halve the image after every P-th conv layer: a forward pass on the meta device would
     # first import torch's compiler, which takes each process seconds.
     halvings = [index // settings.pool_every for index in range(len(convs))]
-    positions = [(height >> count) * (width >> count) for count in halvings]
-    multiply_adds = sum(map(operator.mul, convs, positions)) + sum(linears)
-    return Cost(sum(weight.numel() for weight in model.parameters()), multiply_adds)
+    return [(conv, height >> count, width >> count) for conv, count in zip(convs, halvings, strict=True)]

@@ -21,7 +21,8 @@ from tune_cnn.train_results import BatchResult, EpochResult, FitResult
 
 Batch = tuple[Tensor, Tensor] | list[Tensor]
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# What autocast computes in, by precision; the others leave it alone.
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # How often a progress bar asks for the running loss, in seconds: each time, a GPU has to be waited for.
 _LOSS_INTERVAL_S = 1.0
@@ -229,9 +230,9 @@ class TorchTrainer:
         return images, labels
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision not in _AUTOCAST:
+        if self.precision not in AUTOCAST:
             return nullcontext()
-        return torch.autocast(self.device.type, _AUTOCAST[self.precision])
+        return torch.autocast(self.device.type, AUTOCAST[self.precision])
 
     def _train_step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch, self.augment)

@@ -28,7 +28,7 @@ from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training import TorchTrainer, say_stop
 
 # Images, by type of device; on a core, 512 at once were half as fast as 96 at K = 32.
-_EVALUATED_AT_ONCE = {"cpu": 96, "cuda": 512}
+EVALUATED_AT_ONCE = {"cpu": 96, "cuda": 512}
 _MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their own
 
 
@@ -41,6 +41,8 @@ class Trial:
         device: Where to compute.
 
     Attributes:
+        train_batches: Of each epoch, shuffled.
+        validation_batches: Computed many at once, reported in batches of `bs_test`.
         history: All epochs so far.
         stop_reason: `epochs`, `plateau` or `diverged` after the last epoch, else None.
         test_result: Losses and accuracy of the best weights on the test set, after the last epoch.
@@ -57,9 +59,9 @@ class Trial:
             torch.manual_seed(settings.seed)
         # Channels-last is the layout in which convolutions are fastest, on cores and on GPUs.
         model = models.build(settings).to(self.device).to(memory_format=torch.channels_last)
-        self._train_batches = batches(images.train, settings.bs_train, shuffle=True, max_batches=settings.batches)
-        self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self._train_batches))
-        self._validation_batches = self._evaluation_batches(images.validation)
+        self.train_batches = batches(images.train, settings.bs_train, shuffle=True, max_batches=settings.batches)
+        self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self.train_batches))
+        self.validation_batches = self._evaluation_batches(images.validation)
         self.history = FitResult.empty()
         self.stop_reason: str | None = None
         self.test_result: EpochResult | None = None
@@ -74,7 +76,7 @@ class Trial:
             verbose: Show progress bars.
         """
         started = time.perf_counter()
-        train, validation = self.trainer.fit_epoch(self._train_batches, self._validation_batches, verbose)
+        train, validation = self.trainer.fit_epoch(self.train_batches, self.validation_batches, verbose)
         self.history = self.history.with_epoch(train, validation)
         if self.history.best_epoch == self.history.num_epochs:
             self.best_weights = {
@@ -117,7 +119,7 @@ class Trial:
 
     def _evaluation_batches(self, image_set: ImageSet) -> Batches:
         assert self.settings.bs_test is not None
-        return evaluation_batches(image_set, self.settings.bs_test, _EVALUATED_AT_ONCE.get(self.device.type, 512))
+        return evaluation_batches(image_set, self.settings.bs_test, EVALUATED_AT_ONCE.get(self.device.type, 512))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values from which another `Trial` of the same settings continues bit for bit."""

@@ -1,0 +1,112 @@
+"""What a user would write by hand, without this package: the network and the loop that ours must agree with.
+
+Batches are collated image by image from floats in memory, Adam is as it comes, every batch's loss is read, and the
+validation goes in batches of a quarter. Nothing in it is made slow on purpose, and nothing is tuned.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class History(NamedTuple):
+    """One value for each batch, and how many images were right in each epoch."""
+
+    train_loss: list[float]
+    train_correct: list[int]
+    validation_loss: list[float]
+    validation_correct: list[int]
+
+
+def conv_classifier(
+    in_size: Sequence[int], classes: int, filters: Sequence[int], pool_every: int, hidden_dims: Sequence[int]
+) -> nn.Sequential:
+    """`[(Conv -> ReLU)*P -> MaxPool]*(N/P) -> (Linear -> ReLU)*M -> Linear`, one layer after the other."""
+    channels, height, width = in_size
+    layers: list[nn.Module] = []
+    for index, filter_count in enumerate(filters, start=1):
+        layers += [nn.Conv2d(channels, filter_count, kernel_size=3, padding=1), nn.ReLU()]
+        channels = filter_count
+        if index % pool_every == 0:
+            layers.append(nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
+    layers.append(nn.Flatten())
+    features = channels * height * width
+    for hidden in hidden_dims:
+        layers += [nn.Linear(features, hidden), nn.ReLU()]
+        features = hidden
+    return nn.Sequential(*layers, nn.Linear(features, classes))
+
+
+def float_dataset(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> TensorDataset:
+    """Images (N, H, W, C) of bytes as floats (N, C, H, W) in [0, 1], contiguous, as `ToTensor` makes them."""
+    floats = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float() / 255
+    return TensorDataset(floats, torch.tensor(labels))
+
+
+class Loop:
+    """Adam, cross-entropy, shuffled batches, and a validation in batches of a quarter.
+
+    Args:
+        model: Maps images (B, C, H, W) to scores (B, classes).
+        train: Pairs of an image and its label.
+        validation: The same.
+        bs_train: Images per training batch.
+        lr: Learning rate.
+        reg: Weight decay.
+    """
+
+    def __init__(
+        self, model: nn.Module, train: TensorDataset, validation: TensorDataset, bs_train: int, lr: float, reg: float
+    ) -> None:
+        self.model = model
+        self.loader: DataLoader[Any] = DataLoader(train, bs_train, shuffle=True)
+        self.validation_loader: DataLoader[Any] = DataLoader(validation, max(bs_train // 4, 1))
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=reg)
+        self.loss_fn = nn.CrossEntropyLoss()
+
+    def train_epoch(self) -> tuple[list[float], int]:
+        """Train on every image once; return each batch's loss, and how many images were right."""
+        losses, correct = [], 0
+        self.model.train()
+        for images, labels in self.loader:
+            self.optimizer.zero_grad()
+            scores = self.model(images)
+            loss = self.loss_fn(scores, labels)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+            correct += _count_correct(scores, labels)
+        return losses, correct
+
+    @torch.no_grad()
+    def validate(self) -> tuple[list[float], int]:
+        """Each batch's loss, and how many images were right."""
+        losses, correct = [], 0
+        self.model.eval()
+        for images, labels in self.validation_loader:
+            scores = self.model(images)
+            losses.append(self.loss_fn(scores, labels).item())
+            correct += _count_correct(scores, labels)
+        return losses, correct
+
+    def fit(self, epochs: int) -> History:
+        """Train, with a validation after each epoch."""
+        history = History([], [], [], [])
+        for _ in range(epochs):
+            losses, correct = self.train_epoch()
+            history.train_loss.extend(losses)
+            history.train_correct.append(correct)
+            losses, correct = self.validate()
+            history.validation_loss.extend(losses)
+            history.validation_correct.append(correct)
+        return history
+
+
+def _count_correct(scores: Tensor, labels: Tensor) -> int:
+    return int((scores.argmax(dim=1) == labels).sum())

@@ -1,0 +1,153 @@
+"""Whole sweeps, as a user starts them: how soon they show a result, what a trial costs beyond its training."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tune_cnn.errors import TrialFailedError
+
+TRIVIAL_TRIALS = (20, 200)
+_TRIVIAL = """\
+run_name: trivial
+seeds: {seeds}
+settings: {{bs_train: 20, batches: 1, epochs: 1, filters_per_layer: [4], layers_per_block: 1, hidden_dims: [10]}}
+data: {{source: shapes, in_size: [3, 8, 8], train_images: 100, test_images: 30}}
+"""
+# So that the grid takes long enough to tell, and its trials do not end early.
+_GRID_SETTINGS = ("epochs=3", "batches=60", "early_stopping=null")
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One sweep, timed from outside.
+
+    Attributes:
+        trials: How many it trained.
+        first_result_s: From the command to its first line about a finished epoch.
+        wall_s: From the command to its end, with result files, figures and report.
+    """
+
+    trials: int
+    first_result_s: float
+    wall_s: float
+
+    @property
+    def per_trial_s(self) -> float:
+        """What each trial took after the start."""
+        return (self.wall_s - self.first_result_s) / self.trials
+
+
+@dataclass(frozen=True)
+class SweepSpeed:
+    """What whole sweeps take.
+
+    Attributes:
+        trivial: Sweeps of so many trials that hardly train: all that they take is overhead.
+        grid: A sweep of the cells.
+        bare_training_s: The sum of its trials' own durations, each trained by itself with one thread.
+        cores: Of the machine.
+    """
+
+    trivial: list[SweepRun]
+    grid: SweepRun
+    bare_training_s: float
+    cores: int
+
+    @property
+    def share_of_ideal(self) -> float:
+        """Of the wall time of the grid, the share that its bare training takes if it keeps every core busy."""
+        return self.bare_training_s / self.cores / self.grid.wall_s
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as JSON values."""
+        runs = [asdict(run) | {"per_trial_s": run.per_trial_s} for run in self.trivial]
+        grid = asdict(self.grid) | {"bare_training_s": self.bare_training_s, "share_of_ideal": self.share_of_ideal}
+        rounded = [{key: round(value, 3) for key, value in run.items()} for run in (*runs, grid)]
+        return {"trivial": rounded[:-1], "grid": rounded[-1], "cores": self.cores}
+
+    def __str__(self) -> str:
+        lines = [
+            f"sweep of {run.trials} trivial trials: first result after {run.first_result_s:.1f} s, "
+            f"{run.per_trial_s:.2f} s a trial"
+            for run in self.trivial
+        ]
+        grid = self.grid
+        return "\n".join(
+            [
+                *lines,
+                f"sweep of {grid.trials} cells: first result after {grid.first_result_s:.1f} s, {grid.wall_s:.1f} s in "
+                f"all, {self.share_of_ideal:.0%} of which {self.cores} cores need for {self.bare_training_s:.1f} s of "
+                "bare training",
+            ]
+        )
+
+
+def measure_sweeps(
+    source: Sequence[str], names: Sequence[str], say: Callable[[str], None], trivial: Sequence[int] = TRIVIAL_TRIALS
+) -> SweepSpeed:
+    """Run sweeps of trivial trials, one of the cells, and each cell by itself.
+
+    Args:
+        source: The cells' config file, and options that change its settings, as `tune-cnn sweep` takes them.
+        names: An experiment of each cell.
+        say: Is told what happens.
+        trivial: Numbers of trials.
+
+    Raises:
+        TrialFailedError: A sweep failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="tune_cnn-bench-") as name:
+        scratch = Path(name)
+        runs = []
+        for count in trivial:
+            say(f"sweep of {count} trivial trials")
+            config = scratch / f"trivial{count}.yaml"
+            config.write_text(_TRIVIAL.format(seeds=list(range(count))))
+            runs.append(_sweep(scratch, count, [str(config)]))
+        say(f"sweep of {len(names)} cells")
+        file, *options = source
+        for setting in _GRID_SETTINGS:
+            options += ["--set", setting]
+        only = [argument for name in names for argument in ("--only", name)]
+        grid = _sweep(scratch, len(names), [file, *options, *only, "--name", "grid"])
+        bare_s = 0.0
+        for name in names:
+            say(f"{name} by itself")
+            _run(["trial", file, name, *options, "--threads", "1", "--device", "cpu", "--out", str(scratch)])
+            bare_s += json.loads((scratch / f"{name}.json").read_text())["trial"]["duration_s"]
+        return SweepSpeed(runs, grid, bare_s, os.cpu_count() or 1)
+
+
+def _sweep(scratch: Path, trials: int, arguments: Sequence[str]) -> SweepRun:
+    places = ["--storage", str(scratch / "ray_results"), "--out", str(scratch / "results")]
+    first_s, wall_s = _run(["sweep", *arguments, *places])
+    return SweepRun(trials, first_s, wall_s)
+
+
+def _run(arguments: Sequence[str]) -> tuple[float, float]:
+    """Run a command; return when its first line about an epoch came, and when it ended, in seconds.
+
+    Raises:
+        TrialFailedError: It failed; the message has the end of what it said.
+    """
+    started = time.perf_counter()
+    first_s = 0.0
+    said: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "tune_cnn", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if not first_s and "  epoch 1/" in line:
+                first_s = time.perf_counter() - started
+    if process.returncode:
+        raise TrialFailedError(f"tune-cnn {arguments[0]} failed, so it has no figures:\n{''.join(said[-5:])}")
+    return first_s, time.perf_counter() - started

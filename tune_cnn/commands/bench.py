@@ -1,0 +1,76 @@
+"""`tune-cnn bench`: how fast training is on the cores of this machine."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tune_cnn
+from tune_cnn.bench.cells import cells_table, measure_cell
+from tune_cnn.bench.whole_sweeps import measure_sweeps
+from tune_cnn.commands.common import check_writable
+from tune_cnn.files import replace_file
+from tune_cnn.sweep.search_space import distinct_trials, load_experiments
+
+_CELLS = Path(str(files("tune_cnn.bench") / "cells.yaml"))
+_DEFAULT_CELLS = ("K32_*", "K64_L4")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure each distinct cell, and whole sweeps if asked to."""
+    file = options.file or _CELLS
+    only = options.only or (() if options.file else _DEFAULT_CELLS)
+    experiments = load_experiments([file], overrides=options.overrides, only=only, data=options.data)
+    if options.out:
+        check_writable(options.out.parent)
+    threads = options.threads or os.cpu_count() or 1
+    cells = [
+        measure_cell(twins[0].name, twins[0].settings, options.batches, options.rounds, threads, _say)
+        for twins in distinct_trials(experiments).values()
+    ]
+    print(cells_table(cells))
+    figures: dict[str, Any] = {
+        "machine": _machine(threads),
+        "batches": options.batches,
+        "rounds": options.rounds,
+        "cells": [cell.to_json() for cell in cells],
+    }
+    if options.sweep:
+        source = [str(file), *(part for override in options.overrides for part in ("--set", override))]
+        source += ["--data", options.data] if options.data else []
+        sweeps = measure_sweeps(source, [cell.name for cell in cells], _say)
+        print(sweeps)
+        figures["sweep"] = sweeps.to_json()
+    if options.out:
+        replace_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
+        print(f"figures: {options.out}")
+    return 0
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _machine(threads: int) -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "busy_at_the_end": round(os.getloadavg()[0], 2),
+        "system": platform.platform(),
+        "versions": {"tune_cnn": tune_cnn.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
