@@ -112,6 +112,7 @@ def test_a_dry_run_shows_the_plan_and_needs_neither_images_nor_ray(empty_home, h
     out, err = capsys.readouterr()
     assert "\n20 experiments, 14 trials: 0 done, 0 to continue, 14 new\n" in out
     assert re.search(r"^disk: up to \d+\.\d GB while it runs, \d+ MB in the end$", out, re.MULTILINE)
+    assert "\nno verdict without images: CIFAR-10 is not in " in out
     assert err == ""
     assert list(empty_home.iterdir()) == []
     assert sorted(path.name for path in here.iterdir()) == ["home", "tiny.yaml"]
@@ -123,6 +124,41 @@ def test_a_dry_run_tells_what_is_done_and_what_fresh_would_do(finished, capsys):
     assert run("sweep", "tiny.yaml", "--dry-run", "--fresh") == 0
     assert "2 experiments, 2 trials: 0 done, 0 to continue, 2 new" in capsys.readouterr().out
     assert SweepFolder("ray_results", "tiny").folder.names() == ["sweep.json", "trials"]
+
+
+def test_a_dry_run_tells_which_trials_will_learn(here, capsys):
+    assert run("sweep", str(CONFIGS / "quick.yaml"), "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"(quick_K\w+) .* M  (trains|at risk|will not learn) +new", out) == [
+        ("quick_K8_L2", "trains"), ("quick_K8_L4", "trains"), ("quick_K8_L8", "will not learn"),
+        ("quick_K16_L2", "trains"), ("quick_K16_L4", "trains"), ("quick_K16_L8", "will not learn"),
+    ]  # fmt: skip
+    assert "no verdict" not in out
+
+
+# Diagnosis
+
+
+def test_the_diagnosis_names_each_trial_once_with_reason_and_remedies(here, capsys):
+    quick = CONFIGS / "quick.yaml"
+    (here / "twice.yaml").write_text(quick.read_text().replace("quick_", "again_"))
+    assert run("diagnose", str(quick), "twice.yaml", "--only", "*_K8_L[28]") == 0
+    header, shallow, deep, empty, reason, remedies = capsys.readouterr().out.splitlines()
+    assert re.split("  +", header) == [
+        "experiment", "K", "L", "verdict", "score spread", "least gradient/weight", "in conv", "most dead units",
+    ]  # fmt: skip
+    assert re.fullmatch(r"quick_K8_L2 +8 +2 +trains +\d\.\de-03 +\d\.\de-0[23] +[12] +\d+%", shallow)
+    assert re.fullmatch(r"quick_K8_L8 +8 +8 +will not learn +\d\.\de-06 +\d\.\de-0[56] +1 +\d+%", deep)
+    assert empty == ""
+    assert reason.startswith("quick_K8_L8: will not learn. The scores of different images differ by ")
+    assert re.fullmatch(
+        r"  remedies: init: he, or ycn: true, or reg: \de-07 or less, or optimizer: adamw, or fewer layers", remedies
+    )
+
+
+def test_the_diagnosis_needs_images(here, capsys):
+    assert run("diagnose", "tiny.yaml", "--data", f"image_folder:{here}/nowhere") == 2
+    assert "there is no such folder" in capsys.readouterr().err
 
 
 # A sweep, with the training in this process

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from tune_cnn import data
-from tune_cnn.data import ImageSet, batches, evaluation_batches, load, resolve
+from tune_cnn.data import ImageSet, batches, evaluation_batches, first_images, load, resolve
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
 
@@ -318,6 +318,29 @@ def test_an_unfit_folder_is_explained(image_folder, spoil, message):
     spoil(image_folder)
     with pytest.raises(DataError, match=message):
         resolve(DataSettings("image_folder", str(image_folder)))
+
+
+# The first images
+
+
+@pytest.mark.parametrize("train_images", [None, 21])
+def test_first_images_are_those_of_the_whole_and_nothing_is_kept(image_folder, empty_home, train_images):
+    settings = DataSettings("image_folder", str(image_folder), in_size=(3, 9, 8), train_images=train_images)
+    first, count = first_images(settings, 5)
+    assert list(empty_home.iterdir()) == []
+    whole = load(settings).train
+    assert count == whole.count
+    assert np.array_equal(first.images, whole.images[:5])
+    assert np.array_equal(first.labels, whole.labels[:5])
+
+
+def test_first_images_of_cifar10_are_not_downloaded_unasked(cifar10_archive):
+    archive = cifar10_archive()
+    with pytest.raises(DataError, match=f"^CIFAR-10 is not in {archive.root} yet$"):
+        first_images(DataSettings(), 5, download=False)
+    assert archive.requests == 0
+    assert first_images(DataSettings(), 5)[0].count == 5
+    assert first_images(DataSettings(), 5, download=False)[1] == load(DataSettings()).train.count
 
 
 # CIFAR-10

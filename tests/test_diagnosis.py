@@ -1,6 +1,7 @@
 """What the diagnosis measures, what it concludes, and whether that comes true."""
 
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from tune_cnn import data, models
-from tune_cnn.diagnosis import Diagnosis, diagnose, judge
+from tune_cnn.diagnosis import Diagnosis, diagnose, diagnose_all, judge
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.trial import Trial
 
@@ -20,6 +21,10 @@ COMMON = Settings(
     pool_every=4, hidden_dims=(100, 100),
 )  # fmt: skip
 SHAPES = data.resolve(DataSettings(source="shapes", in_size=(3, 32, 32), train_images=400, test_images=10))
+
+
+def variant(**changes: Any) -> Settings:
+    return dataclasses.replace(COMMON, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def test_figures_are_those_of_the_trials_own_network_and_first_images(shapes, yc
     torch.nn.functional.cross_entropy(scores, torch.from_numpy(shapes.labels[:50])).backward()
     found = diagnose(settings, shapes)
     assert found.images == 50
-    assert found.score_spread == pytest.approx(scores.std(dim=0, correction=0).mean().item(), rel=1e-3)
+    assert found.score_spread == pytest.approx(scores.std(dim=0).mean().item(), rel=1e-3)
     ratios = [
         (module.weight.grad.norm() / module.weight.norm()).item()
         for module in model.modules()
@@ -104,6 +109,16 @@ def test_the_deepest_network_takes_under_two_seconds_and_a_tiny_one_milliseconds
 
 def test_a_wide_network_is_told_from_fewer_images(shapes):
     assert of(shapes, filters_per_layer=(128,), layers_per_block=8).images < 50
+
+
+def test_the_costliest_are_left_out_when_time_is_up(shapes, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    trials = [variant(data=SHAPES, filters_per_layer=(k,)) for k in (9, 5, 7, 5)]
+    found = diagnose_all(trials, within_s=2)
+    assert list(found.by_trial) == [trials[1].trial_id, trials[2].trial_id]
+    assert found.left_out == ["no verdict on 1 of 3 trials within 2 s; tune-cnn diagnose takes its time"]
+    assert found.by_trial[trials[1].trial_id] == diagnose(trials[1], shapes)
 
 
 # What is concluded
@@ -175,10 +190,6 @@ ENOUGH = "4.9e-04 would do at reg 0.002."
 def test_verdict_reason_and_remedies(changes, spread, way, expected):
     verdict, reason, remedies = judge(variant(**changes), spread, way)
     assert (verdict, reason, *remedies) == expected
-
-
-def variant(**changes: Any) -> Settings:
-    return dataclasses.replace(COMMON, **changes)
 
 
 # Whether it comes true: combinations on which nothing was calibrated.

@@ -42,8 +42,10 @@ def test_the_two_experiments_share_six_trials(experiments, folder):
 
 
 def test_the_table_has_a_line_for_each_experiment_and_the_count_below(experiments, folder):
-    header, *lines, summary = plan_table(make_plan(experiments, folder)).splitlines()
-    assert " ".join(header.split()) == "experiment trial K L conv parameters mult-adds state shares its trial with"
+    verdicts = {experiments[0].settings.trial_id: "trains"}
+    header, *lines, summary = plan_table(make_plan(experiments, folder), verdicts).splitlines()
+    columns = "experiment trial K L conv parameters mult-adds verdict state shares its trial with"
+    assert " ".join(header.split()) == columns
     assert summary == "20 experiments, 14 trials: 0 done, 0 to continue, 14 new"
     cells = {line.split()[0]: line.split() for line in lines}
     assert list(cells) == [experiment.name for experiment in experiments]
@@ -53,9 +55,9 @@ def test_the_table_has_a_line_for_each_experiment_and_the_count_below(experiment
     multiply_adds = 32 * 32 * (3 * 32 * 9 + 32 * 32 * 9) + 32**3 * 100 + 100 * 100 + 100 * 10
     assert cells["exp1_1_K32_L2"] == [
         "exp1_1_K32_L2", by_name["exp1_1_K32_L2"].trial_id, "32", "2", "2",
-        f"{parameters:,}", f"{multiply_adds / 1e6:.1f}", "M", "new",
+        f"{parameters:,}", f"{multiply_adds / 1e6:.1f}", "M", "trains", "new",
     ]  # fmt: skip
-    assert cells["exp1_2_L8_K64"][-2:] == ["new", "exp1_1_K64_L8"]
+    assert cells["exp1_2_L8_K64"][-3:] == ["-", "new", "exp1_1_K64_L8"]
     assert cells["exp1_2_L8_K64"][1] == cells["exp1_1_K64_L8"][1]
 
 

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sweep.add_argument("files", nargs="+", type=Path, metavar="FILE", help="config file")
     _add_setting_options(sweep)
-    sweep.add_argument("--only", action="append", default=[], metavar="PATTERN", help="only experiments of these names")
+    _add_only_option(sweep)
     sweep.add_argument("--name", help="the sweep's name (default: made from the files' names)")
     sweep.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="result files (default: results)"
@@ -55,6 +55,14 @@ def parser() -> argparse.ArgumentParser:
     trial.add_argument(
         "--device", metavar="NAME", help="where to compute, such as cpu or cuda:1 (default: a GPU if any)"
     )
+
+    diagnose = _command(
+        commands, "diagnose", "tell before any training which networks will learn, why not, and what helps",
+        "tune-cnn diagnose configs/exp1_1.yaml --only 'exp1_1_K32*'",
+    )  # fmt: skip
+    diagnose.add_argument("files", nargs="+", type=Path, metavar="FILE", help="config file")
+    _add_setting_options(diagnose)
+    _add_only_option(diagnose)
 
     status = _command(
         commands, "status", "show how far a sweep is, also while it runs",
@@ -141,6 +149,12 @@ def _add_setting_options(parser: argparse.ArgumentParser) -> None:
         help="change a setting of the files",
     )
     parser.add_argument("--data", metavar="SOURCE[:PATH]", help="cifar10, shapes or image_folder:PATH")
+
+
+def _add_only_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN", help="only experiments of these names"
+    )
 
 
 def _add_storage_option(parser: argparse.ArgumentParser) -> None:

@@ -25,14 +25,15 @@ class Cifar10(NamedTuple):
     classes: tuple[str, ...]
 
 
-def read(root: str) -> Cifar10:
+def read(root: str, download: bool = True) -> Cifar10:
     """Read CIFAR-10, and download it first if it is not there or damaged.
 
     Args:
         root: The folder that holds, or will hold, `cifar-10-batches-py`.
+        download: Whether it may be downloaded.
 
     Raises:
-        DataError: It is not there and cannot be downloaded.
+        DataError: It is not there and cannot, or must not, be downloaded.
     """
     # Importing torchvision takes a second, which trials on other images need not wait for.
     from torchvision.datasets import CIFAR10
@@ -40,6 +41,8 @@ def read(root: str) -> Cifar10:
     try:
         train = CIFAR10(root)
     except (OSError, RuntimeError):  # not there, or damaged
+        if not download:
+            raise DataError(f"CIFAR-10 is not in {root} yet") from None
         train = _download(root)
     test = CIFAR10(root, train=False)
     return Cifar10(_arrays(train), _arrays(test), tuple(train.classes))

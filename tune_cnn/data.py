@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 
 from tune_cnn import cifar10, shapes
 from tune_cnn.errors import DataError
-from tune_cnn.image_folder import list_folder, read_images
+from tune_cnn.image_folder import decode, list_folder, read_images
 from tune_cnn.settings import DataSettings
 
 VALIDATION_SHARE = 0.15
@@ -130,6 +130,33 @@ def load(data: DataSettings, progress: bool = False) -> Images:
         (images[indices], labels[indices]) for (images, labels), indices in zip((train, test), chosen, strict=True)
     )
     return _split_off_validation(train, test, classes)
+
+
+def first_images(data: DataSettings, count: int, download: bool = True) -> tuple[ImageSet, int]:
+    """The first training images that `load` would give, without decoding the others.
+
+    Args:
+        data: Which; resolved or not.
+        count: How many.
+        download: Whether CIFAR-10 may be downloaded if it is not there.
+
+    Returns:
+        Them, and how many training images there are in all.
+
+    Raises:
+        DataError: As in `load`; or CIFAR-10 is not there and must not be downloaded.
+    """
+    if data.source == "image_folder":
+        path = _absolute(data.path)
+        folder = list_folder(path)
+        chosen, _ = _choose(data, path, len(folder.train), len(folder.test))
+        fitted, _ = split(len(chosen))
+        files = [folder.train[index] for index in chosen[fitted[:count]]]
+        return ImageSet(*decode(files, *data.in_size[1:])), len(fitted)
+    if data.source == "cifar10":
+        cifar10.read(_absolute(data.path or cifar10.DEFAULT_ROOT), download)  # complains if it is not there
+    train = load(data).train
+    return ImageSet(train.images[:count], train.labels[:count]), train.count
 
 
 def _absolute(path: str | None) -> str:

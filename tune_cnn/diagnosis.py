@@ -1,6 +1,8 @@
 """Will a network learn? Told from one forward and one backward pass of a real batch, before the training."""
 
 import math
+import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -8,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tune_cnn import models
-from tune_cnn.data import ImageSet
-from tune_cnn.settings import Settings
+from tune_cnn.data import ImageSet, first_images
+from tune_cnn.errors import DataError
+from tune_cnn.settings import DataSettings, Settings
 
 Verdict = Literal["trains", "at risk", "will not learn"]
 VERDICTS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
@@ -67,7 +70,9 @@ class Diagnosis:
         return {**values, "remedies": list(self.remedies)}
 
 
-def diagnose(settings: Settings, train: ImageSet, device: torch.device | str = "cpu") -> Diagnosis:
+def diagnose(
+    settings: Settings, train: ImageSet, device: torch.device | str = "cpu", train_count: int | None = None
+) -> Diagnosis:
     """Build the network as the trial does, and tell from its first batch whether it will learn.
 
     PyTorch's random state is afterwards as it was.
@@ -76,6 +81,7 @@ def diagnose(settings: Settings, train: ImageSet, device: torch.device | str = "
         settings: Of the trial; without a seed, the network is another one than the trial's.
         train: The trial's training images; the first of them are the batch.
         device: Where to compute.
+        train_count: How many training images there are, if `train` has only the first of them.
 
     Raises:
         ValueError: The poolings would halve the image to less than 1x1.
@@ -104,8 +110,8 @@ def diagnose(settings: Settings, train: ImageSet, device: torch.device | str = "
 
     weights = [weight.detach() for weight in convs]
     ratios = torch.stack([g.norm() / w.norm() for g, w in zip(gradients, weights, strict=True)]).tolist()
-    spread = scores.detach().double().std(dim=0, correction=0).mean().item()
-    steps = settings.epochs * min(settings.batches, math.ceil(train.count / settings.bs_train))
+    spread = scores.detach().double().std(dim=0).mean().item()
+    steps = settings.epochs * min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))
     if settings.optimizer == "sgd":
         way = steps * settings.lr / (1 - settings.momentum) * max(ratios)
     else:
@@ -117,6 +123,57 @@ def diagnose(settings: Settings, train: ImageSet, device: torch.device | str = "
         gradient_to_weight=tuple(ratios),
         dead_units=tuple(torch.stack(dead_units).tolist()),
     )
+
+
+class Diagnoses(NamedTuple):
+    """What `diagnose_all` found.
+
+    Attributes:
+        by_trial: The diagnosis of each trial id.
+        left_out: Why trials have none, a line for each reason.
+    """
+
+    by_trial: dict[str, Diagnosis]
+    left_out: list[str]
+
+
+def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: float = math.inf) -> Diagnoses:
+    """Diagnose trials, each one once, from the first images of their sources.
+
+    Args:
+        trials: Their settings, with resolved data.
+        download: Whether images may be downloaded. If not, trials whose images are not there have no diagnosis.
+        within_s: Begin no further diagnosis after so many seconds; those that cost least come first.
+
+    Raises:
+        DataError: Images cannot be found, read or downloaded, though they may be downloaded.
+    """
+    distinct = {settings.trial_id: settings for settings in trials}
+    ended = time.monotonic() + within_s
+    images: dict[DataSettings, tuple[ImageSet, int]] = {}
+    found: dict[str, Diagnosis] = {}
+    absent: dict[DataSettings, str] = {}
+    late = 0
+    for trial_id, settings in sorted(distinct.items(), key=lambda item: models.cost(item[1]).multiply_adds):
+        if settings.data not in images and settings.data not in absent:
+            try:
+                images[settings.data] = first_images(settings.data, MOST_IMAGES, download)
+            except DataError as error:
+                if download:
+                    raise
+                absent[settings.data] = str(error)
+        if settings.data in absent:
+            continue
+        if time.monotonic() > ended:
+            late += 1
+        else:
+            train, count = images[settings.data]
+            found[trial_id] = diagnose(settings, train, train_count=count)
+    left_out = [f"no verdict without images: {reason}" for reason in dict.fromkeys(absent.values())]
+    if late:
+        remedy = "tune-cnn diagnose takes its time"
+        left_out.append(f"no verdict on {late} of {len(distinct)} trials within {within_s:g} s; {remedy}")
+    return Diagnoses({trial_id: found[trial_id] for trial_id in distinct if trial_id in found}, left_out)
 
 
 class Judgement(NamedTuple):

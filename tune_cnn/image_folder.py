@@ -112,7 +112,7 @@ def read_images(
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_cnn" / "images" / f"{key}.npy"
     images = _load_cache(cache, shape)
     if images is None:
-        images = _decode_all(files, shape, progress)
+        images, _ = decode(files, height, width, progress)
         # A full or read-only disk costs the next start some time, and nothing else.
         with suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -130,13 +130,16 @@ def _load_cache(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     return images if getattr(images, "shape", None) == shape and images.dtype == np.uint8 else None
 
 
-def _decode_all(files: Sequence[ImageFile], shape: tuple[int, ...], progress: bool) -> NDArray[np.uint8]:
-    images = np.empty(shape, np.uint8)
+def decode(
+    files: Sequence[ImageFile], height: int, width: int, progress: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Decode images anew, and keep nothing; arguments, result and errors are those of `read_images`."""
+    images = np.empty((len(files), height, width, 3), np.uint8)
 
     def decode_from(start: int) -> int:
         part = files[start : start + _FILES_AT_ONCE]
         for index, file in enumerate(part, start):
-            images[index] = _decode(file.path, height=shape[1], width=shape[2])
+            images[index] = _decode(file.path, height, width)
         return len(part)
 
     with (
@@ -145,7 +148,7 @@ def _decode_all(files: Sequence[ImageFile], shape: tuple[int, ...], progress: bo
     ):
         for count in pool.imap_unordered(decode_from, range(0, len(files), _FILES_AT_ONCE)):
             bar.update(count)
-    return images
+    return images, np.array([file.label for file in files], np.int64)
 
 
 def _decode(path: str, height: int, width: int) -> NDArray[np.uint8]:

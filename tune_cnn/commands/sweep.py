@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tune_cnn.commands.common import check_writable, write_results
+from tune_cnn.diagnosis import diagnose_all
 from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
 from tune_cnn.rules import name_problems
 from tune_cnn.sweep.cluster import ClusterOptions
@@ -15,6 +16,8 @@ from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, p
 from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
+
+_DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,7 +29,9 @@ def run(options: argparse.Namespace) -> int:
     plan = make_plan(experiments, folder)
     use = disk_use(plan, at_once=options.cpus or os.cpu_count() or 1)
     if options.dry_run:
-        print(plan_table(plan))
+        found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
+        print(plan_table(plan, {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}))
+        print("".join(f"{line}\n" for line in found.left_out), end="")
         print(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
     print(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """What a sweep would run: its experiments, their trials, cost and state."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tune_cnn.errors import StorageError
@@ -55,9 +55,27 @@ def _state(folder: SweepFolder, settings: Settings) -> State:
     return "done" if trial.is_finished() else "continue" if trial.checkpoints() else "new"
 
 
-def plan_table(plan: Sequence[PlannedExperiment]) -> str:
-    """The plan for a terminal, one line an experiment, and the count of experiments and trials."""
-    rows = [["experiment", "trial", "K", "L", "conv", "parameters", "mult-adds", "state", "shares its trial with"]]
+def plan_table(plan: Sequence[PlannedExperiment], verdicts: Mapping[str, str] = {}) -> str:
+    """The plan for a terminal, one line an experiment, and the count of experiments and trials.
+
+    Args:
+        plan: What would run.
+        verdicts: Whether a trial will learn, by trial id.
+    """
+    rows = [
+        [
+            "experiment",
+            "trial",
+            "K",
+            "L",
+            "conv",
+            "parameters",
+            "mult-adds",
+            "verdict",
+            "state",
+            "shares its trial with",
+        ]
+    ]
     for line in plan:
         settings = line.settings
         rows.append(
@@ -69,6 +87,7 @@ def plan_table(plan: Sequence[PlannedExperiment]) -> str:
                 str(len(settings.filters)),
                 f"{line.cost.parameters:,}",
                 f"{line.cost.multiply_adds / 1e6:,.1f} M",
+                verdicts.get(settings.trial_id, "-"),
                 line.state,
                 line.shares_with or "",
             ]

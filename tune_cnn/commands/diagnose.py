@@ -1,0 +1,41 @@
+"""`tune-cnn diagnose`: which networks will learn, why not, and what helps, before any training."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from tune_cnn.diagnosis import Diagnosis, diagnose_all
+from tune_cnn.sweep.plan import aligned
+from tune_cnn.sweep.search_space import Experiment, distinct_trials, load_experiments
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a line for each trial, and below it the reasons and remedies of those that may not learn."""
+    experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
+    trials = distinct_trials(experiments)
+    found = diagnose_all(same[0].settings for same in trials.values()).by_trial
+    print(_table(trials, found))
+    for trial_id, diagnosis in found.items():
+        if diagnosis.verdict != "trains":
+            print(f"\n{trials[trial_id][0].name}: {diagnosis.verdict}. {diagnosis.reason}")
+            print(f"  remedies: {', or '.join(diagnosis.remedies)}")
+    return 0
+
+
+def _table(trials: Mapping[str, Sequence[Experiment]], found: Mapping[str, Diagnosis]) -> str:
+    rows = [["experiment", "K", "L", "verdict", "score spread", "least gradient/weight", "in conv", "most dead units"]]
+    for trial_id, diagnosis in found.items():
+        first, *_ = trials[trial_id]
+        ratios = diagnosis.gradient_to_weight
+        rows.append(
+            [
+                first.name,
+                "-".join(map(str, first.settings.filters_per_layer)),
+                str(first.settings.layers_per_block),
+                diagnosis.verdict,
+                f"{diagnosis.score_spread:.1e}",
+                f"{min(ratios):.1e}",
+                str(ratios.index(min(ratios)) + 1),
+                f"{max(diagnosis.dead_units):.0%}",
+            ]
+        )
+    return aligned(rows)
