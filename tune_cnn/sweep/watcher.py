@@ -61,7 +61,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self._safely(lambda: self._progress.reported(folder.label, result))
         self._safely(lambda: self._board(trial_id).report(result))
         for large in ("earlier_epochs", "pictures"):
-            del result[large]  # Tune would keep them as long as the sweep lasts
+            result.pop(large, None)  # Tune would keep them as long as the sweep lasts
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
