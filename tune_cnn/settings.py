@@ -82,7 +82,7 @@ class Settings:
         average: Validate, test and keep an average of the weights, in which each batch keeps this share of what was
             before (Polyak & Juditsky, 1992); 0: as the network wants it, which is the weights themselves for
             ConvClassifier and an average over some 500 batches for YourCodeNet.
-        mirror_test: Add the scores of the mirrored image in validation and test.
+        mirror_test: In the final test, take the mean scores of each image and its mirror image.
         precision: Numbers of the forward and backward pass: `fp32`; `tf32`, on GPUs; `bf16` or `fp16`, by autocast.
         compile: Compile the network with `torch.compile`.
         data: Which images.

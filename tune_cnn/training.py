@@ -41,7 +41,6 @@ class TorchTrainer:
         augment: Changes training images (B, C, H, W), before they become floats.
         average: Evaluate an average of the weights, in which each batch keeps this share of what was before; 0: the
             weights themselves; None: what the model has as its attribute `average`, else 0.
-        mirror_test: Evaluate the mean scores of each image and its mirror image.
         precision: `fp32`; `tf32`, where the GPU has it; `bf16` or `fp16`, by autocast. Weights stay in fp32.
         compile: Compile the model; where that fails, it runs as it is.
 
@@ -62,7 +61,6 @@ class TorchTrainer:
         scheduler: LRScheduler | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         average: float | None = None,
-        mirror_test: bool = False,
         precision: str = "fp32",
         compile: bool = False,
     ) -> None:
@@ -73,7 +71,6 @@ class TorchTrainer:
         self.train_loss_fn = train_loss_fn or loss_fn
         self.scheduler = scheduler
         self.augment = augment
-        self.mirror_test = mirror_test
         self.precision = precision
         if average is None:
             average = getattr(model, "average", 0.0)
@@ -171,6 +168,7 @@ class TorchTrainer:
         verbose: bool = True,
         max_batches: int | None = None,
         predictions: list[Tensor] | None = None,
+        mirror: bool = False,
     ) -> EpochResult:
         """Measure loss and accuracy on each batch without changing the weights; arguments as in `train_epoch`.
 
@@ -179,12 +177,13 @@ class TorchTrainer:
 
         Args:
             predictions: Gets the classes (B,) that each batch is given.
+            mirror: Take the mean scores of each image and its mirror image.
         """
         self.model.eval()
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
         return self._run_epoch(
-            dl, lambda batch: self._test_step(batch, part, predictions), "test_batch", verbose, max_batches
+            dl, lambda batch: self._test_step(batch, part, predictions, mirror), "test_batch", verbose, max_batches
         )
 
     def train_batch(self, batch: Batch) -> BatchResult:
@@ -251,12 +250,12 @@ class TorchTrainer:
         return loss.detach().reshape(1), (scores.detach().argmax(dim=1) == labels).sum(), len(labels)
 
     def _test_step(
-        self, batch: Batch, part: int | None = None, predictions: list[Tensor] | None = None
+        self, batch: Batch, part: int | None = None, predictions: list[Tensor] | None = None, mirror: bool = False
     ) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch)
         with self._autocast():
             scores = self._evaluate(images)  # (B, classes)
-            if self.mirror_test:
+            if mirror:
                 scores = (scores + self._evaluate(images.flip(3))) / 2
         scores = scores.float()
         size = part or len(labels)

@@ -114,7 +114,9 @@ class Trial:
             self.trainer.evaluated.load_state_dict(self.best_weights)
             test_batches = self._evaluation_batches(self.images.test)
             predictions: list[Tensor] = []
-            self.test_result = self.trainer.test_epoch(test_batches, verbose, predictions=predictions)
+            self.test_result = self.trainer.test_epoch(
+                test_batches, verbose, predictions=predictions, mirror=self.settings.mirror_test
+            )
             self.test_predictions = torch.cat(predictions).cpu().numpy()
 
     def _evaluation_batches(self, image_set: ImageSet) -> Batches:
@@ -214,7 +216,6 @@ def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches
         scheduler=build_scheduler(optimizer, settings, batches),
         augment=augmentation if settings.flip or settings.translate or settings.cutout else None,
         average=settings.average or None,
-        mirror_test=settings.mirror_test,
         precision=settings.precision,
         compile=settings.compile,
     )
