@@ -144,6 +144,7 @@ def test_the_network_the_epochs_and_the_test_are_shown(capsys):
     run_experiment("run", **QUICK)
     out, err = capsys.readouterr()
     trial = content("results/run.json")["trial"]
+    assert trial["diagnosis"]["verdict"] in ("trains", "at risk", "will not learn")
     lines = out.splitlines()
     assert lines[0] == "ConvClassifier("
     assert lines[-5:] == [

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from crafted_results import FLAT, history, one_grid, settings, write, write_grid
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from tune_cnn.report.answers import answers, headline
 from tune_cnn.report.cells import Grid, load_grids
+from tune_cnn.report.expectations import expectations, weak_signal
+from tune_cnn.report.learnability import not_learned
 from tune_cnn.report.noise import difference, mean, t_quantile
 from tune_cnn.report.phrases import grid_names, listed, places
 from tune_cnn.report.table import table, time
@@ -447,10 +450,88 @@ def test_table_has_mean_and_interval_of_the_seeds(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 8): [FLAT, 40.0, FLAT]})
     assert table(grid) == [
         ["exp_K32_L2 (seeds 1, 2, 3)", "32", "2", "2", "64,000", "64.0 M", "4", "61.00 ± 2.48", "3", "60.00 ± 2.48",
-         "2 min 0 s", "learned"],
+         "2 min 0 s", "–", "learned"],
         ["exp_K32_L8 (seeds 1, 2, 3)", "32", "8", "8", "256,000", "256.0 M", "4", "20.00 ± 43.03", "3",
-         "19.00 ± 43.03", "8 min 0 s", "1 learned, 2 did not learn"],
+         "19.00 ± 43.03", "8 min 0 s", "–", "1 learned, 2 did not learn"],
     ]  # fmt: skip
+
+
+# What was expected
+
+
+def expecting(folder: Path, cells: dict[tuple[int, int], tuple[float, str, float]]) -> Grid:
+    """The grid of cells of (accuracy, verdict of the diagnosis, spread of the scores)."""
+    files = []
+    for (k, depth), (accuracy, verdict, spread) in cells.items():
+        diagnosis = {"verdict": verdict, "score_spread": spread, "remedies": []}
+        trial = settings(k, depth)
+        files.append(write(folder, f"exp_{trial.label}", trial, history(accuracy), diagnosis=diagnosis))
+    (grid,) = load_grids(files)
+    return grid
+
+
+def test_what_was_expected_stands_beside_what_happened(tmp_path):
+    grid = expecting(
+        tmp_path,
+        {
+            (32, 2): (65.0, "trains", 3e-3),
+            (32, 4): (61.0, "at risk", 2.4e-4),
+            (32, 8): (FLAT, "will not learn", 8.1e-6),
+            (64, 8): (FLAT, "at risk", 1e-4),
+        },
+    )
+    assert [line[-2:] for line in table(grid)] == [
+        ["trains", "learned"], ["at risk", "learned"],
+        ["will not learn", "did not learn"], ["at risk", "did not learn"],
+    ]  # fmt: skip
+    assert expectations(grid) == [
+        "The diagnosis before the training was right on 2 of 2 trainings. It took L = 4 at K = 32, and L = 8 at K = 64 "
+        "to be at risk; 1 of 2 trainings learned."
+    ]
+    weak = (
+        "Before the training, the scores of different images differed by 1.0e-04 at most in the networks that did not "
+        "learn, and by 2.4e-04 at least in those that learned."
+    )
+    assert weak_signal(grid) == [weak]
+    lines = not_learned(grid)
+    assert lines[-1] == expectations(grid)[0]
+    assert weak in lines
+
+
+def test_wrong_expectations_are_told(tmp_path):
+    grid = expecting(
+        tmp_path,
+        {(32, 2): (65.0, "will not learn", 1e-6), (32, 4): (FLAT, "trains", 1e-3), (32, 8): (FLAT, "trains", 1e-3)},
+    )
+    assert expectations(grid) == [
+        "The diagnosis before the training was right on 0 of 3 trainings. It did not expect L = 2 at K = 32 to learn, "
+        "but that happened. It expected L = 4 and 8 at K = 32 to learn, but that did not happen."
+    ]
+    assert weak_signal(grid) == []
+
+
+def test_where_all_was_at_risk_nothing_was_right_or_wrong(tmp_path):
+    grid = expecting(tmp_path, {(32, 4): (65.0, "at risk", 1e-4)})
+    assert expectations(grid) == [
+        "The diagnosis before the training took L = 4 at K = 32 to be at risk; 1 of 1 training learned."
+    ]
+
+
+@pytest.mark.parametrize("diagnosis", [None, 7, {}, {"verdict": ["trains"], "score_spread": "much"}])
+def test_without_a_diagnosis_nothing_was_expected(tmp_path, diagnosis):
+    facts = {} if diagnosis is None else {"diagnosis": diagnosis}
+    (grid,) = load_grids([write(tmp_path, "exp_K32_L2", settings(32, 2), history(60.0), **facts)])
+    assert table(grid)[0][-2] == "–"
+    assert expectations(grid) == weak_signal(grid) == []
+
+
+def test_what_was_expected_of_several_seeds(tmp_path):
+    files = [
+        write(tmp_path, f"exp_S{seed}", settings(32, 2, seed=seed), history(60.0), diagnosis={"verdict": verdict})
+        for seed, verdict in enumerate(["at risk", "trains", "trains"])
+    ]
+    (grid,) = load_grids(files)
+    assert grid.cells[0].expected == "2 trains, 1 at risk"
 
 
 # Files and cells
@@ -500,7 +581,7 @@ def test_a_notebooks_file_without_our_facts_is_reported(tmp_path):
     path.write_text(json.dumps(content))
     (grid,) = load_grids([path])
     assert table(grid) == [
-        ["exp1_1_K32_L2", "32", "2", "2", "–", "–", "4", "60.00", "3", "–", "–", "learned"],
+        ["exp1_1_K32_L2", "32", "2", "2", "–", "–", "4", "60.00", "3", "–", "–", "–", "learned"],
     ]  # fmt: skip
     assert headline([grid]).endswith("The highest validation accuracy is 60.0 % (K = 32, L = 2).")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tune_cnn import data
+from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.cluster import ClusterOptions
@@ -82,6 +83,7 @@ def test_a_sweep_equals_single_trials_bit_for_bit(finished):
         assert results.first_difference(trial.history) is None
         assert summary["test_accuracy"] == trial.test_result.accuracy
         assert summary["threads"] == 1
+        assert summary["diagnosis"] == diagnose(experiment.settings, trial.images.train).to_json()
 
 
 def test_a_finished_trial_keeps_its_best_weights_and_nothing_else_of_the_training(finished):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tune_cnn import data
+from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import replace_file
 from tune_cnn.models import cost
@@ -121,6 +122,7 @@ def train(settings: Settings, *, checkpoints: str | None = None, device: torch.d
     device = choose_device(device)
     settings = replace(settings, data=data.resolve(settings.data))
     trial = Trial(settings, data.load(settings.data, progress=True), device)
+    trial.further_facts["diagnosis"] = diagnose(settings, trial.images.train, trial.device).to_json()
     print(trial.trainer.model)
     trial.run(checkpoint=Path(f"{checkpoints}.pt") if checkpoints else None)
     result = trial.test_result

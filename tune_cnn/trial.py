@@ -46,6 +46,7 @@ class Trial:
         history: All epochs so far.
         stop_reason: `epochs`, `plateau` or `diverged` after the last epoch, else None.
         test_result: Losses and accuracy of the best weights on the test set, after the last epoch.
+        further_facts: What whoever runs the trial adds to its summary, as JSON values.
         test_predictions: The class that the best weights give to each test image, int64 (N,), after the last epoch.
     """
 
@@ -68,6 +69,7 @@ class Trial:
         self.test_predictions: NDArray[np.int64] | None = None
         self.best_weights: dict[str, Tensor] = {}
         self.epoch_durations_s: list[float] = []
+        self.further_facts: dict[str, Any] = {}
 
     def run_epoch(self, verbose: bool = False) -> None:
         """Train and validate one epoch; after the last one, also measure the best weights on the test set.
@@ -198,6 +200,7 @@ class Trial:
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
+            **self.further_facts,
         }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tune_cnn.diagnosis import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import VERDICTS, Run, read_run, without_path
@@ -67,6 +68,14 @@ class Cell:
         if len(self.counts) == 1:
             return self.state
         return ", ".join(f"{self.counts[verdict]} {verdict}" for verdict in VERDICTS if self.counts[verdict])
+
+    @property
+    def expected(self) -> str:
+        """The diagnosis before the training: `trains`, or for runs that differ `2 trains, 1 at risk`."""
+        counts = Counter(run.expected for run in self.runs if run.expected)
+        if len(counts) <= 1:
+            return next(iter(counts), "–")
+        return ", ".join(f"{counts[verdict]} {verdict}" for verdict in EXPECTATIONS if counts[verdict])
 
     @cached_property
     def accuracies(self) -> list[float]:

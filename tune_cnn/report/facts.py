@@ -66,6 +66,11 @@ def notes(grids: Sequence[Grid]) -> list[str]:
             "± is half the 95 % interval of the mean over seeds (Student's t). A difference lies within the noise if "
             "its 95 % interval (Welch) holds 0; the intervals are not corrected for the number of comparisons.",
         )
+    if any(run.expected for grid in grids for cell in grid.cells for run in cell.runs):
+        found.append(
+            "What was expected is the diagnosis of the network before its training, from one forward and one backward "
+            "pass of a batch; at risk is no prediction."
+        )
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from tune_cnn.report.cells import Cell, Grid
+from tune_cnn.report.expectations import expectations, weak_signal
 from tune_cnn.report.phrases import differences, percent, places
 from tune_cnn.report.reasons import REMEDIES, lost_signal, reason
 from tune_cnn.report.runs import VERDICTS
@@ -25,6 +26,7 @@ def not_learned(grid: Grid) -> list[str]:
     for cell in flat:
         reasons.setdefault(reason(cell, grid), []).append(cell)
     lines += [f"{'Why' if len(reasons) == 1 else places(cells)}: {why}" for why, cells in reasons.items()]
+    lines += weak_signal(grid)
     if diverged := by_state["diverged"]:
         remedy = f"a lower lr than {grid.settings.lr:g} is the usual remedy"
         lines.append(f"{places(diverged)} diverged: a loss was no longer a finite number; {remedy}.")
@@ -40,7 +42,7 @@ def not_learned(grid: Grid) -> list[str]:
     if by_state["unfinished"]:
         verb = "is" if len(by_state["unfinished"]) == 1 else "are"
         lines.append(f"{places(by_state['unfinished'])} {verb} unfinished.")
-    return lines
+    return lines + expectations(grid)
 
 
 def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tune_cnn.diagnosis import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError
 from tune_cnn.experiments import load_result_file
 from tune_cnn.settings import SETTINGS_RULES, Settings, parse_data, parse_settings
@@ -68,6 +69,20 @@ class Run:
         """Multiply-adds of the forward passes over all training images."""
         multiply_adds, images_seen = self.number("multiply_adds"), self.images_seen
         return None if multiply_adds is None or images_seen is None else multiply_adds * images_seen
+
+    @property
+    def expected(self) -> str | None:
+        """The verdict of the diagnosis before the training; None where the file has none."""
+        diagnosis = self.fact("diagnosis")
+        verdict = diagnosis.get("verdict") if isinstance(diagnosis, Mapping) else None
+        return verdict if verdict in EXPECTATIONS else None
+
+    @property
+    def score_spread(self) -> float | None:
+        """How far the scores of different images differed before the training."""
+        diagnosis = self.fact("diagnosis")
+        spread = diagnosis.get("score_spread") if isinstance(diagnosis, Mapping) else None
+        return spread if isinstance(spread, float) and math.isfinite(spread) else None
 
     def epoch_losses(self) -> list[float]:
         """The mean training loss of each epoch, in nats."""

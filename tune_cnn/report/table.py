@@ -8,9 +8,9 @@ from tune_cnn.report.phrases import number
 
 HEADS = (
     "experiment", "K", "L", "conv layers", "parameters", "multiply-adds", "epochs", "best val. acc. (%)", "at epoch",
-    "test acc. (%)", "time", "verdict",
+    "test acc. (%)", "time", "expected", "verdict",
 )  # fmt: skip
-WORDS = ("experiment", "verdict")  # the heads of columns that are not numbers
+WORDS = ("experiment", "expected", "verdict")  # the heads of columns that are not numbers
 
 
 def table(grid: Grid) -> list[list[str]]:
@@ -33,6 +33,7 @@ def _line(cell: Cell) -> list[str]:
         _span([history.best_epoch for history in histories]),
         number(cell.test_accuracy, 2),
         "–" if duration is None else time(duration),
+        cell.expected,
         cell.verdict,
     ]
 

@@ -11,6 +11,7 @@ import torch
 from ray.tune import Trainable
 
 from tune_cnn.data import Images
+from tune_cnn.diagnosis import diagnose
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.storage import SweepFolder
@@ -79,6 +80,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if device.type == "cuda" and self.plan.gpus < 1:
             torch.cuda.set_per_process_memory_fraction(self.plan.gpus)
         trial = Trial(self.plan.settings, self.images[self.plan.settings.data], device)
+        trial.further_facts["diagnosis"] = diagnose(trial.settings, trial.images.train, device).to_json()
         state, self.warnings = self.folder.load_checkpoint()
         if state is not None:
             trial.load_state_dict(state)
