@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar
+from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar, text
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.storage import TrialFolder
@@ -109,6 +109,8 @@ class TrialBoard:
         earlier = result.get("earlier_epochs", [])
         if earlier:
             events.append(Event(session_log=SessionLog(status=SessionLog.START), step=1))
+        if diagnosis := result.get("diagnosis"):
+            events += _of_diagnosis(diagnosis)
         for epoch in (*earlier, result):
             for tag, key in self._keys.items():
                 if epoch.get(key) is not None:
@@ -139,6 +141,17 @@ class TrialBoard:
             records.write(event.SerializeToString())
         with self._file.open("ab") as file:
             file.write(content.getvalue())
+
+
+def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
+    """What was told before the training; the steps of its curves are the conv layers, from 1."""
+    remedies = "".join(f"\n\n- {remedy}" for remedy in diagnosis["remedies"])
+    told = f"**{diagnosis['verdict']}**: {diagnosis['reason']}{remedies}"
+    return [Event(summary=text("diagnosis/verdict", told), step=1)] + [
+        Event(summary=scalar(f"diagnosis/{key}", value), step=layer)
+        for key in ("gradient_to_weight", "dead_units")
+        for layer, value in enumerate(diagnosis[key], start=1)
+    ]
 
 
 def _image(tag: str, png: bytes) -> Summary:

@@ -66,7 +66,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             warnings, self.warnings = self.warnings, []
             # What trained before may have died between a checkpoint and its report.
             earlier = [_curve_points(trial, epoch) for epoch in range(1, trial.history.num_epochs)] if is_first else []
-            return {**_report(trial), "earlier_epochs": earlier, "warnings": warnings}
+            diagnosis = trial.further_facts if is_first else {}
+            return {**_report(trial), **diagnosis, "earlier_epochs": earlier, "warnings": warnings}
         except Exception as error:
             return self._fail(error)
 

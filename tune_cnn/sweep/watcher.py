@@ -60,7 +60,7 @@ class Watcher(Callback):  # type: ignore[misc]
             self._progress.say(f"{folder.label}: {warning}")
         self._safely(lambda: self._progress.reported(folder.label, result))
         self._safely(lambda: self._board(trial_id).report(result))
-        for large in ("earlier_epochs", "pictures"):
+        for large in ("earlier_epochs", "pictures", "diagnosis"):
             result.pop(large, None)  # Tune would keep them as long as the sweep lasts
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
