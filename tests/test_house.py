@@ -33,6 +33,7 @@ data cifar10 image_folder shapes
 training
 checkpoints averaging
 models
+layers
 settings
 rules
 train_results

@@ -1,0 +1,86 @@
+"""Layers of ours against PyTorch's: the same values, the same gradients."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tune_cnn.layers import Linear, flatten
+from tune_cnn.models import ConvClassifier
+
+
+def value_and_gradients(function, *inputs: Tensor) -> list[Tensor]:
+    """What a function gives, and the gradients of its inputs if its values weigh unequally."""
+    inputs = tuple(value.detach().clone(memory_format=torch.preserve_format).requires_grad_() for value in inputs)
+    result = function(*inputs)
+    torch.manual_seed(1)
+    return [result.detach(), *torch.autograd.grad((result * torch.randn(result.shape)).sum(), inputs)]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 50])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_is_pytorchs_to_rounding(batch, bias):
+    torch.manual_seed(0)
+    ours, theirs = Linear(1300, 11, bias=bias), nn.Linear(1300, 11, bias=bias)
+    theirs.load_state_dict(ours.state_dict())
+    assert repr(ours) == repr(theirs)
+    rows = torch.randn(batch, 1300)
+    for layer in (ours, theirs):
+        layer.zero_grad()
+    pairs = [value_and_gradients(layer, rows) for layer in (ours, theirs)]
+    for value, expected in zip(*pairs, strict=True):
+        torch.testing.assert_close(value, expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(rows), theirs(rows))
+
+
+def test_a_linear_layers_own_gradients_are_pytorchs():
+    torch.manual_seed(0)
+    ours, theirs = Linear(1300, 11), nn.Linear(1300, 11)
+    theirs.load_state_dict(ours.state_dict())
+    rows = torch.randn(9, 1300)
+    for layer in (ours, theirs):
+        layer(rows).square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+
+
+def test_small_layers_are_pytorchs_bit_for_bit():
+    torch.manual_seed(0)
+    ours, theirs = Linear(100, 11), nn.Linear(100, 11)
+    theirs.load_state_dict(ours.state_dict())
+    rows = torch.randn(50, 100)
+    assert torch.equal(ours(rows), theirs(rows))
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(2, 3, 1300), torch.zeros(1300)], ids=["more dimensions", "one dimension"])
+def test_a_linear_layer_takes_what_pytorchs_takes(rows):
+    assert Linear(1300, 11)(rows).shape == (*rows.shape[:-1], 11)
+
+
+def test_autocast_is_obeyed():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Linear(1300, 11)(torch.zeros(2, 1300)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("size", [(5, 4, 6, 3), (1, 32, 8, 8), (2, 3, 1, 1), (3, 1, 4, 4), (50, 33, 7, 7)])
+def test_flattened_images_are_pytorchs(dtype, memory_format, size):
+    images = torch.randn(size).to(dtype).to(memory_format=memory_format)
+    for value, expected in zip(
+        value_and_gradients(flatten, images), value_and_gradients(lambda x: x.flatten(1), images), strict=True
+    ):
+        assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("pool_every", [1, 2])
+def test_pooling_before_relu_changes_nothing(pool_every):
+    torch.manual_seed(0)
+    model = ConvClassifier((3, 8, 8), 4, [6, 6], pool_every, [12])
+    with torch.no_grad():  # whole windows of zeros after the ReLU, and equal values in a window
+        model.feature_extractor[0].weight[:2] = 0
+        model.feature_extractor[0].bias[:2] = torch.tensor([-1.0, 1.0])
+    images = torch.randn(5, 3, 8, 8)
+    ours = value_and_gradients(model, images)
+    as_printed = value_and_gradients(lambda x: model.classifier(flatten(model.feature_extractor(x))), images)
+    assert all(map(torch.equal, ours, as_printed))
