@@ -8,7 +8,7 @@ from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.search_space import distinct_trials, load_experiments
 
 FOLDER = Path(__file__).parents[1] / "configs"
-COUNTS = {"exp1_1": 8, "exp1_2": 12, "extra_points": 4, "quick": 6, "test_run": 1}
+COUNTS = {"best": 1, "exp1_1": 8, "exp1_2": 12, "extra_points": 4, "quick": 6, "test_run": 1}
 COMMON = Settings(
     seed=42,
     bs_train=50,
