@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tune_cnn.errors import ConfigError
 from tune_cnn.settings import OPTIONAL
@@ -538,90 +536,6 @@ def test_only_leaves_out_a_network_that_cannot_exist(tmp_path: Path) -> None:
 )
 def test_monstrous_network_is_refused(tmp_path: Path, setting: str, fault: str) -> None:
     assert faults(tmp_path, f"run_name: one\nsettings:\n  {setting}") == [fault]
-
-
-# Whatever stands in a file
-
-TOKENS = [
-    *"{}[]:,&*!|>'\"#%@`-?~\n\t \\\0",
-    "- ",
-    ": ",
-    "? ",
-    "<<: ",
-    "&a ",
-    "*a",
-    "!!set ",
-    "!!binary ",
-    "---\n",
-    "...\n",
-    "%YAML 9\n",
-    "null",
-    "true",
-    "yes",
-    "1e999",
-    ".nan",
-    "-1",
-    "0x",
-    "0o9",
-    "1_0",
-    "99999999999999999999",
-    "2020-01-01",
-    "'",
-    '"\\x',
-    "\\U00110000",
-    "{K}",
-    "{",
-    "grid",
-    "lr",
-    "run_name",
-    "ycn",
-    "{L!r}",
-    "[[2], [3]]",
-    "[]",
-    "\ufeff",
-    "\x85",
-    "é",
-    "\ud800",
-]
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["auto", "shapes", "x{K}", "{S}", ""]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["lr", "seed", "source"]), inner),
-    max_leaves=6,
-)
-
-
-def check_never_crashes(folder: Path, text: str) -> None:
-    path = folder / "any.yaml"
-    path.write_bytes(text.encode(errors="surrogatepass"))
-    try:
-        experiments = load_experiments([path], overrides=["epochs=1"])
-    except ConfigError:
-        return
-    assert distinct_trials(experiments)
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, len(GRID)), st.integers(0, 8), st.sampled_from(TOKENS)), min_size=1, max_size=4)
-)
-def test_mutilated_file_gives_experiments_or_faults(
-    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int, str]]
-) -> None:
-    text = GRID
-    for position, deleted, token in edits:
-        text = text[:position] + token + text[position + deleted :]
-    check_never_crashes(tmp_path_factory.getbasetemp(), text)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(["run_name", "grid", "settings", "data", "resources"], VALUES)))
-def test_any_values_give_experiments_or_faults(
-    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
-) -> None:
-    import yaml
-
-    check_never_crashes(tmp_path_factory.getbasetemp(), yaml.safe_dump(document, sort_keys=False))
 
 
 # The way in

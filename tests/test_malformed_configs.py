@@ -1,0 +1,112 @@
+"""Whatever stands in a config file, the command plans it or tells its faults; never a traceback."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_cnn.cli import main
+from tune_cnn.diagnosis import Diagnoses
+
+GRID = """\
+run_name: exp_K{K}_L{L}
+grid:
+  filters_per_layer: [[32], [64, 128]]
+  layers_per_block: [2, 4]
+settings: {pool_every: 4, hidden_dims: [100]}
+data: shapes
+"""
+
+TOKENS = [
+    *"{}[]:,&*!|>'\"#%@`-?~\n\t \\\0",
+    "- ",
+    ": ",
+    "? ",
+    "<<: ",
+    "&a ",
+    "*a",
+    "!!set ",
+    "!!binary ",
+    "---\n",
+    "...\n",
+    "%YAML 9\n",
+    "null",
+    "true",
+    "yes",
+    "1e999",
+    ".nan",
+    "-1",
+    "0x",
+    "0o9",
+    "1_0",
+    "99999999999999999999",
+    "2020-01-01",
+    "'",
+    '"\\x',
+    "\\U00110000",
+    "{K}",
+    "{",
+    "grid",
+    "lr",
+    "run_name",
+    "ycn",
+    "{L!r}",
+    "[[2], [3]]",
+    "[]",
+    "\ufeff",
+    "\x85",
+    "é",
+    "\ud800",
+]
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["auto", "shapes", "x{K}", "{S}", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["lr", "seed", "source"]), inner),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Iterator[Path]:
+    """A folder; what a plan would be diagnosed with takes too long for so many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tune_cnn.commands.sweep.diagnose_all", lambda *_, **__: Diagnoses({}, []))
+        yield tmp_path_factory.mktemp("malformed")
+
+
+def assert_planned_or_refused(folder: Path, text: str) -> None:
+    path = folder / "any.yaml"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        exit_code = main(["sweep", str(path), "--dry-run", "--set", "epochs=1", "--storage", str(folder / "sweeps")])
+    if exit_code == 0:
+        assert " new\n" in out.getvalue()
+        assert err.getvalue() == ""
+    else:
+        assert exit_code == 2
+        assert err.getvalue().startswith(f"{path}: ")
+        assert out.getvalue() == ""
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, len(GRID)), st.integers(0, 8), st.sampled_from(TOKENS)), min_size=1, max_size=4)
+)
+def test_a_mutilated_file_is_planned_or_refused(folder: Path, edits: list[tuple[int, int, str]]) -> None:
+    text = GRID
+    for position, deleted, token in edits:
+        text = text[:position] + token + text[position + deleted :]
+    assert_planned_or_refused(folder, text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(["run_name", "grid", "settings", "data", "resources"], VALUES)))
+def test_any_values_are_planned_or_refused(folder: Path, document: dict[str, Any]) -> None:
+    assert_planned_or_refused(folder, yaml.safe_dump(document, sort_keys=False))
