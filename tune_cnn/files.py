@@ -1,5 +1,6 @@
 """Files that are whole or absent: written beside, then renamed."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -9,6 +10,8 @@ BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was le
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that readers, and a power loss, find the old content or the new one, never a part.
+
+    When this returns, it is the new one, whatever happens.
 
     Raises:
         OSError: The folder is missing, not writable, or full; the old content is still there.
@@ -24,3 +27,16 @@ def replace_file(path: Path, content: bytes) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
+    _keep_names(path.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Make the names in a folder survive a power loss, so that what replaces a file is there before that is deleted."""
+    if os.name != "posix":  # where a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            os.fsync(handle)
+    finally:
+        os.close(handle)
