@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import torch
-
 from tune_cnn.errors import ResourceError, StorageError
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.resources import Node
 
 _OBJECT_STORE_SLACK = 256 * 2**20
 _KNOCK_S = 10
-_ANSWER_S = 60
+_ANSWER_S = 180  # Ray's workers run at the lowest priority but four: on a busy machine their start takes minutes
 _MARKER = "reached.txt"
 
 
@@ -101,6 +99,8 @@ def own_node(options: ClusterOptions) -> Node | None:
     """The only machine of a Ray of one's own, before it is started; None if a running one will be used."""
     if options.address is not None or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         return None
+    import torch  # not above, since every node imports this file for `_sees`
+
     cpus = options.cpus if options.cpus is not None else os.cpu_count() or 1
     return Node(cpus, options.gpus if options.gpus is not None else torch.cuda.device_count())
 
@@ -141,6 +141,8 @@ def check_reachable(folder: Folder) -> None:
             try:
                 if not ray.get(answer, timeout=_ANSWER_S):
                     blind.append(addresses[node])
+            except ray.exceptions.GetTimeoutError:
+                blind.append(f"{addresses[node]} (no answer within {_ANSWER_S} s; it may be too busy)")
             except Exception as error:  # whatever that node said: no right to read, tune_cnn not installed, ...
                 reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                 blind.append(f"{addresses[node]} ({reason})")
