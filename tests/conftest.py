@@ -14,6 +14,8 @@ from PIL import Image
 # Ray reads these when the first test imports it; sweeps of a process of their own make up a token of their own.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = "0123456789abcdef0123456789abcdef"
+# At 15, Ray's own, a trial on a busy machine takes minutes to start.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - so does Ray write it
 
 
 @pytest.fixture(autouse=True)
