@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from tune_cnn.augmentation import Augmentation
+from tune_cnn.augmentation import Augmentation, views
 
 
 @pytest.fixture
@@ -54,3 +54,16 @@ def test_the_same_random_state_makes_the_same_changes_whatever_the_type_of_the_i
 def test_a_shift_may_be_larger_than_the_image():
     image = torch.arange(2.0).reshape(1, 1, 1, 2)
     assert set(Augmentation(translate=9)(image).flatten().tolist()) == {0.0, 1.0}
+
+
+def test_views_are_mirror_images_and_shifts_by_a_pixel():
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    assert [view.int().flatten().tolist() for view in views(image, 1)] == [[0, 1, 2, 3, 4, 5, 6, 7, 8]]
+    assert [view.int().flatten().tolist() for view in views(image, 2)] == [
+        [0, 1, 2, 3, 4, 5, 6, 7, 8],
+        [2, 1, 0, 5, 4, 3, 8, 7, 6],
+    ]
+    assert [view.int().flatten().tolist() for view in views(image, 6)[2::2]] == [
+        [4, 5, 4, 7, 8, 7, 4, 5, 4],
+        [4, 3, 4, 1, 0, 1, 4, 3, 4],
+    ]

@@ -13,7 +13,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "seed": 1, "bs_train": 64, "bs_test": 8, "batches": 7, "epochs": 9, "early_stopping": None, "lr": 0.5, "reg": 0.5,
     "filters_per_layer": (64, 64), "layers_per_block": 1, "pool_every": 3, "hidden_dims": (), "ycn": True,
     "init": "he", "optimizer": "sgd", "momentum": 0.5, "schedule": "cosine", "warmup": 0.5, "label_smoothing": 0.5,
-    "flip": True, "translate": 2, "cutout": 8, "average": 0.5, "mirror_test": True, "precision": "bf16",
+    "flip": True, "translate": 2, "cutout": 8, "average": 0.5, "test_views": 2, "precision": "bf16",
     "compile": True, "data": DataSettings("shapes"),
 }  # fmt: skip
 

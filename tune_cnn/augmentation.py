@@ -1,7 +1,7 @@
-"""Random changes of training images, on whole batches and on the device where they are."""
+"""Changes of images, on whole batches, on the device where they are: random ones to train with, fixed ones to test."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Augmentation:
@@ -40,6 +40,19 @@ class Augmentation:
 
     def _shifts(self, draws: Tensor) -> Tensor:
         return (draws * (2 * self.translate + 1)).long() - self.translate
+
+
+def views(images: Tensor, count: int) -> list[Tensor]:
+    """Each of the images (B, C, H, W), and with 2 or 6 their mirror images; with 6 also both shifted by a pixel.
+
+    What a shift, to the upper left or to the lower right, brings in is the mirrored edge.
+    """
+    seen = [images]
+    if count == 6:
+        height, width = images.shape[2:]
+        padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
+        seen += [padded[:, :, 2:, 2:], padded[:, :, :height, :width]]
+    return seen if count == 1 else [view for image in seen for view in (image, image.flip(3))]
 
 
 def _mirrored(places: Tensor, size: int) -> Tensor:

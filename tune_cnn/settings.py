@@ -82,7 +82,8 @@ class Settings:
         average: Validate, test and keep an average of the weights, in which each batch keeps this share of what was
             before (Polyak & Juditsky, 1992); 0: as the network wants it, which is the weights themselves for
             ConvClassifier and an average over some 500 batches for YourCodeNet.
-        mirror_test: In the final test, take the mean scores of each image and its mirror image.
+        test_views: In the final test, average the scores of so many views of each image: 1, itself; 2, also mirrored;
+            6, also both shifted by a pixel, to the upper left and to the lower right.
         precision: Numbers of the forward and backward pass: `fp32`; `tf32`, on GPUs; `bf16` or `fp16`, by autocast.
         compile: Compile the network with `torch.compile`.
         data: Which images.
@@ -111,7 +112,7 @@ class Settings:
     translate: int = 0
     cutout: int = 0
     average: float = 0.0
-    mirror_test: bool = False
+    test_views: int = 1
     precision: str = "fp32"
     compile: bool = False
     data: DataSettings = DataSettings()
@@ -181,7 +182,7 @@ SETTINGS_RULES: dict[str, Rule] = {
     "translate": integer(0),
     "cutout": integer(0),
     "average": number(0, below=1),
-    "mirror_test": flag(),
+    "test_views": Rule("1, 2 or 6", lambda v: v in (1, 2, 6) and not isinstance(v, bool | float)),
     "precision": one_of("fp32", "tf32", "bf16", "fp16"),
     "compile": flag(),
 }

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -168,7 +168,7 @@ class TorchTrainer:
         verbose: bool = True,
         max_batches: int | None = None,
         predictions: list[Tensor] | None = None,
-        mirror: bool = False,
+        views: Callable[[Tensor], Sequence[Tensor]] | None = None,
     ) -> EpochResult:
         """Measure loss and accuracy on each batch without changing the weights; arguments as in `train_epoch`.
 
@@ -177,13 +177,13 @@ class TorchTrainer:
 
         Args:
             predictions: Gets the classes (B,) that each batch is given.
-            mirror: Take the mean scores of each image and its mirror image.
+            views: Makes several of each batch of images, whose scores are averaged.
         """
         self.model.eval()
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
         return self._run_epoch(
-            dl, lambda batch: self._test_step(batch, part, predictions, mirror), "test_batch", verbose, max_batches
+            dl, lambda batch: self._test_step(batch, part, predictions, views), "test_batch", verbose, max_batches
         )
 
     def train_batch(self, batch: Batch) -> BatchResult:
@@ -250,14 +250,16 @@ class TorchTrainer:
         return loss.detach().reshape(1), (scores.detach().argmax(dim=1) == labels).sum(), len(labels)
 
     def _test_step(
-        self, batch: Batch, part: int | None = None, predictions: list[Tensor] | None = None, mirror: bool = False
+        self,
+        batch: Batch,
+        part: int | None = None,
+        predictions: list[Tensor] | None = None,
+        views: Callable[[Tensor], Sequence[Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch)
         with self._autocast():
-            scores = self._evaluate(images)  # (B, classes)
-            if mirror:
-                scores = (scores + self._evaluate(images.flip(3))) / 2
-        scores = scores.float()
+            several = [self._evaluate(view).float() for view in (views(images) if views else [images])]
+        scores = torch.stack(several).mean(dim=0)  # (B, classes)
         size = part or len(labels)
         losses = [self.loss_fn(s, y) for s, y in zip(torch.split(scores, size), torch.split(labels, size), strict=True)]
         classes = scores.argmax(dim=1)

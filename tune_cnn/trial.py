@@ -6,7 +6,7 @@ after any epoch and continue elsewhere, bit for bit.
 
 import platform
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import tune_cnn
 from tune_cnn import models
-from tune_cnn.augmentation import Augmentation
+from tune_cnn.augmentation import Augmentation, views
 from tune_cnn.checkpoints import load_state, save_state
 from tune_cnn.data import Batches, Images, ImageSet, batches, evaluation_batches
 from tune_cnn.errors import ConfigError, ResultError
@@ -117,7 +117,7 @@ class Trial:
             test_batches = self._evaluation_batches(self.images.test)
             predictions: list[Tensor] = []
             self.test_result = self.trainer.test_epoch(
-                test_batches, verbose, predictions=predictions, mirror=self.settings.mirror_test
+                test_batches, verbose, predictions=predictions, views=partial(views, count=self.settings.test_views)
             )
             self.test_predictions = torch.cat(predictions).cpu().numpy()
 
