@@ -73,14 +73,14 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
             logging_level=logging.ERROR,
         )
     else:
+        _knock(options.address)
         try:
-            _knock(options.address)
             ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).partition(". ")[0]
             raise ResourceError(
-                f"--address {options.address}: no Ray cluster answers ({reason}); start one with: ray start --head; "
-                f"if it has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as there"
+                f"--address {options.address}: no Ray cluster lets this process in ({reason}); set RAY_AUTH_MODE=token "
+                f"and RAY_AUTH_TOKEN as on its machines, or start one with: ray start --head"
             ) from error
     try:
         yield nodes()
@@ -89,10 +89,20 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
 
 
 def _knock(address: str) -> None:
-    """Find out at once, where an address names host and port, that nobody listens there."""
+    """Find out at once, where an address names host and port, that nobody listens there.
+
+    Raises:
+        ResourceError: Nobody does.
+    """
     host, _, port = address.rpartition(":")
-    if "://" not in address and port.isdecimal():
+    if "://" in address or not port.isdecimal():
+        return
+    try:
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"--address {address}: no Ray cluster answers ({error}); start one with: ray start --head"
+        ) from error
 
 
 def own_node(options: ClusterOptions) -> Node | None:
