@@ -16,10 +16,14 @@ from tiny_sweep import CONFIG, train, write_config
 from tune_cnn import commands
 from tune_cnn.arguments import parser
 from tune_cnn.cli import main
+from tune_cnn.errors import ResourceError
 from tune_cnn.experiments import load_result_file
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions
+from tune_cnn.sweep.estimate import Estimate
 from tune_cnn.sweep.lock import locked
+from tune_cnn.sweep.plan import PlannedExperiment
+from tune_cnn.sweep.resources import Node
 from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import SweepFolder
 
@@ -67,7 +71,13 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., dict[str,
         monkeypatch.setattr("tune_cnn.commands.sweep.run_sweep", run_sweep)
 
     replace(lambda *_: pytest.fail("the sweep ran"))
+    monkeypatch.setattr("tune_cnn.commands.sweep.estimate", no_estimate)
     return replace
+
+
+def no_estimate(*_: object, within_s: float) -> Estimate:
+    """In the place of one that measures for some seconds."""
+    raise ResourceError("this is a test")
 
 
 def trains(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
@@ -126,10 +136,38 @@ def test_a_dry_run_tells_what_is_done_and_what_fresh_would_do(finished, capsys):
     assert SweepFolder("ray_results", "tiny").folder.names() == ["sweep.json", "trials"]
 
 
+def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, monkeypatch):
+    def estimate(plan: Sequence[PlannedExperiment], *_: object, within_s: float) -> Estimate:
+        return Estimate({plan[1].settings.trial_id: 7265.0}, 7320.0, 1.5, 2, Node(4, 1), 1)
+
+    monkeypatch.setattr("tune_cnn.commands.sweep.estimate", estimate)
+    assert run("sweep", "tiny.yaml", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"^(tiny\S+) .* (-|2 h 1 min)  new$", out, re.MULTILINE) == [
+        ("tiny_L1_K4", "-"), ("tiny_L1_K6", "2 h 1 min"),
+    ]  # fmt: skip
+    assert (
+        "\ntime: at most 2 h 2 min on 4 cores (2 trials at once), 1.5 GPU hours; "
+        "1 trial scaled from others by multiply-adds\n"
+    ) in out
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((), "time: not estimated (this is a test)"),
+        (("--address", "host:1"), "time: not estimated, since the steps of a cluster cannot be timed from here"),
+    ],
+)
+def test_a_dry_run_tells_why_there_is_no_time(here, options, line, capsys):
+    assert run("sweep", "tiny.yaml", "--dry-run", *options) == 0
+    assert f"\n{line}\n" in capsys.readouterr().out
+
+
 def test_a_dry_run_tells_which_trials_will_learn(here, capsys):
     assert run("sweep", str(CONFIGS / "quick.yaml"), "--dry-run") == 0
     out = capsys.readouterr().out
-    assert re.findall(r"(quick_K\w+) .* M  (trains|at risk|will not learn) +new", out) == [
+    assert re.findall(r"(quick_K\w+) .* M  (trains|at risk|will not learn) +- +new", out) == [
         ("quick_K8_L2", "trains"), ("quick_K8_L4", "trains"), ("quick_K8_L8", "will not learn"),
         ("quick_K16_L2", "trains"), ("quick_K16_L4", "trains"), ("quick_K16_L8", "will not learn"),
     ]  # fmt: skip

@@ -16,8 +16,9 @@ from tune_cnn.report.expectations import expectations, weak_signal
 from tune_cnn.report.learnability import not_learned
 from tune_cnn.report.noise import difference, mean, t_quantile
 from tune_cnn.report.phrases import grid_names, listed, places
-from tune_cnn.report.table import table, time
+from tune_cnn.report.table import table
 from tune_cnn.settings import DataSettings
+from tune_cnn.sweep.plan import duration
 
 ONE_SEED = "With one seed a cell, this cannot tell whether the differences are more than the noise between seeds."
 GUESSING = "guessing gives 10.0 %, and more than 15.0 % counts as learned"
@@ -597,7 +598,7 @@ def test_work_counts_each_image_as_often_as_it_came(tmp_path):
     [(18.52, "18.5 s"), (99.96, "1 min 40 s"), (185, "3 min 5 s"), (3600, "1 h 0 min"), (9000, "2 h 30 min")],
 )
 def test_times_read_well(seconds, text):
-    assert time(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_lists_and_places_read_well(tmp_path):

@@ -6,7 +6,18 @@ import re
 import pytest
 
 from tune_cnn.errors import ResourceError
-from tune_cnn.sweep.resources import MOST_TRIALS_PER_GPU, Node, Request, check_feasible, gpu_share
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.resources import (
+    MOST_TRIALS_PER_GPU,
+    GpuMemory,
+    Node,
+    Request,
+    check_feasible,
+    cpu_count,
+    gpu_share,
+    requests,
+)
+from tune_cnn.sweep.search_space import Experiment, Resources
 
 
 def machines(gpus: int) -> list[Node]:
@@ -36,6 +47,51 @@ def test_auto_is_the_largest_part_that_lets_all_trials_run_at_once_but_a_quarter
 )
 def test_a_fraction_is_rounded_up_to_one_that_divides_a_gpu(wanted, share):
     assert gpu_share(wanted, machines(2), 14) == share
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "trials", "share"),
+    [
+        (1.0, 20, 1 / 4),  # more than four compete
+        (1.0, 3, 1 / 3),
+        (5.0, 20, 1 / 4),
+        (5.5, 20, 1 / 3),  # 24 GB for each trial's 5.5 and CUDA's own 0.7
+        (9.0, 20, 1 / 2),
+        (9.0, 1, 1.0),
+        (12.0, 20, 1.0),
+        (30.0, 20, 1.0),  # it does not fit at all, which the training will say
+    ],
+)
+def test_auto_leaves_memory_enough(gigabytes, trials, share):
+    memory = GpuMemory(int(gigabytes * 2**30), 24 * 2**30)
+    assert gpu_share("auto", machines(1), trials, memory) == share
+    assert gpu_share(0.1, machines(1), trials, memory) == 0.1  # who writes a number knows
+
+
+@pytest.mark.parametrize(
+    ("cores", "trials", "threads"),
+    [
+        ([2], 14, 1), ([2], 2, 1), ([2], 1, 2), ([16], 5, 3), ([16], 16, 1), ([16], 1, 16),
+        ([3, 3], 2, 3), ([3, 3], 3, 1), ([4, 2], 3, 2), ([4, 2], 1, 4), ([0], 3, 1),
+    ],
+)  # fmt: skip
+def test_auto_gives_as_many_cores_as_lets_all_trials_run_at_once(cores, trials, threads):
+    nodes = [Node(count, 0) for count in cores]
+    assert cpu_count("auto", nodes, trials) == threads
+    assert cpu_count("auto", nodes, trials, on_gpu=True) == 1
+    assert cpu_count(7, nodes, trials) == 7
+
+
+def test_a_resumed_sweep_gives_each_trial_as_many_threads_as_before():
+    experiment = Experiment("a", Settings(), Resources(cpus_per_trial="auto"))
+    assert requests({"a": experiment}, [Node(8, 0)], trial_count=4) == {"a": Request(2, 0.0)}
+
+
+def test_each_trial_gets_the_share_that_it_needs():
+    todo = {name: Experiment(name, Settings(), Resources()) for name in ("small", "large", "unknown")}
+    memory = {"small": GpuMemory(2**30, 16 * 2**30), "large": GpuMemory(15 * 2**30, 16 * 2**30)}
+    found = requests(todo, machines(1), 3, memory)
+    assert found == {"small": Request(1, 1 / 3), "large": Request(1, 1.0), "unknown": Request(1, 1 / 3)}
 
 
 def test_no_fraction_of_ten_thousand_becomes_smaller_or_leaves_a_part_of_a_gpu_unused():

@@ -209,7 +209,7 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
         ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'"),
         ("grid.lr=[]", "grid.lr: an empty list; give at least one value, such as [1.0e-3, 1.0e-4]"),
         ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1.0e-3, 1.0e-4]"),
-        ("resources.cpus_per_trial=0", "resources.cpus_per_trial: 0 is not a whole number from 1 up"),
+        ("resources.cpus_per_trial=0", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
         ("machine.cores=2", "machine.cores: not a section of a config file; sections are settings, grid and resources"),
         ("data=shapes", "data: not changed by --set; write --data SOURCE, such as --data shapes"),
     ],
@@ -349,7 +349,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ),
         ("data: image_folder:/nowhere", "data: /nowhere: there is no such folder; check the path of image_folder"),
         ("resources: {gpu_per_trial: 1}", "resources.gpu_per_trial: unknown key; did you mean 'gpus_per_trial'?"),
-        ("resources: {cpus_per_trial: 0}", "resources.cpus_per_trial: 0 is not a whole number from 1 up"),
+        ("resources: {cpus_per_trial: 0}", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
         (
             "resources: {gpus_per_trial: 1.5}",
             "resources.gpus_per_trial: 1.5 is not auto, a number from 0 to 1, or a whole number",
@@ -387,7 +387,7 @@ when: 1
         "  grid.lr[0]: 'fast' is not a number above 0",
         "  settings.learning_rte: unknown key; did you mean 'lr'?",
         "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
-        "  resources.cpus_per_trial: 'two' is not a whole number from 1 up",
+        "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
         "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
         "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
         "{hidden_dims}, {ycn}, " + ", ".join(f"{{{key}}}" for key in OPTIONAL),

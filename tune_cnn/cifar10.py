@@ -13,6 +13,7 @@ from tune_cnn.errors import DataError
 
 DEFAULT_ROOT = "~/.pytorch-datasets"
 CLASS_COUNT = 10
+IMAGE_COUNTS = (50_000, 10_000)  # for training and testing
 # torchvision waits for ever on a network that drops packets.
 _TIMEOUT_S = 30.0
 

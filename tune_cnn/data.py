@@ -159,6 +159,22 @@ def first_images(data: DataSettings, count: int, download: bool = True) -> tuple
     return ImageSet(train.images[:count], train.labels[:count]), train.count
 
 
+def count_images(data: DataSettings) -> tuple[int, int, int]:
+    """How many images `load` would give to train, to validate and to test on, without decoding or downloading any.
+
+    Raises:
+        DataError: A folder is missing or unfit.
+    """
+    train, test = _SHAPES_COUNTS
+    if data.source == "cifar10":
+        train, test = cifar10.IMAGE_COUNTS
+    if data.source == "image_folder":
+        folder = list_folder(_absolute(data.path))
+        train, test = len(folder.train), len(folder.test)
+    fitted, validated = split(data.train_images or train)
+    return len(fitted), len(validated), data.test_images or test
+
+
 def _absolute(path: str | None) -> str:
     if path is None:
         raise DataError("data: image_folder needs its folder; write image_folder:/path/to/images")

@@ -3,21 +3,33 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tune_cnn.commands.common import check_writable, write_results
 from tune_cnn.diagnosis import diagnose_all
 from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
 from tune_cnn.rules import name_problems
-from tune_cnn.sweep.cluster import ClusterOptions
+from tune_cnn.sweep.cluster import ClusterOptions, own_node
+from tune_cnn.sweep.estimate import estimate
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.outcome import outcome_table
-from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table, plural, size
+from tune_cnn.sweep.plan import (
+    PlannedExperiment,
+    check_disk,
+    disk_use,
+    make_plan,
+    plan_summary,
+    plan_table,
+    plural,
+    size,
+)
 from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
 
 _DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
+_ESTIMATE_S = 15.0  # and for its times, after a few for the start of processes
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,11 +39,15 @@ def run(options: argparse.Namespace) -> int:
     if options.fresh:
         folder.start_over()
     plan = make_plan(experiments, folder)
+    cluster = ClusterOptions(options.address, options.cpus, options.gpus)
     use = disk_use(plan, at_once=options.cpus or os.cpu_count() or 1)
     if options.dry_run:
         found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
-        print(plan_table(plan, {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}))
+        verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}
+        times_s, time_line = _times(plan, experiments, cluster)
+        print(plan_table(plan, verdicts, times_s))
         print("".join(f"{line}\n" for line in found.left_out), end="")
+        print(time_line)
         print(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
     print(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
@@ -40,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
     with locked(folder.folder):
         try:
-            failures = run_sweep(experiments, folder, ClusterOptions(options.address, options.cpus, options.gpus))
+            failures = run_sweep(experiments, folder, cluster)
         except (DataError, ResourceError):
             raise  # before anything started
         except BaseException:
@@ -52,6 +68,20 @@ def run(options: argparse.Namespace) -> int:
             raise
         _show_results(folder, options.out)
     return 1 if failures else 0
+
+
+def _times(
+    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions
+) -> tuple[dict[str, float], str]:
+    """The seconds that each trial takes, by trial id, and a line about all of them."""
+    node = own_node(cluster)
+    if node is None:
+        return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
+    try:
+        found = estimate(plan, experiments, node, within_s=_ESTIMATE_S)
+    except (DataError, ResourceError) as error:
+        return {}, f"time: not estimated ({error})"
+    return found.trial_s, str(found)
 
 
 def _asked_for(options: argparse.Namespace) -> tuple[str, list[Experiment]]:

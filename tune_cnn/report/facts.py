@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tune_cnn.report.cells import Grid
 from tune_cnn.report.phrases import flat, listed, network, plain
-from tune_cnn.report.table import time
+from tune_cnn.sweep.plan import duration
 
 
 def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
@@ -45,7 +45,7 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
         "images": "; ".join(images),
         "device": "; ".join(devices),
         "versions": "; ".join(versions),
-        "training time": f"{time(sum(durations))} in all" if durations else "",
+        "training time": f"{duration(sum(durations))} in all" if durations else "",
     }
     return [(name, value) for name, value in found.items() if value]
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from tune_cnn.report.cells import Cell, Grid
 from tune_cnn.report.phrases import number
+from tune_cnn.sweep.plan import duration
 
 HEADS = (
     "experiment", "K", "L", "conv layers", "parameters", "multiply-adds", "epochs", "best val. acc. (%)", "at epoch",
@@ -19,7 +20,7 @@ def table(grid: Grid) -> list[list[str]]:
 
 
 def _line(cell: Cell) -> list[str]:
-    parameters, multiply_adds, duration = map(cell.mean_of, ("parameters", "multiply_adds", "duration_s"))
+    parameters, multiply_adds, seconds = map(cell.mean_of, ("parameters", "multiply_adds", "duration_s"))
     histories = [run.history for run in cell.finished if run.history]
     return [
         names(cell),
@@ -32,7 +33,7 @@ def _line(cell: Cell) -> list[str]:
         number(cell.accuracy, 2),
         _span([history.best_epoch for history in histories]),
         number(cell.test_accuracy, 2),
-        "–" if duration is None else time(duration),
+        "–" if seconds is None else duration(seconds),
         cell.expected,
         cell.verdict,
     ]
@@ -45,14 +46,6 @@ def names(cell: Cell) -> str:
     found = [name.removesuffix(f"_S{run.settings.seed}") for run in cell.runs for name in run.names]
     seeds = ", ".join("none" if run.settings.seed is None else str(run.settings.seed) for run in cell.runs)
     return f"{', '.join(dict.fromkeys(found))} (seeds {seeds})"
-
-
-def time(seconds: float) -> str:
-    """`18.5 s`, `3 min 5 s`, `1 h 2 min`."""
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _span(values: Sequence[int]) -> str:

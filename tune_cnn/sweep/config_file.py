@@ -21,11 +21,13 @@ class Resources:
     """What one trial gets.
 
     Attributes:
-        cpus_per_trial: Cores.
-        gpus_per_trial: GPUs, or a fraction of one; `auto`: decided by the machine that trains.
+        cpus_per_trial: Cores, and as many threads.
+        gpus_per_trial: GPUs, or a fraction of one.
+
+    `auto` is decided by the machines that train; see `resources`.
     """
 
-    cpus_per_trial: int = 1
+    cpus_per_trial: int | Literal["auto"] = 1
     gpus_per_trial: float | Literal["auto"] = "auto"
 
 
@@ -57,7 +59,7 @@ def _is_gpu_share(value: Any) -> bool:
 
 
 RESOURCES_RULES = {
-    "cpus_per_trial": integer(1),
+    "cpus_per_trial": Rule("auto, or a whole number from 1 up", lambda v: v == "auto" or integer(1).holds(v)),
     "gpus_per_trial": Rule("auto, a number from 0 to 1, or a whole number", _is_gpu_share),
 }
 

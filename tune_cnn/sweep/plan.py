@@ -8,7 +8,7 @@ from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.search_space import Experiment
-from tune_cnn.sweep.storage import KEPT_CHECKPOINTS, SweepFolder
+from tune_cnn.sweep.storage import KEPT_CHECKPOINTS, SweepFolder, epoch_of
 
 State = Literal["done", "continue", "new"]
 
@@ -22,6 +22,7 @@ class PlannedExperiment(NamedTuple):
         cost: Of its network.
         shares_with: The first experiment with the same trial; None if this is the first.
         state: Of its trial: `done`, `continue` from a checkpoint, or `new`.
+        epochs_left: That its trial has still to train, if it does not stop early.
     """
 
     name: str
@@ -29,6 +30,7 @@ class PlannedExperiment(NamedTuple):
     cost: Cost
     shares_with: str | None
     state: State
+    epochs_left: int
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
@@ -38,29 +40,39 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
     for experiment in experiments:
         trial_id = experiment.settings.trial_id
         twin = first.get(trial_id)
-        planned = PlannedExperiment(
-            experiment.name,
-            experiment.settings,
-            twin.cost if twin else cost(experiment.settings),
-            twin.name if twin else None,
-            twin.state if twin else _state(folder, experiment.settings),
+        if twin is not None:
+            plan.append(twin._replace(name=experiment.name, shares_with=twin.name))
+            continue
+        settings = experiment.settings
+        first[trial_id] = PlannedExperiment(
+            experiment.name, settings, cost(settings), None, *_progress(folder, settings)
         )
-        first.setdefault(trial_id, planned)
-        plan.append(planned)
+        plan.append(first[trial_id])
     return plan
 
 
-def _state(folder: SweepFolder, settings: Settings) -> State:
+def _progress(folder: SweepFolder, settings: Settings) -> tuple[State, int]:
     trial = folder.trial(settings)
-    return "done" if trial.is_finished() else "continue" if trial.checkpoints() else "new"
+    if trial.is_finished():
+        return "done", 0
+    checkpoints = trial.checkpoints()
+    return ("continue", settings.epochs - epoch_of(checkpoints[0])) if checkpoints else ("new", settings.epochs)
 
 
-def plan_table(plan: Sequence[PlannedExperiment], verdicts: Mapping[str, str] = {}) -> str:
+def expected_work(settings: Settings) -> int:
+    """By which trials are sorted, the longest first, so that no long one is left to run alone at the end."""
+    return cost(settings).multiply_adds * settings.epochs * min(settings.batches * settings.bs_train, 50_000)
+
+
+def plan_table(
+    plan: Sequence[PlannedExperiment], verdicts: Mapping[str, str] = {}, times_s: Mapping[str, float] = {}
+) -> str:
     """The plan for a terminal, one line an experiment, and the count of experiments and trials.
 
     Args:
         plan: What would run.
         verdicts: Whether a trial will learn, by trial id.
+        times_s: How long a trial takes at most, by trial id.
     """
     rows = [
         [
@@ -72,6 +84,7 @@ def plan_table(plan: Sequence[PlannedExperiment], verdicts: Mapping[str, str] = 
             "parameters",
             "mult-adds",
             "verdict",
+            "time",
             "state",
             "shares its trial with",
         ]
@@ -88,6 +101,7 @@ def plan_table(plan: Sequence[PlannedExperiment], verdicts: Mapping[str, str] = 
                 f"{line.cost.parameters:,}",
                 f"{line.cost.multiply_adds / 1e6:,.1f} M",
                 verdicts.get(settings.trial_id, "-"),
+                duration(times_s[settings.trial_id]) if settings.trial_id in times_s else "-",
                 line.state,
                 line.shares_with or "",
             ]
@@ -151,6 +165,14 @@ def check_disk(folder: SweepFolder, use: DiskUse) -> None:
 def size(count: int) -> str:
     """Bytes for people: `1.2 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `18.5 s`, `3 min 5 s`, `1 h 2 min`."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

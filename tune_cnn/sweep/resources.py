@@ -1,12 +1,15 @@
 """Cores and GPU fractions per trial."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tune_cnn.errors import ResourceError
+from tune_cnn.sweep.search_space import Experiment
 
 MOST_TRIALS_PER_GPU = 4  # small networks leave most of a GPU idle; more of them compete for its memory
+# What each process that uses a GPU takes of its memory beside its tensors: CUDA's context and its kernels.
+_GPU_CONTEXT_BYTES = 700 * 2**20
 
 
 class Node(NamedTuple):
@@ -27,14 +30,68 @@ class Request(NamedTuple):
         return Request(self.cpus, _fitting(min(2 * self.gpus, 1.0)))
 
 
-def gpu_share(wanted: float | Literal["auto"], nodes: Sequence[Node], trial_count: int) -> float:
-    """The part of a GPU that each trial gets.
+class GpuMemory(NamedTuple):
+    """Bytes that the tensors of a trial take on a GPU at their most, and bytes that the GPU has."""
+
+    needed: int
+    total: int
+
+
+def requests(
+    todo: Mapping[str, Experiment],
+    nodes: Sequence[Node],
+    trial_count: int,
+    memory: Mapping[str, GpuMemory] = {},
+) -> dict[str, Request]:
+    """What each trial of a sweep asks for.
+
+    Args:
+        todo: The trials that are not finished, by trial id.
+        nodes: The machines.
+        trial_count: Of the sweep, with those that are finished: the number of threads decides how sums are rounded,
+            so a sweep that is resumed computes each trial with as many as before.
+        memory: What was measured, by trial id.
+    """
+    found = {}
+    for trial_id, experiment in todo.items():
+        wanted = experiment.resources
+        gpus = gpu_share(wanted.gpus_per_trial, nodes, len(todo), memory.get(trial_id))
+        found[trial_id] = Request(cpu_count(wanted.cpus_per_trial, nodes, trial_count, on_gpu=gpus > 0), gpus)
+    return found
+
+
+def cpu_count(wanted: int | Literal["auto"], nodes: Sequence[Node], trial_count: int, on_gpu: bool = False) -> int:
+    """The cores, and threads, that each trial gets.
+
+    Args:
+        wanted: A number, or `auto`: the most with which as many trials run at once as there are trials and cores,
+            since two trials with a thread each are faster than one after the other with two. One for a trial on a
+            GPU, which has nothing more to compute.
+        nodes: The machines.
+        trial_count: How many trials there are.
+        on_gpu: Whether they compute on GPUs.
+    """
+    if wanted != "auto":
+        return wanted
+    cores = [int(node.cpus) for node in nodes]
+    at_once = min(trial_count, sum(cores))
+    if on_gpu or at_once < 1:
+        return 1
+    # A trial cannot span machines.
+    return next(count for count in range(max(cores), 0, -1) if sum(core // count for core in cores) >= at_once)
+
+
+def gpu_share(
+    wanted: float | Literal["auto"], nodes: Sequence[Node], trial_count: int, memory: GpuMemory | None = None
+) -> float:
+    """The part of a GPU that a trial gets.
 
     Args:
         wanted: A fraction, a whole number, or `auto`: as small a part as lets all trials run at once, but no less
-            than a quarter; nothing where there is no GPU.
+            than a quarter, and with memory enough; nothing where there is no GPU.
         nodes: The cluster's machines.
         trial_count: How many trials want to run.
+        memory: What the trial needs, if it was measured. One that needs more than a GPU has gets a whole one.
 
     Returns:
         0, 1/n or a whole number: a fraction cannot span two GPUs, so any other would leave parts unused.
@@ -43,7 +100,10 @@ def gpu_share(wanted: float | Literal["auto"], nodes: Sequence[Node], trial_coun
         gpus = sum(int(node.gpus) for node in nodes)
         if gpus == 0:
             return 0.0
-        return 1 / min(max(math.ceil(trial_count / gpus), 1), MOST_TRIALS_PER_GPU)
+        most = MOST_TRIALS_PER_GPU
+        if memory is not None:
+            most = min(most, memory.total // (memory.needed + _GPU_CONTEXT_BYTES))
+        return 1 / max(min(math.ceil(trial_count / gpus), most), 1)
     return _fitting(wanted)
 
 

@@ -5,17 +5,19 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
+
 from tune_cnn import data
 from tune_cnn.errors import StorageError
-from tune_cnn.models import cost
 from tune_cnn.settings import DataSettings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
+from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.progress import Progress
-from tune_cnn.sweep.resources import Node, Request, check_feasible, gpu_share
+from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
 from tune_cnn.sweep.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.storage import SweepFolder
 
@@ -48,7 +50,7 @@ def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: C
             todo[trial_id] = twins[0]
     node = own_node(cluster)
     if todo and node is not None:
-        check_feasible(list(_requests(todo, [node]).values()), [node])  # before the images are loaded
+        check_feasible(list(requests(todo, [node], len(trials)).values()), [node])  # before the images are loaded
     folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
     if not todo:
         return {}
@@ -57,30 +59,38 @@ def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: C
         images = {source: data.load(source, progress=True) for source in {e.settings.data for e in todo.values()}}
         # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
         with connected(cluster, sum(part.nbytes for part in images.values())) as nodes, _terminated_like_ctrl_c():
-            requests = _requests(todo, nodes)
-            check_feasible(list(requests.values()), nodes)
+            asked = requests(todo, nodes, len(trials), _gpu_memory(todo, nodes, cluster))
+            check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
                 check_reachable(folder.folder)
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             with Progress(labels, already_done=len(trials) - len(todo)) as progress:
-                failures, disk_is_full = _train(todo, requests, images, folder, progress)
+                failures, disk_is_full = _train(todo, asked, images, folder, progress)
     if disk_is_full:
         raise StorageError(f"{folder}: the disk is full; make room, then run the same command again to continue")
     return failures
 
 
-def _requests(todo: dict[str, Experiment], nodes: Sequence[Node]) -> dict[str, Request]:
-    return {
-        trial_id: Request(
-            experiment.resources.cpus_per_trial, gpu_share(experiment.resources.gpus_per_trial, nodes, len(todo))
-        )
-        for trial_id, experiment in todo.items()
-    }
+def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: ClusterOptions) -> dict[str, GpuMemory]:
+    """What each trial needs, told by a machine that has a GPU; nothing if no share depends on it, or there is none."""
+    trials = {trial_id: e.settings for trial_id, e in todo.items() if e.resources.gpus_per_trial == "auto"}
+    only_in_name = cluster.address is None and not torch.cuda.is_available()
+    if not trials or only_in_name or not any(node.gpus for node in nodes):
+        return {}
+    import ray
+
+    from tune_cnn.sweep.pace import measure_gpu_memory
+
+    try:
+        found: dict[str, GpuMemory] = ray.get(ray.remote(num_gpus=1, max_retries=0)(measure_gpu_memory).remote(trials))
+    except ray.exceptions.RayError:  # the shares are then told from the number of trials alone
+        return {}
+    return found
 
 
 def _train(
     todo: dict[str, Experiment],
-    requests: dict[str, Request],
+    asked: dict[str, Request],
     images: dict[DataSettings, data.Images],
     folder: SweepFolder,
     progress: Progress,
@@ -97,18 +107,18 @@ def _train(
     while todo:
         watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress)
         try:
-            _run_tune(todo, requests, images, folder, watcher)
+            _run_tune(todo, asked, images, folder, watcher)
         finally:
             watcher.close()
         failures |= watcher.failures
         disk_is_full |= watcher.disk_is_full
         # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
-        requests = {
-            trial_id: requests[trial_id].with_twice_the_gpu()
+        asked = {
+            trial_id: asked[trial_id].with_twice_the_gpu()
             for trial_id in watcher.out_of_memory
-            if 0 < requests[trial_id].gpus < 1
+            if 0 < asked[trial_id].gpus < 1
         }
-        todo = {trial_id: todo[trial_id] for trial_id in requests}
+        todo = {trial_id: todo[trial_id] for trial_id in asked}
         for trial_id in todo:
             del failures[trial_id]
     return failures, disk_is_full
@@ -116,7 +126,7 @@ def _train(
 
 def _run_tune(
     todo: dict[str, Experiment],
-    requests: dict[str, Request],
+    asked: dict[str, Request],
     images: dict[DataSettings, data.Images],
     folder: SweepFolder,
     watcher: Any,
@@ -132,14 +142,13 @@ def _run_tune(
     from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
-    plans = {trial_id: TrialPlan(e.settings, *requests[trial_id]) for trial_id, e in todo.items()}
-    # The longest first, so that no long one is left to run alone at the end.
-    longest_first = sorted(todo, key=lambda trial_id: _expected_work(todo[trial_id]), reverse=True)
+    plans = {trial_id: TrialPlan(e.settings, *asked[trial_id]) for trial_id, e in todo.items()}
+    longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
     label = lambda trial: folder.trial(todo[trial.config["trial_id"]].settings).label  # noqa: E731
 
     trainable = tune.with_resources(
         tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder),
-        lambda config: {"cpu": requests[config["trial_id"]].cpus, "gpu": requests[config["trial_id"]].gpus},
+        lambda config: {"cpu": asked[config["trial_id"]].cpus, "gpu": asked[config["trial_id"]].gpus},
     )
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
     with tempfile.TemporaryDirectory(prefix="tune_cnn-tune-") as scratch:
@@ -157,11 +166,6 @@ def _run_tune(
                 verbose=0,
             ),
         ).fit()
-
-
-def _expected_work(experiment: Experiment) -> int:
-    settings = experiment.settings
-    return cost(settings).multiply_adds * settings.epochs * min(settings.batches * settings.bs_train, 50_000)
 
 
 @contextmanager
