@@ -123,7 +123,12 @@ class SweepProcess:
         self._output = {name: (home / f"{name}.txt") for name in ("stdout", "stderr")}
         with self._output["stdout"].open("wb") as stdout, self._output["stderr"].open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tune_cnn", *arguments], stdout=stdout, stderr=stderr, start_new_session=True
+                [sys.executable, "-m", "tune_cnn", *arguments],
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                # A shell lets what it runs in the background ignore Ctrl-C, and these tests with it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.pid = self._process.pid
 
