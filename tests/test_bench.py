@@ -127,12 +127,16 @@ def test_the_figures_are_json_values():
 
 
 def test_the_ideal_is_a_grid_that_keeps_every_core_busy():
-    speed = SweepSpeed([SweepRun(20, 8.0, 12.0)], SweepRun(4, 9.0, 40.0), bare_training_s=60.0, cores=2)
+    speed = SweepSpeed(
+        [SweepRun(20, 8.0, 12.0)], SweepRun(4, 9.0, 40.0), bare_training_s=60.0, by_hand_s=100.0, cores=2
+    )
     assert speed.share_of_ideal == 0.75
+    assert speed.over_by_hand == 2.5
     assert speed.to_json() == {
         "trivial": [{"trials": 20, "first_result_s": 8.0, "wall_s": 12.0, "per_trial_s": 0.2}],
         "grid": {
-            "trials": 4, "first_result_s": 9.0, "wall_s": 40.0, "bare_training_s": 60.0, "share_of_ideal": 0.75
+            "trials": 4, "first_result_s": 9.0, "wall_s": 40.0, "bare_training_s": 60.0, "share_of_ideal": 0.75,
+            "by_hand_s": 100.0, "over_by_hand": 2.5,
         },
         "cores": 2,
     }  # fmt: skip
@@ -140,6 +144,7 @@ def test_the_ideal_is_a_grid_that_keeps_every_core_busy():
         "sweep of 20 trivial trials: first result after 8.0 s, 0.20 s a trial",
         "sweep of 4 cells: first result after 9.0 s, 40.0 s in all, 75% of which 2 cores need for 60.0 s of bare "
         "training",
+        "the same cells by hand, one after the other: 100.0 s; the sweep is 2.50 times as fast",
     ]
 
 
@@ -179,16 +184,18 @@ def test_without_a_config_it_measures_cells_of_exp1_1(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_whole_sweeps_are_measured(config):
-    speed = measure_sweeps([str(config), "--set", "seed=1"], ["tiny_L1"], lambda _: None, trivial=[2])
+    (settings,) = [e.settings for e in load_experiments([config], overrides=["seed=1"], only=["tiny_L1"])]
+    speed = measure_sweeps([str(config), "--set", "seed=1"], {"tiny_L1": settings}, lambda _: None, trivial=[2])
     assert [run.trials for run in (*speed.trivial, speed.grid)] == [2, 1]
     for run in (*speed.trivial, speed.grid):
         assert 0 < run.first_result_s < run.wall_s
     assert 0 < speed.share_of_ideal < 1
+    assert speed.by_hand_s > 1  # it has to start, too
 
 
 def test_a_sweep_that_fails_says_why(tmp_path):
     with pytest.raises(TrialFailedError, match=r"tune-cnn sweep failed[^$]*no such file"):
-        measure_sweeps([str(tmp_path / "none.yaml")], ["x"], lambda _: None, trivial=[])
+        measure_sweeps([str(tmp_path / "none.yaml")], {"x": TINY}, lambda _: None, trivial=[])
 
 
 def test_its_cells_are_found():

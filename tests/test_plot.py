@@ -302,6 +302,16 @@ def test_seeds_are_curves_of_one_cell(tmp_path: Path, drawn: list[Figure]) -> No
     assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color() == lines[3].get_color()
 
 
+def test_seeds_of_a_name_without_k_and_l_share_a_figure(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [write_result(tmp_path, f"best_S{seed}", [50.0, 60.0 + seed]) for seed in (1, 2, 3)]
+
+    (written,) = write_figures(files, tmp_path)
+
+    assert written.name == "best.png"
+    assert legend_of(drawn[0]) == ["best (61.0 to 63.0 %, 3 runs)"]
+    assert drawn[0].get_suptitle() == "best"
+
+
 def test_a_depth_has_one_colour_in_all_figures_and_no_two_have_the_same(tmp_path: Path, drawn: list[Figure]) -> None:
     files = [write_result(tmp_path, f"exp1_1_K32_L{depth}") for depth in (1, 2, 3, 4, 8, 16, 32)]
     files += [write_result(tmp_path, f"exp1_1_K64_L{depth}") for depth in (4, 16)]

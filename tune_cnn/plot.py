@@ -89,7 +89,7 @@ def plot_fit(
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         ax.set_title(panel)
         ax.grid(True, alpha=0.4)
-    if legend:
+    if legend and not legend.startswith("_"):  # which is how Matplotlib leaves a curve out of its legend
         _draw_legend(fig, axes[-1])
     return fig, axes
 
@@ -125,8 +125,8 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     """Write a figure for each row of the grid: experiments whose names differ in the last parameter only.
 
     `exp1_1_K32_L2`, `exp1_1_K32_L4`, ... become `exp1_1_K32.png`. The seed in `exp1_1_K32_L2_S7` tells curves of
-    one cell apart, not rows. A name that does not end on K or L gets a figure of its own. A K or an L has the same
-    colour in every figure; a network that did not learn is dashed.
+    one cell apart, not rows. A name that otherwise does not end on K or L gets a figure of its own. A K or an L has the
+    same colour in every figure; a network that did not learn is dashed.
 
     Args:
         result_files: In any order. A file that is damaged or none of ours is named on stderr and left out.
@@ -190,7 +190,8 @@ class _Curve(NamedTuple):
         classes = classes if isinstance(classes, int) and classes > 1 else 10
         end = _LAST_PARAMETER.fullmatch(experiment)
         if not end:
-            return cls(experiment, experiment, "", 0, fit_res, classes)
+            name = re.sub(r"_S\d+$", "", experiment)
+            return cls(name, name, "", 0, fit_res, classes)
         row, kind, value = end.groups()
         return cls(row, f"{kind} = {value}", kind, sum(map(int, value.split("-"))), fit_res, classes)
 

@@ -1,17 +1,21 @@
 """Whole sweeps, as a user starts them: how soon they show a result, what a trial costs beyond its training."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tune_cnn import data
+from tune_cnn.bench.contenders import ByHand, Round
 from tune_cnn.errors import TrialFailedError
+from tune_cnn.settings import Settings
 
 TRIVIAL_TRIALS = (20, 200)
 _TRIVIAL = """\
@@ -21,7 +25,7 @@ settings: {{bs_train: 20, batches: 1, epochs: 1, filters_per_layer: [4], layers_
 data: {{source: shapes, in_size: [3, 8, 8], train_images: 100, test_images: 30}}
 """
 # So that the grid takes long enough to tell, and its trials do not end early.
-_GRID_SETTINGS = ("epochs=3", "batches=60", "early_stopping=null")
+_GRID: dict[str, int | None] = {"epochs": 3, "batches": 200, "early_stopping": None}
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,15 @@ class SweepSpeed:
         trivial: Sweeps of so many trials that hardly train: all that they take is overhead.
         grid: A sweep of the cells.
         bare_training_s: The sum of its trials' own durations, each trained by itself with one thread.
+        by_hand_s: What a script takes that trains the same cells in the loop written by hand, in fp32, one after the
+            other with all cores, without a final test; its start and its images included.
         cores: Of the machine.
     """
 
     trivial: list[SweepRun]
     grid: SweepRun
     bare_training_s: float
+    by_hand_s: float
     cores: int
 
     @property
@@ -65,10 +72,20 @@ class SweepSpeed:
         """Of the wall time of the grid, the share that its bare training takes if it keeps every core busy."""
         return self.bare_training_s / self.cores / self.grid.wall_s
 
+    @property
+    def over_by_hand(self) -> float:
+        """How many times as fast as the script the grid is."""
+        return self.by_hand_s / self.grid.wall_s
+
     def to_json(self) -> dict[str, Any]:
         """All figures as JSON values."""
         runs = [asdict(run) | {"per_trial_s": run.per_trial_s} for run in self.trivial]
-        grid = asdict(self.grid) | {"bare_training_s": self.bare_training_s, "share_of_ideal": self.share_of_ideal}
+        grid = asdict(self.grid) | {
+            "bare_training_s": self.bare_training_s,
+            "share_of_ideal": self.share_of_ideal,
+            "by_hand_s": self.by_hand_s,
+            "over_by_hand": self.over_by_hand,
+        }
         rounded = [{key: round(value, 3) for key, value in run.items()} for run in (*runs, grid)]
         return {"trivial": rounded[:-1], "grid": rounded[-1], "cores": self.cores}
 
@@ -85,18 +102,23 @@ class SweepSpeed:
                 f"sweep of {grid.trials} cells: first result after {grid.first_result_s:.1f} s, {grid.wall_s:.1f} s in "
                 f"all, {self.share_of_ideal:.0%} of which {self.cores} cores need for {self.bare_training_s:.1f} s of "
                 "bare training",
+                f"the same cells by hand, one after the other: {self.by_hand_s:.1f} s; the sweep is "
+                f"{self.over_by_hand:.2f} times as fast",
             ]
         )
 
 
 def measure_sweeps(
-    source: Sequence[str], names: Sequence[str], say: Callable[[str], None], trivial: Sequence[int] = TRIVIAL_TRIALS
+    source: Sequence[str],
+    cells: Mapping[str, Settings],
+    say: Callable[[str], None],
+    trivial: Sequence[int] = TRIVIAL_TRIALS,
 ) -> SweepSpeed:
-    """Run sweeps of trivial trials, one of the cells, and each cell by itself.
+    """Run sweeps of trivial trials, one of the cells, each cell by itself, and all of them by hand.
 
     Args:
         source: The cells' config file, and options that change its settings, as `tune-cnn sweep` takes them.
-        names: An experiment of each cell.
+        cells: An experiment of each cell, and its settings.
         say: Is told what happens.
         trivial: Numbers of trials.
 
@@ -111,18 +133,20 @@ def measure_sweeps(
             config = scratch / f"trivial{count}.yaml"
             config.write_text(_TRIVIAL.format(seeds=list(range(count))))
             runs.append(_sweep(scratch, count, [str(config)]))
-        say(f"sweep of {len(names)} cells")
+        say(f"sweep of {len(cells)} cells")
         file, *options = source
-        for setting in _GRID_SETTINGS:
-            options += ["--set", setting]
-        only = [argument for name in names for argument in ("--only", name)]
-        grid = _sweep(scratch, len(names), [file, *options, *only, "--name", "grid"])
+        for key, value in _GRID.items():
+            options += ["--set", f"{key}={json.dumps(value)}"]
+        only = [argument for name in cells for argument in ("--only", name)]
+        grid = _sweep(scratch, len(cells), [file, *options, *only, "--name", "grid"])
         bare_s = 0.0
-        for name in names:
+        for name in cells:
             say(f"{name} by itself")
             _run(["trial", file, name, *options, "--threads", "1", "--device", "cpu", "--out", str(scratch)])
             bare_s += json.loads((scratch / f"{name}.json").read_text())["trial"]["duration_s"]
-        return SweepSpeed(runs, grid, bare_s, os.cpu_count() or 1)
+        say(f"{len(cells)} cells by hand")
+        by_hand_s = _by_hand([replace(settings, **_GRID) for settings in cells.values()])  # type: ignore[arg-type]
+        return SweepSpeed(runs, grid, bare_s, by_hand_s, os.cpu_count() or 1)
 
 
 def _sweep(scratch: Path, trials: int, arguments: Sequence[str]) -> SweepRun:
@@ -151,3 +175,24 @@ def _run(arguments: Sequence[str]) -> tuple[float, float]:
     if process.returncode:
         raise TrialFailedError(f"tune-cnn {arguments[0]} failed, so it has no figures:\n{''.join(said[-5:])}")
     return first_s, time.perf_counter() - started
+
+
+def _by_hand(trials: Sequence[Settings]) -> float:
+    """Train in a process of its own; return the seconds from its start to its end.
+
+    Raises:
+        TrialFailedError: It failed; it has said why.
+    """
+    started = time.perf_counter()
+    process = multiprocessing.get_context("spawn").Process(target=_train_by_hand, args=(trials,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise TrialFailedError("the training by hand failed, so it has no figures; see above")
+    return time.perf_counter() - started
+
+
+def _train_by_hand(trials: Sequence[Settings]) -> None:
+    images = {source: data.load(source) for source in {settings.data for settings in trials}}
+    for settings in trials:
+        ByHand(Round(settings, images[settings.data])).loop.fit(settings.epochs, settings.batches)

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if options.sweep:
         source = [str(file), *(part for override in options.overrides for part in ("--set", override))]
         source += ["--data", options.data] if options.data else []
-        sweeps = measure_sweeps(source, [cell.name for cell in cells], _say)
+        sweeps = measure_sweeps(source, {cell.name: cell.settings for cell in cells}, _say)
         print(sweeps)
         figures["sweep"] = sweeps.to_json()
     if options.out:
