@@ -28,7 +28,7 @@ sweep
 experiments
 diagnosis
 trial
-optimization augmentation
+optimization augmentation whitening
 data cifar10 image_folder shapes
 training
 checkpoints averaging
