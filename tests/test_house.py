@@ -28,7 +28,7 @@ sweep
 experiments
 diagnosis
 trial
-optimization augmentation whitening
+optimization augmentation
 data cifar10 image_folder shapes
 training
 checkpoints averaging

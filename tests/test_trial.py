@@ -30,7 +30,7 @@ YCN = replace(SMALL, ycn=True)
 # Everything that has a state of its own between two batches, or draws at random.
 STATEFUL = replace(
     SMALL, optimizer="sgd", lr=0.05, schedule="cosine", warmup=0.2, label_smoothing=0.1, flip=True, translate=1,
-    cutout=2, average=0.8, init="whitened", epochs=4,
+    cutout=2, average=0.8, init="he", epochs=4,
 )  # fmt: skip
 HALF = replace(SMALL, precision="fp16", epochs=3)  # its loss is scaled, by a factor that adapts
 
@@ -131,7 +131,7 @@ def test_batches_limit_a_training_epoch():
     "changes",
     [
         {"optimizer": "sgd"}, {"schedule": "linear"}, {"warmup": 0.5}, {"label_smoothing": 0.1}, {"flip": True},
-        {"translate": 1}, {"cutout": 3}, {"init": "he"}, {"init": "whitened"}, {"precision": "bf16"}, {"average": 0.5},
+        {"translate": 1}, {"cutout": 3}, {"init": "he"}, {"precision": "bf16"}, {"average": 0.5},
     ],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip

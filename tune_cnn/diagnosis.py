@@ -13,7 +13,6 @@ from tune_cnn import models
 from tune_cnn.data import ImageSet, first_images
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.whitening import whiten_first_conv
 
 Verdict = Literal["trains", "at risk", "will not learn"]
 VERDICTS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
@@ -96,9 +95,6 @@ def diagnose(
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
         model = models.build(settings)
-    if settings.init == "whitened":
-        whiten_first_conv(model, train.images)
-        model.requires_grad_()  # to be looked at, though it is not trained
     model = model.to(device).to(memory_format=torch.channels_last)
     pixels = torch.from_numpy(train.images[:count].copy()).to(device)  # (B, H, W, C); the trial's may be read-only
     images = pixels.permute(0, 3, 1, 2).float().div_(255)

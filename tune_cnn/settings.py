@@ -68,9 +68,7 @@ class Settings:
         pool_every: P, conv layers before each max-pooling.
         hidden_dims: Widths of the hidden fully-connected layers.
         ycn: Train YourCodeNet instead of ConvClassifier.
-        init: First weights: `default`, PyTorch's for ConvClassifier and `he` for YourCodeNet; `he` (He et al., 2015,
-            arXiv:1502.01852); `whitened`, the same after a first conv layer that whitens patches of the training
-            images and is not trained (see `whitening`).
+        init: First weights of ConvClassifier: `default`, PyTorch's, or `he` (He et al., 2015, arXiv:1502.01852).
         optimizer: `adam`, `adamw`, or `sgd`, which has Nesterov's momentum.
         momentum: Of `sgd`.
         schedule: What happens to the learning rate from batch to batch after the warm-up: `constant`; `linear`, down
@@ -174,7 +172,7 @@ SETTINGS_RULES: dict[str, Rule] = {
     "pool_every": integer(1),
     "hidden_dims": integers("[100, 100]", least_items=0),
     "ycn": flag(),
-    "init": one_of("default", "he", "whitened"),
+    "init": one_of("default", "he"),
     "optimizer": one_of("adam", "adamw", "sgd"),
     "momentum": number(0, below=1),
     "schedule": one_of("constant", "linear", "cosine"),

@@ -26,7 +26,6 @@ from tune_cnn.optimization import build_optimizer, build_scheduler
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training import TorchTrainer, say_stop
-from tune_cnn.whitening import whiten_first_conv
 
 # Images, by type of device; on a core, 512 at once were half as fast as 96 at K = 32.
 EVALUATED_AT_ONCE = {"cpu": 96, "cuda": 512}
@@ -60,10 +59,7 @@ class Trial:
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
         # Channels-last is the layout in which convolutions are fastest, on cores and on GPUs.
-        model = models.build(settings)
-        if settings.init == "whitened":
-            whiten_first_conv(model, images.train.images)
-        model = model.to(self.device).to(memory_format=torch.channels_last)
+        model = models.build(settings).to(self.device).to(memory_format=torch.channels_last)
         self.train_batches = batches(images.train, settings.bs_train, shuffle=True, max_batches=settings.batches)
         self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self.train_batches))
         self.validation_batches = self._evaluation_batches(images.validation)
