@@ -27,7 +27,7 @@ from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.trial import Trial
 
-# Epochs of a fifth of a second: short, and long enough to be interrupted.
+# Epochs of 0.05 to 0.2 s: short, and long enough to be interrupted.
 CONFIG = """
 run_name: tiny_K{K}_L{L}
 grid:
