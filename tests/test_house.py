@@ -28,10 +28,10 @@ sweep
 experiments
 diagnosis
 trial
-optimization augmentation
+optimization augmentation batches
 data cifar10 image_folder shapes
 training
-checkpoints averaging
+checkpoints averaging compilation
 models
 layers
 settings

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_cnn import data, models
+from tune_cnn.batches import batches
 from tune_cnn.bench import by_hand as textbook
 from tune_cnn.checkpoints import save_state, state_from_bytes, state_to_bytes
 from tune_cnn.data import Images
@@ -385,6 +386,6 @@ def test_a_checkpoint_does_not_follow_the_training_that_goes_on(tmp_path: Path):
     trial.run_epoch()
     content = state_to_bytes(trial.state_dict())
     best = {name: value.clone() for name, value in trial.best_weights.items()}
-    trial.trainer.train_epoch(data.batches(EASY.train, 10), verbose=False)
+    trial.trainer.train_epoch(batches(EASY.train, 10), verbose=False)
     assert all(torch.equal(value, trial.best_weights[name]) for name, value in best.items())
     assert state_to_bytes(trial.state_dict()) != content

@@ -1,7 +1,6 @@
 """The one training loop. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from tune_cnn.averaging import averaged
 from tune_cnn.checkpoints import load_state, save_state
+from tune_cnn.compilation import compiled, device_of
 from tune_cnn.errors import ResultError
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
 
@@ -64,7 +64,7 @@ class TorchTrainer:
         precision: str = "fp32",
         compile: bool = False,
     ) -> None:
-        self.device = torch.device(device) if device is not None else _device_of(model)
+        self.device = torch.device(device) if device is not None else device_of(model)
         self.model = model.to(self.device)
         self.loss_fn = loss_fn
         self.optimizer = optimizer
@@ -305,27 +305,3 @@ def say_stop(reason: str | None, early_stopping: int | None) -> None:
         print(f"No improvement in {early_stopping} epochs, stopping early.")
     elif reason == "diverged":
         print("The loss is no longer a finite number, stopping; a smaller lr may help.")
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
-
-
-def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model compiled at its first call, on a GPU into CUDA graphs; as it is, with a warning, if that fails."""
-    mode = "reduce-overhead" if _device_of(model).type == "cuda" else None
-    forward: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode, dynamic=False)
-
-    def call(images: Tensor) -> Tensor:
-        nonlocal forward
-        try:
-            return forward(images)
-        except (torch._dynamo.exc.TorchDynamoException, ImportError) as error:
-            if forward is model:
-                raise
-            fault = str(error).strip().partition("\n")[0]
-            warnings.warn(f"compile: not possible here, so the network runs as it is ({fault})", stacklevel=2)
-            forward = model
-            return model(images)  # type: ignore[no-any-return]
-
-    return call

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 import tune_cnn
 from tune_cnn import models
 from tune_cnn.augmentation import Augmentation, views
+from tune_cnn.batches import Batches, batches, evaluation_batches
 from tune_cnn.checkpoints import load_state, save_state
-from tune_cnn.data import Batches, Images, ImageSet, batches, evaluation_batches
+from tune_cnn.data import Images, ImageSet
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.memory import keep_freed_memory
 from tune_cnn.optimization import build_optimizer, build_scheduler

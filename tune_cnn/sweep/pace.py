@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from tune_cnn.batches import Batch
 from tune_cnn.checkpoints import state_to_bytes
-from tune_cnn.data import Batch, Images, ImageSet
+from tune_cnn.data import Images, ImageSet
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.resources import GpuMemory
 from tune_cnn.trial import EVALUATED_AT_ONCE, Trial, default_device

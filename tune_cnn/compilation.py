@@ -1,0 +1,32 @@
+"""`torch.compile`, where there is a compiler."""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
+
+
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model compiled at its first call, on a GPU into CUDA graphs; as it is, with a warning, if that fails."""
+    mode = "reduce-overhead" if device_of(model).type == "cuda" else None
+    forward: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode, dynamic=False)
+
+    def call(images: Tensor) -> Tensor:
+        nonlocal forward
+        try:
+            return forward(images)
+        except (torch._dynamo.exc.TorchDynamoException, ImportError) as error:
+            if forward is model:
+                raise
+            fault = str(error).strip().partition("\n")[0]
+            warnings.warn(f"compile: not possible here, so the network runs as it is ({fault})", stacklevel=2)
+            forward = model
+            return model(images)  # type: ignore[no-any-return]
+
+    return call
