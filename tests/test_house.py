@@ -28,7 +28,7 @@ sweep
 experiments
 diagnosis
 trial
-optimization augmentation batches
+optimization muon augmentation batches
 data cifar10 image_folder shapes
 training
 checkpoints averaging compilation

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tune_cnn.muon import Muon, orthogonalised
 from tune_cnn.optimization import build_optimizer, build_scheduler, learning_rate_factor
 from tune_cnn.settings import Settings
 
@@ -34,6 +35,52 @@ def test_steps_are_those_of_pytorchs_optimizer(changes, kind, options):
             optimizer.step()
     torch.testing.assert_close(ours, theirs)
     assert not torch.equal(ours, torch.tensor([1.0, -2.0]))
+
+
+# Muon
+
+
+def test_muons_steps_of_all_but_conv_weights_are_those_of_sgd_at_ten_times_the_rate():
+    ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    optimizers = (
+        build_optimizer([ours], replace(SETTINGS, optimizer="muon", lr=0.01, momentum=0.6)),
+        torch.optim.SGD([theirs], lr=0.1, momentum=0.6, weight_decay=0.01, nesterov=True),
+    )
+    for step in range(5):
+        for weights, optimizer in zip((ours, theirs), optimizers, strict=True):
+            weights.grad = weights.detach().sin() + step
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (32, 2, 3, 3)], ids=["wide", "tall"])
+def test_muon_turns_conv_weights_by_a_share_of_their_norm_in_all_directions_equally(shape):
+    torch.manual_seed(0)
+    drawn = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    weight = nn.Parameter(drawn.clone())
+    weight.grad = torch.randn(shape) * torch.logspace(0, -1, 3)  # some directions dominate
+    Muon([weight], lr=0.1, momentum=0.6, weight_decay=0.5).step()
+    assert weight.norm().item() == pytest.approx(drawn.norm().item(), rel=1e-5)
+    u, _, v = torch.linalg.svd(weight.grad.flatten(1), full_matrices=False)
+    exact = (u @ v).view(shape)
+    expected = drawn - 0.1 * drawn.norm() * exact / exact.norm()
+    expected *= drawn.norm() / expected.norm()
+    assert (weight - expected).norm() < 0.35 * (expected - drawn).norm()
+    descent = drawn - 0.1 * drawn.norm() * weight.grad / weight.grad.norm()
+    assert (weight - expected).norm() < 0.5 * (weight - descent).norm(), "the gradient itself was followed"
+
+
+def test_orthogonalised_keeps_the_directions_and_evens_out_the_lengths():
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(6, 20), full_matrices=False)
+    lengths = torch.tensor([1.0, 0.9, 0.8, 0.6, 0.5, 0.4])
+    turned = u.T @ orthogonalised(u * lengths @ v).float() @ v.T
+    assert turned.diagonal().min() > 0.6
+    assert turned.diagonal().max() < 1.3
+    torch.testing.assert_close(turned, turned.diagonal().diag(), atol=0.03, rtol=0)
+
+
+# Learning rates
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ STATEFUL = replace(
     SMALL, optimizer="sgd", lr=0.05, schedule="cosine", warmup=0.2, label_smoothing=0.1, flip=True, translate=1,
     cutout=2, average=0.8, init="he", epochs=4,
 )  # fmt: skip
+MUON = replace(YCN, optimizer="muon", lr=0.1, momentum=0.6, epochs=4)
 HALF = replace(SMALL, precision="fp16", epochs=3)  # its loss is scaled, by a factor that adapts
 
 
@@ -224,7 +225,7 @@ def test_a_trial_that_diverges_ends_at_once():
     assert json.loads(to_strict_json(trial.summary()))["test_loss"] is None
 
 
-@pytest.mark.parametrize("settings", [SMALL, YCN, STATEFUL])
+@pytest.mark.parametrize("settings", [SMALL, YCN, STATEFUL, MUON])
 def test_the_test_result_is_that_of_the_best_weights(settings):
     trial = run(settings)
     model = models.build(settings)
@@ -254,8 +255,8 @@ def test_nothing_is_tested_before_the_end():
 
 @pytest.mark.parametrize(
     "settings",
-    [SMALL, YCN, replace(SMALL, seed=None), STATEFUL, HALF],
-    ids=["conv", "ycn", "unseeded", "stateful", "half"],
+    [SMALL, YCN, replace(SMALL, seed=None), STATEFUL, MUON, HALF],
+    ids=["conv", "ycn", "unseeded", "stateful", "muon", "half"],
 )
 def test_a_trial_continues_from_any_epoch_bit_for_bit(settings):
     torch.manual_seed(8)

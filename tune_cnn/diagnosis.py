@@ -114,6 +114,8 @@ def diagnose(
     steps = settings.epochs * min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))
     if settings.optimizer == "sgd":
         way = steps * settings.lr / (1 - settings.momentum) * max(ratios)
+    elif settings.optimizer == "muon":
+        way = steps * settings.lr
     else:
         way = steps * settings.lr / torch.stack([w.square().mean().sqrt() for w in weights]).min().item()
     return Diagnosis(
@@ -203,7 +205,7 @@ def _verdict(value: float, lost: float, safe: float) -> Verdict:
 
 
 def _of_signal(settings: Settings, spread: float) -> Judgement:
-    coupled = 0.0 if settings.optimizer == "adamw" else settings.reg
+    coupled = 0.0 if settings.optimizer in ("adamw", "muon") else settings.reg
     lost, safe = (
         max(ratio * math.sqrt(coupled), least) for ratio, least in zip(_SPREAD_TO_ROOT_REG, _LEAST_SPREAD, strict=True)
     )
@@ -230,7 +232,7 @@ def _of_signal(settings: Settings, spread: float) -> Judgement:
 def _of_steps(settings: Settings) -> Judgement:
     layers = len(settings.filters) + len(settings.hidden_dims) + 1
     verdict = _verdict(-settings.lr * layers, *(-limit for limit in _LR_TIMES_LAYERS))
-    if verdict == "trains" or settings.ycn or settings.optimizer == "sgd":
+    if verdict == "trains" or settings.ycn or settings.optimizer in ("sgd", "muon"):
         return Judgement("trains", "")
     destroy = "destroy" if verdict == "will not learn" else "may destroy"
     reason = (

@@ -7,15 +7,18 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from tune_cnn.muon import Muon
 from tune_cnn.settings import Settings
 
 
 def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer of a trial, in its fused form: one pass over all weights."""
+    """The optimizer of a trial; those of PyTorch in their fused form: one pass over all weights."""
     lr, reg, momentum = settings.lr, settings.reg, settings.momentum
     if settings.optimizer == "sgd":
         nesterov = momentum > 0
         return torch.optim.SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=nesterov, fused=True)
+    if settings.optimizer == "muon":
+        return Muon(weights, lr, momentum, reg)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(weights, lr, weight_decay=reg, fused=True)
 

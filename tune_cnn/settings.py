@@ -60,17 +60,18 @@ class Settings:
         batches: The most training batches an epoch takes.
         epochs: The most epochs.
         early_stopping: Stop after so many epochs without a better validation accuracy; None: never.
-        lr: Learning rate; with a schedule, its highest.
+        lr: Learning rate; with a schedule, its highest. That of `muon` is the share of its norm by which a conv layer
+            moves.
         reg: Weight decay. That of `adam` and `sgd` is added to the gradient (L2); that of `adamw` is not
-            (Loshchilov & Hutter, 2019, arXiv:1711.05101).
+            (Loshchilov & Hutter, 2019, arXiv:1711.05101); that of `muon` is added to it outside of the conv layers.
         filters_per_layer: K, the filters of the conv layers of each block.
         layers_per_block: L, conv layers with each number of filters.
         pool_every: P, conv layers before each max-pooling.
         hidden_dims: Widths of the hidden fully-connected layers.
         ycn: Train YourCodeNet instead of ConvClassifier.
         init: First weights of ConvClassifier: `default`, PyTorch's, or `he` (He et al., 2015, arXiv:1502.01852).
-        optimizer: `adam`, `adamw`, or `sgd`, which has Nesterov's momentum.
-        momentum: Of `sgd`.
+        optimizer: `adam`, `adamw`, `sgd`, which has Nesterov's momentum, or `muon.Muon`, which has it too.
+        momentum: Of `sgd` and `muon`.
         schedule: What happens to the learning rate from batch to batch after the warm-up: `constant`; `linear`, down
             to 0 at the end of the last epoch; `cosine`, the same along half a cosine.
         warmup: The share of all batches in which the learning rate rises to `lr`.
@@ -173,7 +174,7 @@ SETTINGS_RULES: dict[str, Rule] = {
     "hidden_dims": integers("[100, 100]", least_items=0),
     "ycn": flag(),
     "init": one_of("default", "he"),
-    "optimizer": one_of("adam", "adamw", "sgd"),
+    "optimizer": one_of("adam", "adamw", "sgd", "muon"),
     "momentum": number(0, below=1),
     "schedule": one_of("constant", "linear", "cosine"),
     "warmup": number(0, below=1),
