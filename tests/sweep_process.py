@@ -17,7 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_cnn import data
 from tune_cnn.checkpoints import state_from_bytes
@@ -278,3 +280,7 @@ def assert_undisturbed(experiments: Sequence[Experiment], folder: SweepFolder, r
         assert all(torch.equal(weight, expected.best_weights[name]) for name, weight in weights.items())
         left = [name for name in trial.folder.names() if not name.startswith("events.")]
         assert left == ["best.pt", "record.json"]
+        with folder.trials.on_disk() as shown:
+            events = EventAccumulator(str(shown / trial.label)).Reload()
+        curve = [(event.step, event.value) for event in events.Scalars("accuracy/validation")]
+        assert curve == [(n, pytest.approx(value)) for n, value in enumerate(expected.history.test_acc, start=1)]

@@ -157,7 +157,9 @@ def test_a_reused_actor_gives_the_numbers_of_a_fresh_one(finished):
     for experiment in experiments:
         config = {"trial_id": experiment.settings.trial_id}
         if actor is None:
-            actor = tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=again)(config=config)
+            actor = tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=again, overview=[])(
+                config=config
+            )
         else:
             assert actor.reset_config(config)
         while actor.step()["stop_reason"] is None:

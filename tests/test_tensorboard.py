@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
-from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
 
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.folder import Folder
@@ -68,26 +68,23 @@ def test_each_epoch_is_there_before_the_next_one_begins(folder):
             for tag, key in {**SCALARS, **COMPARISONS}.items()
             if tag != "accuracy/test"
         }
-    board.close()
 
 
 def test_the_test_accuracy_comes_with_the_last_epoch_only(folder):
     board = TrialBoard(folder, SETTINGS, OVERVIEW)
     board.report(result(1))
     board.report(result(2, test_accuracy=62.5))
-    board.close()
     assert scalars(folder)["accuracy/test"] == [(2, 62.5)]
 
 
 def test_hyperparameters_are_there_from_the_start(folder):
-    board = TrialBoard(folder, SETTINGS, OVERVIEW)
+    TrialBoard(folder, SETTINGS, OVERVIEW)
     found = hyperparameters(folder)
     shown = {"K of the blocks": "32-64", "L": 2, "conv_layers": 4, "data": "shapes", "lr": 1e-4, "hidden_dims": "[]"}
     assert {key: found[key] for key in shown} == shown
     assert set(found) - set(shown) == {field.name for field in fields(Settings)} - set(shown) - {
         "filters_per_layer", "layers_per_block", "seed",
     }  # fmt: skip
-    board.close()
 
 
 def columns(folder: TrialFolder) -> tuple[list[str], list[str]]:
@@ -114,19 +111,30 @@ def test_a_resumed_trial_appends(folder):
         board = TrialBoard(folder, SETTINGS, OVERVIEW)
         for epoch in epochs:
             board.report(result(epoch))
-        board.close()
     assert [step for step, _ in scalars(folder)["loss/train"]] == [1, 2, 3, 4]
     assert hyperparameters(folder)["K of the blocks"] == "32-64"
 
 
-def test_events_of_a_killed_sweep_are_not_lost(folder):
+def test_an_epoch_whose_checkpoint_was_not_kept_is_shown_once(folder):
+    TrialBoard(folder, SETTINGS, OVERVIEW).report({**result(1), "earlier_epochs": []})  # its process was killed here
+    again = TrialBoard(folder, SETTINGS, OVERVIEW)
+    again.report({**result(1), "train_loss": 1.0, "earlier_epochs": []})
+    again.report(result(2))
+    assert scalars(folder)["loss/train"] == [(1, 1.0), (2, result(2)["train_loss"])]
+
+
+def test_a_trial_that_lost_its_events_shows_them_all_when_it_is_continued(folder):
+    TrialBoard(folder, SETTINGS, OVERVIEW).report({**result(3), "earlier_epochs": [result(1), result(2)]})
+    assert [step for step, _ in scalars(folder)["loss/train"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("reason", "status"), [(None, []), ("epochs", ["STATUS_SUCCESS"])])
+def test_a_trial_runs_until_a_result_tells_why_it_stops(folder, reason, status):
     board = TrialBoard(folder, SETTINGS, OVERVIEW)
-    board.report(result(1))
-    resumed = TrialBoard(folder, SETTINGS, OVERVIEW)  # the first one was never closed
-    resumed.report(result(2))
-    resumed.close()
-    assert [step for step, _ in scalars(folder)["loss/train"]] == [1, 2]
-    board.close()
+    board.report({**result(1), "stop_reason": reason})
+    ended = events(folder).PluginTagToContent("hparams").get(SESSION_END_INFO_TAG)
+    ends = [plugin_data_pb2.HParamsPluginData.FromString(ended).session_end_info] if ended else []
+    assert [api_pb2.Status.Name(end.status) for end in ends] == status
 
 
 def test_pictures_come_with_their_epoch_and_their_size(folder):
@@ -137,7 +145,6 @@ def test_pictures_come_with_their_epoch_and_their_size(folder):
     (shown,) = events(folder).Images("test/confusion")
     assert (shown.step, shown.width, shown.height) == (3, 30, 20)
     assert shown.encoded_image_string == content.getvalue()
-    board.close()
 
 
 def test_the_diagnosis_is_there_by_conv_layer(folder):
@@ -160,21 +167,18 @@ def test_the_diagnosis_is_there_by_conv_layer(folder):
 def test_a_loss_that_is_no_number_is_no_error(folder):
     board = TrialBoard(folder, SETTINGS, OVERVIEW)
     board.report({**result(1), "train_loss": float("nan"), "validation_loss": float("inf")})
-    board.close()
     assert str(scalars(folder)["loss/train"]) == "[(1, nan)]"
 
 
-def test_on_remote_storage_the_events_are_uploaded_at_the_end(tmp_path):
+def test_remote_storage_has_each_epoch_at_once_too(tmp_path):
     folder = TrialFolder(Folder(f"mock://{tmp_path}", "sweep"), SETTINGS)
     board = TrialBoard(folder, SETTINGS, OVERVIEW)
-    board.report(result(1))
-    staging = Path(board._staging.name)
-    board.close()
-    assert not staging.exists()
-    (name,) = folder.folder.names()
-    local = TrialFolder(Folder(str(tmp_path), "copy"), SETTINGS)
-    local.folder.write(name, folder.folder.read(name))
-    assert scalars(local)["loss/train"] == [(1, result(1)["train_loss"])]
+    for epoch in (1, 2):
+        board.report(result(epoch))
+        (name,) = folder.folder.names()
+        local = TrialFolder(Folder(str(tmp_path), f"copy{epoch}"), SETTINGS)
+        local.folder.write(name, folder.folder.read(name))
+        assert [step for step, _ in scalars(local)["loss/train"]] == list(range(1, epoch + 1))
 
 
 def test_a_board_that_is_dropped_leaves_no_open_file(folder):

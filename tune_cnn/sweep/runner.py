@@ -106,10 +106,7 @@ def _train(
     disk_is_full = False
     while todo:
         watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress)
-        try:
-            _run_tune(todo, asked, images, folder, watcher)
-        finally:
-            watcher.close()
+        _run_tune(todo, asked, images, folder, watcher)
         failures |= watcher.failures
         disk_is_full |= watcher.disk_is_full
         # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
@@ -139,14 +136,16 @@ def _run_tune(
     from ray import tune
 
     from tune_cnn.sweep.stopping import PlateauStopper
+    from tune_cnn.sweep.tensorboard import overview
     from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
     plans = {trial_id: TrialPlan(e.settings, *asked[trial_id]) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
+    shown = overview(folder.experiments().values())
     trainable = tune.with_resources(
-        tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder),
+        tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder, overview=shown),
         lambda config: {"cpu": asked[config["trial_id"]].cpus, "gpu": asked[config["trial_id"]].gpus},
     )
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.

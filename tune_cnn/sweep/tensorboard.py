@@ -3,10 +3,8 @@
 import io
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -80,9 +78,7 @@ def overview(trials: Collection[Settings]) -> list[Summary]:
 
 
 class TrialBoard:
-    """Writes the events of one trial into its folder; TensorBoard sees each epoch at once.
-
-    On remote storage the events are collected on this machine, and uploaded when the trial ends.
+    """Writes the events of one trial into its folder, from the process that trains it; TensorBoard sees them at once.
 
     Args:
         folder: The trial's.
@@ -92,11 +88,8 @@ class TrialBoard:
 
     def __init__(self, folder: TrialFolder, settings: Settings, overview: Iterable[Summary]) -> None:
         self._folder = folder.folder
-        self._staging = None if self._folder.is_local else tempfile.TemporaryDirectory(prefix="tune_cnn-events-")
-        self._path = Path(self._staging.name) if self._staging else self._folder.local_path
-        self._path.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = self._path / name
+        self._name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._uploaded = b""
         sizes = _sizes(settings)
         compared = {f"{group}/{fixed}{sizes[fixed]}": key for _, fixed, group, key in _COMPARISONS}
         self._keys = {**SCALARS, **compared}
@@ -104,33 +97,26 @@ class TrialBoard:
         self._append([Event(file_version="brain.Event:2"), *(Event(summary=s) for s in (*overview, session))])
 
     def report(self, result: Mapping[str, Any]) -> None:
-        """Write one epoch, and those before it that the result brings along, in place of what was written of them."""
+        """Write one epoch, and the end of the trial where the result tells why it stops.
+
+        The first result brings those of the `earlier_epochs` along: they replace whatever a predecessor wrote, who may
+        have died after an epoch's events and before its checkpoint.
+        """
         events = []
-        earlier = result.get("earlier_epochs", [])
-        if earlier:
+        earlier = result.get("earlier_epochs")
+        if earlier is not None:
             events.append(Event(session_log=SessionLog(status=SessionLog.START), step=1))
         if diagnosis := result.get("diagnosis"):
             events += _of_diagnosis(diagnosis)
-        for epoch in (*earlier, result):
+        for epoch in (*(earlier or ()), result):
             for tag, key in self._keys.items():
                 if epoch.get(key) is not None:
                     events.append(Event(summary=scalar(tag, epoch[key]), step=epoch["epoch"]))
         for tag, png in result.get("pictures", {}).items():
             events.append(Event(summary=_image(tag, png), step=result["epoch"]))
+        if result["stop_reason"] is not None:
+            events.append(Event(summary=self._end))
         self._append(events)
-
-    def close(self, finished: bool = True) -> None:
-        """End the events; what comes later is another file.
-
-        Args:
-            finished: The trial succeeded; otherwise TensorBoard goes on to show it as running.
-        """
-        if finished:
-            self._append([Event(summary=self._end)])
-        if self._staging is not None:
-            for file in self._path.iterdir():
-                self._folder.write(file.name, file.read_bytes())
-            self._staging.cleanup()
 
     def _append(self, events: Iterable[Event]) -> None:
         # In one go, where SummaryWriter keeps a file and a thread, which on a full disk dies with a traceback.
@@ -139,8 +125,13 @@ class TrialBoard:
         for event in events:
             event.wall_time = time.time()
             records.write(event.SerializeToString())
-        with self._file.open("ab") as file:
-            file.write(content.getvalue())
+        if self._folder.is_local:
+            self._folder.local_path.mkdir(parents=True, exist_ok=True)
+            with (self._folder.local_path / self._name).open("ab") as file:
+                file.write(content.getvalue())
+        else:  # S3 does not append
+            self._uploaded += content.getvalue()
+            self._folder.write(self._name, self._uploaded)
 
 
 def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:

@@ -1,20 +1,24 @@
 """A Tune trainable around one trial: one step is one epoch."""
 
 import contextlib
+import copy
 import errno
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
 from ray.tune import Trainable
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.trial import Trial, default_device
 
 
@@ -32,6 +36,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
     Its config is `{"trial_id": ...}`; what that id means comes with `tune.with_parameters`, as do the images, which
     are read-only views of one copy per node. It checkpoints into the sweep's own folder at the end of each epoch, so
     whoever starts the trial again, Tune after a lost process or the user after a lost night, continues from there.
+    TensorBoard's events of an epoch are written before its checkpoint: what is kept is not trained again. Both are
+    written while the next epoch trains.
     """
 
     def setup(
@@ -40,15 +46,20 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         plans: Mapping[str, TrialPlan],
         images: Mapping[DataSettings, Images],
         folder: SweepFolder,
+        overview: Sequence[Summary],
     ) -> None:
         self.plans = plans
         self.images = images
         self.sweep_folder = folder
+        self.overview = overview
+        self.writer = ThreadPoolExecutor(1, "writer")
+        self.writing: Future[None] | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         # Training starts in `step`, so that every error takes the one way out that is there.
         self.trial: Trial | None = None
+        self.board: TrialBoard | None = None
         self.warnings: list[str] = []
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -62,16 +73,15 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             trial = self.trial = self.trial or self._start()
             if trial.stop_reason is None:
                 trial.run_epoch()
-            self._keep(trial)
+            report = _report(trial)
+            self._keep(trial, {**report, **_further(trial, is_first)})
             warnings, self.warnings = self.warnings, []
-            # What trained before may have died between a checkpoint and its report.
-            earlier = [_curve_points(trial, epoch) for epoch in range(1, trial.history.num_epochs)] if is_first else []
-            diagnosis = trial.further_facts if is_first else {}
-            return {**_report(trial), **diagnosis, "earlier_epochs": earlier, "warnings": warnings}
+            return {**report, "warnings": warnings}
         except Exception as error:
             return self._fail(error)
 
     def cleanup(self) -> None:
+        self.writer.shutdown()
         self.trial = None
 
     def _start(self) -> Trial:
@@ -85,16 +95,45 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         state, self.warnings = self.folder.load_checkpoint()
         if state is not None:
             trial.load_state_dict(state)
+        with self._only_warned():
+            self.board = TrialBoard(self.folder, trial.settings, self.overview)
         return trial
 
-    def _keep(self, trial: Trial) -> None:
+    @contextlib.contextmanager
+    def _only_warned(self) -> Iterator[None]:
+        # The training matters more than its watching.
+        try:
+            yield
+        except Exception as error:
+            self.warnings.append(f"TensorBoard: {type(error).__name__}: {error}")
+
+    def _keep(self, trial: Trial, shown: Mapping[str, Any]) -> None:
+        self._wait_for_writer()
         if trial.stop_reason is None:
-            self.folder.save_checkpoint(trial.history.num_epochs, trial.state_dict())
+            self.writing = self.writer.submit(self._write, shown, copy.deepcopy(trial.state_dict()))
         else:
+            self._show(shown)
             self.folder.finish(trial.settings, trial.history, trial.summary(), trial.best_weights)
+
+    def _write(self, shown: Mapping[str, Any], state: dict[str, Any]) -> None:
+        self._show(shown)
+        self.folder.save_checkpoint(shown["epoch"], state)
+
+    def _show(self, shown: Mapping[str, Any]) -> None:
+        if self.board is not None:
+            with self._only_warned():
+                self.board.report(shown)
+
+    def _wait_for_writer(self) -> None:
+        """Raises what the writer raised."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
 
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Let Tune retry the first time; an error that repeats at the same epoch is final."""
+        with contextlib.suppress(Exception):  # a checkpoint would take the failure for overcome
+            self._wait_for_writer()
         epoch = self.trial.history.num_epochs + 1 if self.trial is not None else 1
         message = " ".join(str(error).split())
         failure = f"epoch {epoch}: {type(error).__name__}: {message}"
@@ -125,8 +164,16 @@ def _report(trial: Trial) -> dict[str, Any]:
         "stop_reason": trial.stop_reason,
         "test_accuracy": test.accuracy if test else None,
         "test_loss": math.fsum(test.losses) / len(test.losses) if test else None,
-        "pictures": pictures(trial) if test else {},
     }
+
+
+def _further(trial: Trial, is_first: bool) -> dict[str, Any]:
+    """What TensorBoard alone is told."""
+    found: dict[str, Any] = {"pictures": pictures(trial)} if trial.test_result else {}
+    if is_first:
+        earlier = [_curve_points(trial, epoch) for epoch in range(1, trial.history.num_epochs)]
+        found |= {**trial.further_facts, "earlier_epochs": earlier}
+    return found
 
 
 def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Follows a running sweep: the live table, TensorBoard, and what failed."""
+"""Follows a running sweep: the live table, and what failed."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -9,7 +9,6 @@ from ray.tune import Callback
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.storage import SweepFolder, TrialFolder
-from tune_cnn.sweep.tensorboard import TrialBoard, overview
 
 
 class Watcher(Callback):  # type: ignore[misc]
@@ -31,19 +30,14 @@ class Watcher(Callback):  # type: ignore[misc]
         self.out_of_memory: list[str] = []
         self.disk_is_full = False
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
-        self._settings = trials
-        self._overview = overview(folder.experiments().values())
         self._progress = progress
-        self._boards: dict[str, TrialBoard] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state of its own, from which we never restore.
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        trial_id = trial.config["trial_id"]
-        self._progress.started(self._folders[trial_id].label)
-        self._safely(lambda: self._board(trial_id))
+        self._progress.started(self._folders[trial.config["trial_id"]].label)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -59,13 +53,9 @@ class Watcher(Callback):  # type: ignore[misc]
         for warning in result["warnings"]:
             self._progress.say(f"{folder.label}: {warning}")
         self._safely(lambda: self._progress.reported(folder.label, result))
-        self._safely(lambda: self._board(trial_id).report(result))
-        for large in ("earlier_epochs", "pictures", "diagnosis"):
-            result.pop(large, None)  # Tune would keep them as long as the sweep lasts
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
-        self._close(trial_id, finished=trial_id not in self.failures)
         reason = self.failures.get(trial_id) or trial.last_result.get("stop_reason") or "ended"
         self._progress.ended(self._folders[trial_id].label, reason)
 
@@ -79,23 +69,7 @@ class Watcher(Callback):  # type: ignore[misc]
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
         self.failures[trial_id] = _failure(folder) or f"its process was lost {trial.num_failures} times; out of memory?"
-        self._close(trial_id)
         self._progress.ended(folder.label, self.failures[trial_id])
-
-    def close(self) -> None:
-        """Close what is still open, also after an interruption."""
-        for trial_id in list(self._boards):
-            self._close(trial_id)
-
-    def _board(self, trial_id: str) -> TrialBoard:
-        if trial_id not in self._boards:
-            self._boards[trial_id] = TrialBoard(self._folders[trial_id], self._settings[trial_id], self._overview)
-        return self._boards[trial_id]
-
-    def _close(self, trial_id: str, finished: bool = False) -> None:
-        board = self._boards.pop(trial_id, None)
-        if board is not None:
-            self._safely(lambda: board.close(finished))
 
     def _safely(self, action: Callable[[], object]) -> None:
         # An exception in a callback would abort the whole sweep; the training matters more than its watching.
