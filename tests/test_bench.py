@@ -141,7 +141,7 @@ def test_the_ideal_is_a_grid_that_keeps_every_core_busy():
         "cores": 2,
     }  # fmt: skip
     assert str(speed).split("\n") == [
-        "sweep of 20 trivial trials: first result after 8.0 s, 0.20 s a trial",
+        "sweep of 20 trivial trials: first result after 8.0 s, 12.0 s in all, 0.20 s a trial",
         "sweep of 4 cells: first result after 9.0 s, 40.0 s in all, 75% of which 2 cores need for 60.0 s of bare "
         "training",
         "the same cells by hand, one after the other: 100.0 s; the sweep is 2.50 times as fast",

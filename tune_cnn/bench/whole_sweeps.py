@@ -17,7 +17,7 @@ from tune_cnn.bench.contenders import ByHand, Round
 from tune_cnn.errors import TrialFailedError
 from tune_cnn.settings import Settings
 
-TRIVIAL_TRIALS = (20, 200)
+TRIVIAL_TRIALS = (14, 200, 1000)
 _TRIVIAL = """\
 run_name: trivial
 seeds: {seeds}
@@ -92,7 +92,7 @@ class SweepSpeed:
     def __str__(self) -> str:
         lines = [
             f"sweep of {run.trials} trivial trials: first result after {run.first_result_s:.1f} s, "
-            f"{run.per_trial_s:.2f} s a trial"
+            f"{run.wall_s:.1f} s in all, {run.per_trial_s:.2f} s a trial"
             for run in self.trivial
         ]
         grid = self.grid
