@@ -40,11 +40,11 @@ def test_steps_are_those_of_pytorchs_optimizer(changes, kind, options):
 # Muon
 
 
-def test_muons_steps_of_all_but_conv_weights_are_those_of_sgd_at_ten_times_the_rate():
+def test_muons_steps_of_all_but_conv_weights_are_those_of_sgd_at_twenty_times_the_rate():
     ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
     optimizers = (
         build_optimizer([ours], replace(SETTINGS, optimizer="muon", lr=0.01, momentum=0.6)),
-        torch.optim.SGD([theirs], lr=0.1, momentum=0.6, weight_decay=0.01, nesterov=True),
+        torch.optim.SGD([theirs], lr=0.2, momentum=0.6, weight_decay=0.01, nesterov=True),
     )
     for step in range(5):
         for weights, optimizer in zip((ours, theirs), optimizers, strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_OTHERS = 10  # times the learning rate of the conv layers, for the other weights
+_OTHERS = 20  # times the learning rate of the conv layers, for the other weights
 _ITERATIONS = 3
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -23,7 +23,7 @@ class Muon(Optimizer):
 
     Args:
         weights: The conv weights among them are those with four dimensions.
-        lr: Of the conv weights; the others' is ten times as high.
+        lr: Of the conv weights; the others' is twenty times as high.
         momentum: Of both.
         weight_decay: Of the others, added to the gradient (L2).
     """
