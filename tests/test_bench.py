@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tune_cnn.bench.cells import CellSpeed, cells_table
+from tune_cnn.bench.cells import CellSpeed, cells_table, measure_cell
 from tune_cnn.bench.contenders import ByHand, Convolutions, Ours, Round
 from tune_cnn.bench.whole_sweeps import SweepRun, SweepSpeed, measure_sweeps
-from tune_cnn.bench.workers import Worker, interleaved
+from tune_cnn.bench.workers import Worker
 from tune_cnn.cli import main
 from tune_cnn.commands.bench import _CELLS
-from tune_cnn.errors import DataError, TrialFailedError
+from tune_cnn.errors import TrialFailedError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.search_space import load_experiments
 
@@ -81,17 +81,41 @@ def test_the_limit_is_the_convolutions_of_the_network(precision, ycn, monkeypatc
 # Taking turns
 
 
-def test_the_contenders_take_turns():
+def test_the_contenders_take_turns_in_new_processes(monkeypatch):
     log: list[object] = []
-    turns = {name: lambda name=name: log.append(name) or float(len(log)) for name in "abc"}
-    figures = interleaved(turns, 2, log.append)
-    assert log == [1, "a", "b", "c", 2, "a", "b", "c"]
-    assert figures == {"a": [2, 6], "b": [3, 7], "c": [4, 8]}
+
+    class Recorded:
+        def __init__(self, contender: str, work: Round, threads: int) -> None:
+            self.contender = contender
+            log.append("new")
+
+        def __enter__(self) -> "Recorded":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self) -> None:
+            pass
+
+        def ask(self, what: str) -> float:
+            log.append((what, self.contender))
+            return float(len(log))
+
+    monkeypatch.setattr("tune_cnn.bench.cells.Worker", Recorded)
+    speed = measure_cell("tiny", TINY, batches=1, rounds=2, threads=1, say=log.append)
+    turns = [(phase, name) for phase in ("train", "validate") for name in ("ours", "by_hand", "convolutions")]
+    each = ["new", "new", "new", ("memory", "ours"), *turns]
+    assert log == ["tiny: round 1 of 2", *each, "tiny: round 2 of 2", *each]
+    assert speed.rates["train"] == {"ours": [6, 17], "by_hand": [7, 18], "convolutions": [8, 19]}
+    assert speed.rates["validate"] == {"ours": [9, 20], "by_hand": [10, 21], "convolutions": [11, 22]}
+    assert speed.memory_mb == 16
 
 
-def test_an_error_of_a_process_is_ours():
-    settings = replace(TINY, data=DataSettings("image_folder", "/nowhere"))
-    with Worker("ours", settings, 1, 1) as worker, pytest.raises(DataError, match="/nowhere"):
+def test_an_error_of_a_process_is_told():
+    work = Round.of(TINY, batches=1)
+    unfit = work._replace(settings=replace(TINY, layers_per_block=9, pool_every=1))
+    with Worker("ours", unfit, 1) as worker, pytest.raises(ValueError, match="below 1x1"):
         worker.wait()
 
 
@@ -159,7 +183,7 @@ def test_the_command_measures_each_distinct_cell(config, capsys):
     assert header.startswith("cell  ")
     assert row.startswith("tiny_L2  fp32  ")
     assert last == "figures: new/bench.json"
-    assert err.splitlines() == ["tiny_L2: starting", "tiny_L2: round 1 of 2", "tiny_L2: round 2 of 2"]
+    assert err.splitlines() == ["tiny_L2: round 1 of 2", "tiny_L2: round 2 of 2"]
     figures = json.loads(Path("new/bench.json").read_text())
     assert figures.keys() == {"machine", "batches", "rounds", "cells"}
     (measured,) = figures["cells"]

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from tune_cnn.bench.contenders import CONTENDERS
-from tune_cnn.bench.workers import Worker, interleaved
+from tune_cnn.bench.contenders import CONTENDERS, Round
+from tune_cnn.bench.workers import Worker
 from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.plan import aligned
@@ -24,7 +24,7 @@ class CellSpeed:
         name: Of its experiment.
         settings: Its trial's.
         rates: Images per second, by phase (`train`, `validate`), contender and round.
-        memory_mb: What a further process of this trial takes, without its images; NaN where that is not known.
+        memory_mb: The most that a further process of this trial took, without its images; NaN where that is not known.
     """
 
     name: str
@@ -65,13 +65,14 @@ class CellSpeed:
 def measure_cell(
     name: str, settings: Settings, batches: int, rounds: int, threads: int, say: Callable[[str], None]
 ) -> CellSpeed:
-    """Let the contenders take turns at one cell.
+    """Let the contenders take turns at one cell, so that a busy moment of the machine meets them all.
 
     Args:
         name: Of its experiment.
         settings: Its trial's.
         batches: Training batches of a turn.
-        rounds: Turns of each contender.
+        rounds: Turns of each contender, each in a new process: how its C library keeps freed memory differs from
+            process to process, and is worth up to a third of a training step.
         threads: Each contender computes with so many.
         say: Is told what happens.
 
@@ -79,21 +80,19 @@ def measure_cell(
         DataError: The images cannot be found or read.
         ResourceError: A process died.
     """
-    with ExitStack() as stack:
-        say(f"{name}: starting")
-        workers = {
-            contender: stack.enter_context(Worker(contender, settings, batches, threads)) for contender in CONTENDERS
-        }
-        for worker in workers.values():
-            worker.wait()
-        memory_mb = workers["ours"].ask("memory")
-        turns = {
-            (phase, contender): (lambda phase=phase, worker=worker: worker.ask(phase))
-            for phase in PHASES
-            for contender, worker in workers.items()
-        }
-        figures = interleaved(turns, rounds, lambda number: say(f"{name}: round {number} of {rounds}"))
-    rates = {phase: {contender: figures[phase, contender] for contender in workers} for phase in PHASES}
+    work = Round.of(settings, batches)
+    rates: dict[str, dict[str, list[float]]] = {phase: {name: [] for name in CONTENDERS} for phase in PHASES}
+    memory_mb = 0.0
+    for number in range(1, rounds + 1):
+        say(f"{name}: round {number} of {rounds}")
+        with ExitStack() as stack:
+            workers = {contender: stack.enter_context(Worker(contender, work, threads)) for contender in CONTENDERS}
+            for worker in workers.values():
+                worker.wait()
+            memory_mb = max(memory_mb, workers["ours"].ask("memory"))
+            for phase in PHASES:
+                for contender, worker in workers.items():
+                    rates[phase][contender].append(worker.ask(phase))
     return CellSpeed(name, settings, rates, memory_mb)
 
 

@@ -1,25 +1,21 @@
 """Contenders in processes of their own, which work only when it is their turn.
 
-Each has its own memory, so that none finds what another has left there: how the C library keeps freed memory alone is
-worth a tenth of a training step and more.
+Each has its own memory, so that none finds what another has left there, and gets only the images that it needs: after
+an array of some 20 MB was freed, glibc keeps what the training steps free, which a script of a user's cannot count on.
 """
 
 import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from tune_cnn.bench.contenders import CONTENDERS, Round
 from tune_cnn.errors import ResourceError
-from tune_cnn.settings import Settings
-
-Turn = TypeVar("Turn")
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -29,14 +25,13 @@ class Worker:
 
     Args:
         contender: Its name.
-        settings: The trial's.
-        batches: Training batches of a turn.
+        work: Of each turn.
         threads: It computes with so many.
     """
 
-    def __init__(self, contender: str, settings: Settings, batches: int, threads: int) -> None:
+    def __init__(self, contender: str, work: Round, threads: int) -> None:
         self._connection, theirs = _SPAWN.Pipe()
-        arguments = (theirs, contender, settings, batches, threads)
+        arguments = (theirs, contender, work, threads)
         self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -51,11 +46,7 @@ class Worker:
         self._process.join()
 
     def wait(self) -> None:
-        """Until it is ready to take a turn.
-
-        Raises:
-            DataError: The images cannot be found or read.
-        """
+        """Until it is ready to take a turn."""
         self._answer()
 
     def ask(self, what: str) -> float:
@@ -75,29 +66,10 @@ class Worker:
         return answer
 
 
-def interleaved(
-    turns: Mapping[Turn, Callable[[], float]], rounds: int, say: Callable[[int], None]
-) -> dict[Turn, list[float]]:
-    """What each gives in each round; they take turns, so that a busy moment of the machine meets them all.
-
-    Args:
-        turns: What to call, in this order.
-        rounds: How often.
-        say: Is told the number of each round, from 1, when it begins.
-    """
-    figures: dict[Turn, list[float]] = {name: [] for name in turns}
-    for number in range(1, rounds + 1):
-        say(number)
-        for name, turn in turns.items():
-            figures[name].append(turn())
-    return figures
-
-
-def _serve(connection: Connection, contender: str, settings: Settings, batches: int, threads: int) -> None:
+def _serve(connection: Connection, contender: str, work: Round, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the end of the parent this
     torch.set_num_threads(threads)
     try:
-        work = Round.of(settings, batches)
         runner = CONTENDERS[contender](work)
         counts = work.images.train.count, work.images.validation.count
         turns = {"train": (runner.train, counts[0]), "validate": (runner.validate, counts[1])}
