@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.layers import Linear, flatten
+from tune_cnn.layers import Conv2d, Linear, can_rectify, flatten
 from tune_cnn.models import ConvClassifier
 
 
@@ -71,6 +71,43 @@ def test_flattened_images_are_pytorchs(dtype, memory_format, size):
         value_and_gradients(flatten, images), value_and_gradients(lambda x: x.flatten(1), images), strict=True
     ):
         assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(5, 3, 9, 8), (1, 3, 4, 4)])
+def test_a_conv_layer_that_rectifies_gives_what_relu_gives_to_rounding(precision, size):
+    torch.manual_seed(0)
+    ours = Conv2d(3, 6, 3, padding=1)
+    theirs = nn.Conv2d(3, 6, 3, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    assert repr(ours) == repr(theirs)
+    images = torch.randn(size).to(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        if precision == torch.float32:
+            assert can_rectify(images)
+        if can_rectify(images):  # cores without bf16 leave it to PyTorch
+            torch.testing.assert_close(ours(images, rectify=True), theirs(images).relu())
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_only_evaluation_of_floats_on_cores_rectifies_at_once():
+    images = torch.randn(2, 3, 4, 4)
+    assert not can_rectify(images)  # a gradient may be asked for
+    with torch.no_grad():
+        assert can_rectify(images)
+        assert not can_rectify(images[0])
+        assert not can_rectify(images.double())
+        assert not can_rectify(images.to("meta"))
+
+
+@pytest.mark.parametrize("pool_every", [1, 2])
+def test_evaluation_gives_the_scores_of_training_to_rounding(pool_every):
+    torch.manual_seed(0)
+    model = ConvClassifier((3, 8, 8), 4, [6, 6], pool_every, [12])
+    images = torch.randn(5, 3, 8, 8)
+    with torch.no_grad():
+        scores = model(images)
+    torch.testing.assert_close(scores, model(images))
 
 
 @pytest.mark.parametrize("pool_every", [1, 2])

@@ -1,3 +1,4 @@
+import math
 import re
 
 import pytest
@@ -158,6 +159,20 @@ def test_your_code_net_gives_the_first_layer_a_gradient_at_depth_16(images):
         norms[network] = next(model.parameters()).grad.norm().item()
     assert norms[ConvClassifier] < 1e-6
     assert norms[YourCodeNet] > 1e-2
+
+
+@pytest.mark.parametrize(("layers", "skips"), [(7, 0), (8, 7)])
+def test_your_code_net_has_skips_where_it_is_deep(layers, skips):
+    model = YourCodeNet((3, 32, 32), 10, [4] * layers, 4, [])
+    assert sum(getattr(module, "has_skip", False) for module in model.modules()) == skips
+
+
+@pytest.mark.parametrize("width", [8, 300], ids=["where a channel is seen", "the highest value of a channel"])
+def test_first_scores_of_your_code_net_prefer_no_class(images, width):
+    torch.manual_seed(42)
+    scores = YourCodeNet((3, 32, 32), 10, [8, width], 1, [])(images)
+    loss = nn.functional.cross_entropy(scores, torch.arange(len(images)) % 10).item()
+    assert loss == pytest.approx(math.log(10), abs=0.15)
 
 
 def test_your_code_net_takes_a_last_batch_of_one_image():

@@ -40,7 +40,7 @@ def test_steps_are_those_of_pytorchs_optimizer(changes, kind, options):
 # Muon
 
 
-def test_muons_steps_of_all_but_conv_weights_are_those_of_sgd_at_twenty_times_the_rate():
+def test_muons_steps_of_vectors_are_those_of_sgd_at_twenty_times_the_rate():
     ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
     optimizers = (
         build_optimizer([ours], replace(SETTINGS, optimizer="muon", lr=0.01, momentum=0.6)),
@@ -51,6 +51,23 @@ def test_muons_steps_of_all_but_conv_weights_are_those_of_sgd_at_twenty_times_th
             weights.grad = weights.detach().sin() + step
             optimizer.step()
     torch.testing.assert_close(ours, theirs)
+
+
+def test_muon_trains_a_matrix_as_sgd_trains_one_whose_result_is_divided_by_nine():
+    torch.manual_seed(0)
+    drawn, rows = torch.randn(3, 4), torch.randn(5, 4)
+    ours, theirs = nn.Parameter(drawn.clone()), nn.Parameter(9 * drawn)
+    optimizers = (
+        build_optimizer([ours], replace(SETTINGS, optimizer="muon", lr=0.01, momentum=0.6)),
+        torch.optim.SGD([theirs], lr=0.2, momentum=0.6, weight_decay=0.01, nesterov=True),
+    )
+    for weights, divisor, optimizer in zip((ours, theirs), (1, 9), optimizers, strict=True):
+        for _ in range(5):
+            optimizer.zero_grad()
+            (rows @ weights.T / divisor).sin().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs / 9)
+    assert not torch.allclose(ours, drawn, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (32, 2, 3, 3)], ids=["wide", "tall"])

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_OTHERS = 20  # times the learning rate of the conv layers, for the other weights
+# Times the learning rate of the conv layers, for the other weights; matrices are trained as if what they give were
+# divided by 9 afterwards, as the scores are in Jordan's network: at the full rate, nothing keeps their size in bounds.
+_OTHERS = 20
+_DIVISOR = 9
 _ITERATIONS = 3
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -23,16 +26,22 @@ class Muon(Optimizer):
 
     Args:
         weights: The conv weights among them are those with four dimensions.
-        lr: Of the conv weights; the others' is twenty times as high.
+        lr: Of the conv weights; that of vectors is twenty times as high, that of matrices a quarter.
         momentum: Of both.
-        weight_decay: Of the others, added to the gradient (L2).
+        weight_decay: Of vectors, added to the gradient (L2); that of matrices is 81 times as high.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
         weights = list(weights)
         groups = [
             {"params": [weight for weight in weights if weight.ndim == 4], "lr": lr, "conv": True},
-            {"params": [weight for weight in weights if weight.ndim != 4], "lr": lr * _OTHERS, "conv": False},
+            {"params": [weight for weight in weights if weight.ndim < 2], "lr": lr * _OTHERS, "conv": False},
+            {
+                "params": [weight for weight in weights if weight.ndim in (2, 3)],
+                "lr": lr * _OTHERS / _DIVISOR**2,
+                "weight_decay": weight_decay * _DIVISOR**2,
+                "conv": False,
+            },
         ]
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 

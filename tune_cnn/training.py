@@ -182,9 +182,10 @@ class TorchTrainer:
         self.model.eval()
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
-        return self._run_epoch(
-            dl, lambda batch: self._test_step(batch, part, predictions, views), "test_batch", verbose, max_batches
-        )
+        with self._autocast():  # which casts each weight once, not in each batch
+            return self._run_epoch(
+                dl, lambda batch: self._test_step(batch, part, predictions, views), "test_batch", verbose, max_batches
+            )
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """One optimizer step on images (B, C, H, W) and labels (B,)."""
