@@ -73,41 +73,47 @@ def test_flattened_images_are_pytorchs(dtype, memory_format, size):
         assert torch.equal(value, expected)
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+HAS_BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # other cores leave all of it to PyTorch
+BF16 = {"device_type": "cpu", "dtype": torch.bfloat16}
+
+
 @pytest.mark.parametrize("size", [(5, 3, 9, 8), (1, 3, 4, 4)])
-def test_a_conv_layer_that_rectifies_gives_what_relu_gives_to_rounding(precision, size):
+def test_a_conv_layer_that_rectifies_gives_what_relu_gives_to_rounding(size):
     torch.manual_seed(0)
     ours = Conv2d(3, 6, 3, padding=1)
     theirs = nn.Conv2d(3, 6, 3, padding=1)
     theirs.load_state_dict(ours.state_dict())
     assert repr(ours) == repr(theirs)
     images = torch.randn(size).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        if precision == torch.float32:
-            assert can_rectify(images)
-        if can_rectify(images):  # cores without bf16 leave it to PyTorch
-            torch.testing.assert_close(ours(images, rectify=True), theirs(images).relu())
+    with torch.inference_mode(), torch.autocast(**BF16):
         assert torch.equal(ours(images), theirs(images))
+        if can_rectify(images):
+            torch.testing.assert_close(ours(images, rectify=True), theirs(images).relu())
 
 
-def test_only_evaluation_of_floats_on_cores_rectifies_at_once():
+def test_only_evaluation_in_bf16_on_cores_rectifies_at_once():
     images = torch.randn(2, 3, 4, 4)
-    assert not can_rectify(images)  # a gradient may be asked for
+    with torch.autocast(**BF16):
+        assert not can_rectify(images)  # a gradient may be asked for
+        with torch.no_grad():
+            assert can_rectify(images) == HAS_BF16
+            assert not can_rectify(images[0])
+            assert not can_rectify(images.double())
+            assert not can_rectify(images.to("meta"))
     with torch.no_grad():
-        assert can_rectify(images)
-        assert not can_rectify(images[0])
-        assert not can_rectify(images.double())
-        assert not can_rectify(images.to("meta"))
+        assert not can_rectify(images)
 
 
 @pytest.mark.parametrize("pool_every", [1, 2])
-def test_evaluation_gives_the_scores_of_training_to_rounding(pool_every):
+@pytest.mark.parametrize("is_bf16", [False, True])
+def test_evaluation_gives_the_scores_of_training_to_rounding(pool_every, is_bf16):
     torch.manual_seed(0)
     model = ConvClassifier((3, 8, 8), 4, [6, 6], pool_every, [12])
     images = torch.randn(5, 3, 8, 8)
-    with torch.no_grad():
-        scores = model(images)
-    torch.testing.assert_close(scores, model(images))
+    with torch.autocast(**BF16, enabled=is_bf16):
+        with torch.no_grad():
+            scores = model(images)
+        torch.testing.assert_close(scores, model(images))
 
 
 @pytest.mark.parametrize("pool_every", [1, 2])
