@@ -36,15 +36,16 @@ def locked(folder: Folder) -> Iterator[None]:
     def is_mine() -> bool:
         return (_holder(folder) or {}).get("token") == token
 
-    holder = _holder(folder)
-    if holder == {}:  # damaged, or being written at this moment
-        time.sleep(_SETTLE_S)
+    with _one_at_a_time(folder):
         holder = _holder(folder)
-    if holder is not None and not _is_stale(holder):
-        raise _in_use(folder, holder)
-    if holder is not None:
-        folder.delete(_NAME)
-    folder.create(_NAME, _content(token))
+        if holder == {}:  # damaged, or being written at this moment
+            time.sleep(_SETTLE_S)
+            holder = _holder(folder)
+        if holder is not None and not _is_stale(holder):
+            raise _in_use(folder, holder)
+        if holder is not None:
+            folder.delete(_NAME)
+        folder.create(_NAME, _content(token))
     if holder is not None or not folder.is_local:
         time.sleep(_SETTLE_S)  # another may have found the same stale lock, and may just be replacing ours
     # Whoever else wanted the lock at the same moment has lost now, or has won.
@@ -70,6 +71,24 @@ def locked(folder: Folder) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if is_mine():
                 folder.delete(_NAME)
+
+
+@contextmanager
+def _one_at_a_time(folder: Folder) -> Iterator[None]:
+    """Let one process of this host after the other look at a lock and replace it, however slow the disk is."""
+    if not folder.is_local or os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    folder.local_path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.local_path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def running(folder: Folder) -> str | None:
