@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tune_cnn import data
+from tune_cnn.bench import by_hand
 from tune_cnn.bench.cells import CellSpeed, cells_table, measure_cell
 from tune_cnn.bench.contenders import ByHand, Convolutions, Ours, Round
 from tune_cnn.bench.whole_sweeps import SweepRun, SweepSpeed, measure_sweeps
@@ -76,6 +78,29 @@ def test_the_limit_is_the_convolutions_of_the_network(precision, ycn, monkeypatc
     assert str(convolutions.layers[0].weight.dtype) == {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[precision]
     convolutions.validate()
     assert len(ran) == 4
+
+
+@pytest.mark.parametrize("limits", [{}, {"train_images": 20, "test_images": 3}])
+def test_the_script_by_hand_reads_as_many_images_as_a_trial_has(image_folder, limits):
+    folder = data.resolve(DataSettings("image_folder", str(image_folder), in_size=(3, 12, 12), **limits))
+    for ours, theirs in zip(data.load(folder)[:3], by_hand.read(folder), strict=True):
+        assert len(theirs) == ours.count
+    if not limits:  # otherwise it takes the first ones
+        ours = {(image.tobytes(), int(label)) for image, label in zip(*data.load(folder).test, strict=True)}
+        read = by_hand.read(folder)[2]
+        assert {
+            ((255 * image).round().byte().permute(1, 2, 0).numpy().tobytes(), label) for image, label in read
+        } == ours
+
+
+def test_the_script_by_hand_reads_cifar10(cifar10_archive):
+    cifar10_archive(images_per_batch=24)
+    source = data.resolve(DataSettings("cifar10"))
+    images = data.load(source)  # which downloads it
+    train, _, test = by_hand.read(source)
+    assert (len(train), len(test)) == (images.train.count, images.test.count)
+    assert sorted(label for _, label in train) == sorted(images.train.labels)
+    assert [label for _, label in test] == images.test.labels.tolist()
 
 
 # Taking turns

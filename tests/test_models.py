@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from tune_cnn import data, models
 from tune_cnn.bench import by_hand as textbook
@@ -128,7 +129,7 @@ def test_the_shorter_side_decides_how_often_an_image_can_be_pooled(network):
 def images() -> Tensor:
     """Drawn images (64, 3, 32, 32), floats in [0, 1]."""
     drawn = data.load(DataSettings("shapes", train_images=80, test_images=1)).train
-    return textbook.float_dataset(drawn.images[:64], drawn.labels[:64]).tensors[0]
+    return default_collate(textbook.pairs(drawn.images[:64], drawn.labels[:64]))[0]
 
 
 def spread(network: type[nn.Module], layers: int, images: Tensor) -> float:

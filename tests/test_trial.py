@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from tune_cnn import data, models
 from tune_cnn.batches import batches
@@ -83,7 +84,7 @@ def test_two_epochs_are_those_of_a_loop_written_by_hand(shapes):
     torch.manual_seed(42)
     by_hand = textbook.conv_classifier((3, 32, 32), 10, [32, 32], 4, [100, 100])
     expected_inputs = record_inputs(by_hand)
-    train, validation = (textbook.float_dataset(*images) for images in (shapes.train, shapes.validation))
+    train, validation = (textbook.pairs(*images) for images in (shapes.train, shapes.validation))
     expected = textbook.Loop(by_hand, train, validation, bs_train=50, lr=1e-3, reg=2e-3).fit(epochs=2)
 
     trial = Trial(settings, shapes)
@@ -151,7 +152,7 @@ def test_smoothed_labels_are_for_training_only():
     torch.manual_seed(1)
     network = models.build(SMALL)
     assert network.state_dict().keys() == weights.keys()
-    images, labels = textbook.float_dataset(*EASY.train).tensors
+    images, labels = default_collate(textbook.pairs(*EASY.train))
     with torch.no_grad():
         expected = nn.functional.cross_entropy(network(images), labels, label_smoothing=0.2).item()
     assert np.mean(smoothed.train_loss) == pytest.approx(expected, rel=1e-4)
@@ -230,7 +231,7 @@ def test_the_test_result_is_that_of_the_best_weights(settings):
     trial = run(settings)
     model = models.build(settings)
     model.load_state_dict(trial.best_weights)
-    images, labels = textbook.float_dataset(*EASY.test).tensors
+    images, labels = default_collate(textbook.pairs(*EASY.test))
     with torch.no_grad():
         scores = model.eval()(images)
     losses = [nn.functional.cross_entropy(s, y).item() for s, y in zip(scores.split(2), labels.split(2), strict=True)]
@@ -238,7 +239,7 @@ def test_the_test_result_is_that_of_the_best_weights(settings):
     assert trial.test_result.accuracy == 100 * (scores.argmax(1) == labels).sum().item() / len(labels)
     assert trial.test_predictions.tolist() == scores.argmax(1).tolist()
     # They are those that gave the best validation accuracy.
-    images, labels = textbook.float_dataset(*EASY.validation).tensors
+    images, labels = default_collate(textbook.pairs(*EASY.validation))
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).sum().item()
     assert 100 * right / len(labels) == max(trial.history.test_acc)

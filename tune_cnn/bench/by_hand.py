@@ -4,6 +4,7 @@ Batches are collated image by image from floats in memory, Adam is as it comes, 
 validation goes in batches of a quarter. Nothing in it is made slow on purpose, and nothing is tuned.
 """
 
+import os
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -12,7 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
+
+from tune_cnn import data
+from tune_cnn.settings import DataSettings
+
+# Pairs of an image, float (C, H, W) in [0, 1], and its label.
+Pairs = list[tuple[Tensor, int]]
 
 
 class History(NamedTuple):
@@ -44,10 +51,40 @@ def conv_classifier(
     return nn.Sequential(*layers, nn.Linear(features, classes))
 
 
-def float_dataset(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> TensorDataset:
-    """Images (N, H, W, C) of bytes as floats (N, C, H, W) in [0, 1], contiguous, as `ToTensor` makes them."""
-    floats = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float() / 255
-    return TensorDataset(floats, torch.tensor(labels))
+def pairs(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Pairs:
+    """Images (N, H, W, C) of bytes, each by itself as `ToTensor` makes it.
+
+    Not one tensor of all: once a process has freed an array of some MB, glibc keeps what its training steps free, too,
+    which a script that reads its images one by one cannot count on.
+    """
+    return [
+        (torch.tensor(image).permute(2, 0, 1).contiguous().float() / 255, int(label))
+        for image, label in zip(images, labels, strict=True)
+    ]
+
+
+def read(source: DataSettings) -> tuple[Pairs, Pairs, Pairs]:
+    """Training, validation and test images, as many as a trial has; files are read one by one, through torchvision.
+
+    Args:
+        source: Which; resolved.
+    """
+    if source.source == "shapes":
+        drawn = data.load(source)
+        return pairs(*drawn.train), pairs(*drawn.validation), pairs(*drawn.test)
+    from torchvision import datasets, transforms
+
+    to_floats = transforms.Compose([transforms.Resize(source.in_size[1:]), transforms.ToTensor()])
+    if source.source == "image_folder":
+        assert source.path is not None
+        folders = [os.path.join(source.path, part) for part in ("train", "test")]
+        train, test = (datasets.ImageFolder(folder, to_floats) for folder in folders)
+    else:
+        root = os.path.expanduser(source.path or data.cifar10.DEFAULT_ROOT)
+        train, test = (datasets.CIFAR10(root, is_train, to_floats) for is_train in (True, False))
+    fitted, validated = (np.sort(part) for part in data.split(source.train_images or len(train)))
+    tested = range(source.test_images or len(test))
+    return [train[i] for i in fitted], [train[i] for i in validated], [test[i] for i in tested]
 
 
 class Loop:
@@ -55,19 +92,18 @@ class Loop:
 
     Args:
         model: Maps images (B, C, H, W) to scores (B, classes).
-        train: Pairs of an image and its label.
-        validation: The same.
+        train: Images to train on.
+        validation: Images to validate on.
         bs_train: Images per training batch.
         lr: Learning rate.
         reg: Weight decay.
     """
 
-    def __init__(
-        self, model: nn.Module, train: TensorDataset, validation: TensorDataset, bs_train: int, lr: float, reg: float
-    ) -> None:
+    def __init__(self, model: nn.Module, train: Pairs, validation: Pairs, bs_train: int, lr: float, reg: float) -> None:
         self.model = model
-        self.loader: DataLoader[Any] = DataLoader(train, bs_train, shuffle=True)
-        self.validation_loader: DataLoader[Any] = DataLoader(validation, max(bs_train // 4, 1))
+        self.loader: DataLoader[Any] = DataLoader(train, bs_train, shuffle=True)  # type: ignore[arg-type]
+        self.validation = validation
+        self.bs_validation = max(bs_train // 4, 1)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=reg)
         self.loss_fn = nn.CrossEntropyLoss()
 
@@ -86,11 +122,11 @@ class Loop:
         return losses, correct
 
     @torch.no_grad()
-    def validate(self) -> tuple[list[float], int]:
+    def measure(self, images_and_labels: Pairs) -> tuple[list[float], int]:
         """Each batch's loss, and how many images were right."""
         losses, correct = [], 0
         self.model.eval()
-        for images, labels in self.validation_loader:
+        for images, labels in DataLoader(images_and_labels, self.bs_validation):  # type: ignore[arg-type]
             scores = self.model(images)
             losses.append(self.loss_fn(scores, labels).item())
             correct += _count_correct(scores, labels)
@@ -103,7 +139,7 @@ class Loop:
             losses, correct = self.train_epoch(batches)
             history.train_loss.extend(losses)
             history.train_correct.append(correct)
-            losses, correct = self.validate()
+            losses, correct = self.measure(self.validation)
             history.validation_loss.extend(losses)
             history.validation_correct.append(correct)
         return history

@@ -73,28 +73,27 @@ class ByHand:
     """The loop written by hand, in fp32, with Adam, whatever else the settings ask for."""
 
     def __init__(self, work: Round) -> None:
-        settings = work.settings
-        if settings.seed is not None:
-            torch.manual_seed(settings.seed)
-        model = (
-            models.build(settings)
-            if settings.ycn
-            else by_hand.conv_classifier(
-                settings.data.in_size,
-                settings.data.classes,
-                settings.filters,
-                settings.pool_every,
-                settings.hidden_dims,
-            )
+        self.loop = loop_by_hand(
+            work.settings, by_hand.pairs(*work.images.train), by_hand.pairs(*work.images.validation)
         )
-        datasets = (by_hand.float_dataset(*work.images.train), by_hand.float_dataset(*work.images.validation))
-        self.loop = by_hand.Loop(model, *datasets, settings.bs_train, settings.lr, settings.reg)
 
     def train(self) -> Sequence[float]:
         return self.loop.train_epoch()[0]
 
     def validate(self) -> Sequence[float]:
-        return self.loop.validate()[0]
+        return self.loop.measure(self.loop.validation)[0]
+
+
+def loop_by_hand(settings: Settings, train: by_hand.Pairs, validation: by_hand.Pairs) -> by_hand.Loop:
+    """The loop written by hand for a trial, before its first epoch."""
+    if settings.seed is not None:
+        torch.manual_seed(settings.seed)
+    if settings.ycn:
+        model = models.build(settings)
+    else:
+        sizes = settings.data.in_size, settings.data.classes
+        model = by_hand.conv_classifier(*sizes, settings.filters, settings.pool_every, settings.hidden_dims)
+    return by_hand.Loop(model, train, validation, settings.bs_train, settings.lr, settings.reg)
 
 
 class Convolutions:

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tune_cnn import data
-from tune_cnn.bench.contenders import ByHand, Round
+from tune_cnn.bench import by_hand
+from tune_cnn.bench.contenders import loop_by_hand
 from tune_cnn.errors import TrialFailedError
 from tune_cnn.settings import Settings
 
@@ -56,8 +56,8 @@ class SweepSpeed:
         trivial: Sweeps of so many trials that hardly train: all that they take is overhead.
         grid: A sweep of the cells.
         bare_training_s: The sum of its trials' own durations, each trained by itself with one thread.
-        by_hand_s: What a script takes that trains the same cells in the loop written by hand, in fp32, one after the
-            other with all cores, without a final test; its start and its images included.
+        by_hand_s: What a script takes that reads the same images, then trains and tests the same cells in the loop
+            written by hand, in fp32, one after the other with all cores; its start included.
         cores: Of the machine.
     """
 
@@ -193,6 +193,9 @@ def _by_hand(trials: Sequence[Settings]) -> float:
 
 
 def _train_by_hand(trials: Sequence[Settings]) -> None:
-    images = {source: data.load(source) for source in {settings.data for settings in trials}}
+    images = {source: by_hand.read(source) for source in {settings.data for settings in trials}}
     for settings in trials:
-        ByHand(Round(settings, images[settings.data])).loop.fit(settings.epochs, settings.batches)
+        train, validation, test = images[settings.data]
+        loop = loop_by_hand(settings, train, validation)
+        loop.fit(settings.epochs, settings.batches)
+        loop.measure(test)
