@@ -195,7 +195,8 @@ class TorchTrainer:
     @torch.inference_mode()
     def test_batch(self, batch: Batch) -> BatchResult:
         """Loss and correct classifications of images (B, C, H, W) and labels (B,)."""
-        losses, correct, _ = self._test_step(batch)
+        with self._autocast():
+            losses, correct, _ = self._test_step(batch)
         return BatchResult(losses.item(), int(correct.item()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -258,8 +259,7 @@ class TorchTrainer:
         views: Callable[[Tensor], Sequence[Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch)
-        with self._autocast():
-            several = [self._evaluate(view).float() for view in (views(images) if views else [images])]
+        several = [self._evaluate(view).float() for view in (views(images) if views else [images])]
         scores = torch.stack(several).mean(dim=0)  # (B, classes)
         size = part or len(labels)
         losses = [self.loss_fn(s, y) for s, y in zip(torch.split(scores, size), torch.split(labels, size), strict=True)]
