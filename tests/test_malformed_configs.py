@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tune_cnn.cli import main
 from tune_cnn.diagnosis import Diagnoses
+from tune_cnn.sweep.estimate import Estimate
+from tune_cnn.sweep.resources import Node
 
 GRID = """\
 run_name: exp_K{K}_L{L}
@@ -74,9 +76,10 @@ VALUES = st.recursive(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Iterator[Path]:
-    """A folder; what a plan would be diagnosed with takes too long for so many."""
+    """A folder; to diagnose and to time what is planned takes too long for so many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tune_cnn.commands.sweep.diagnose_all", lambda *_, **__: Diagnoses({}, []))
+        patch.setattr("tune_cnn.commands.sweep.estimate", lambda *_, **__: Estimate({}, 0.0, 0.0, 0, Node(2, 0), 0))
         yield tmp_path_factory.mktemp("malformed")
 
 

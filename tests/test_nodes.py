@@ -70,7 +70,7 @@ def test_a_request_that_no_node_can_meet_is_refused_with_numbers(cluster, tmp_pa
 
 
 def test_trials_of_a_lost_node_go_on_elsewhere_and_a_new_node_is_used(cluster, tmp_path):
-    sweep = Sweep.written(tmp_path, "epochs=100")  # enough to be left when the new node has come
+    sweep = Sweep.written(tmp_path, "epochs=60")  # enough to be left when the new node has come
     first, _ = nodes = cluster.list_all_nodes()[1:]
     with sweep.process("--address", cluster.address) as process:
         process.wait_until(lambda: all(training_processes(raylet_on(node)) for node in nodes))
@@ -80,7 +80,7 @@ def test_trials_of_a_lost_node_go_on_elsewhere_and_a_new_node_is_used(cluster, t
         process.wait_until(lambda: training_processes(raylet_on(new)))
         assert process.exit_code() == 0
     assert process.stderr.count("its process was lost; retrying") == 1
-    assert process.stderr.count(" epoch 1/100 ") == 4, "a trial began again"
+    assert process.stderr.count(" epoch 1/60 ") == 4, "a trial began again"
     sweep.assert_undisturbed()
 
 

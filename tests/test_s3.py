@@ -74,10 +74,11 @@ def answers(uri: str) -> bool:
 
 
 def test_a_sweep_on_s3_is_killed_continued_exported_and_repeated(storage, tmp_path, capsys):
-    sweep = Sweep.written(tmp_path, "grid.filters_per_layer=[[4]]")
+    sweep = Sweep.written(tmp_path, "grid.filters_per_layer=[[4]]", "epochs=15")  # not over before it is killed
     folder = SweepFolder(storage, "tiny")
     arguments = ["sweep", str(tmp_path / "tiny.yaml"), "--storage", storage, "--out", str(tmp_path / "results")]
-    arguments += ["--set", *sweep.overrides]
+    for override in sweep.overrides:
+        arguments += ["--set", override]
 
     with SweepProcess(arguments, tmp_path) as process:
         process.wait_until(lambda: all(folder.trial(e.settings).checkpoints()[1:] for e in sweep.experiments))
@@ -85,7 +86,7 @@ def test_a_sweep_on_s3_is_killed_continued_exported_and_repeated(storage, tmp_pa
         process.exit_code()
     with SweepProcess(arguments, tmp_path) as process:
         assert process.exit_code() == 0, process.stderr
-    assert "epoch 1/10" not in process.stderr, "a trial began again"
+    assert "epoch 1/15" not in process.stderr, "a trial began again"
     assert_undisturbed(sweep.experiments, folder, sweep.results)
     assert folder.folder.names() == ["sweep.json", "trials"]
 
@@ -95,4 +96,4 @@ def test_a_sweep_on_s3_is_killed_continued_exported_and_repeated(storage, tmp_pa
     assert_undisturbed(sweep.experiments, folder, tmp_path / "exported")
     capsys.readouterr()
     assert main(["trial", place, "tiny_K4_L1"]) == 0
-    assert "identical: all 10 epochs are those of" in capsys.readouterr().out
+    assert "identical: all 15 epochs are those of" in capsys.readouterr().out
