@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tune_cnn import data
+from tune_cnn import cifar10, data
 from tune_cnn.settings import DataSettings
 
 # Pairs of an image, float (C, H, W) in [0, 1], and its label.
@@ -80,7 +80,7 @@ def read(source: DataSettings) -> tuple[Pairs, Pairs, Pairs]:
         folders = [os.path.join(source.path, part) for part in ("train", "test")]
         train, test = (datasets.ImageFolder(folder, to_floats) for folder in folders)
     else:
-        root = os.path.expanduser(source.path or data.cifar10.DEFAULT_ROOT)
+        root = os.path.expanduser(source.path or cifar10.DEFAULT_ROOT)
         train, test = (datasets.CIFAR10(root, is_train, to_floats) for is_train in (True, False))
     fitted, validated = (np.sort(part) for part in data.split(source.train_images or len(train)))
     tested = range(source.test_images or len(test))
