@@ -23,7 +23,9 @@ PACKAGE = ROOT / "tune_cnn"
 FLOORS = """
 cli __main__
 commands arguments
-report plot bench
+report bench
+figures
+plot
 sweep
 experiments
 diagnosis
@@ -109,8 +111,8 @@ def test_only_the_sweep_knows_ray():
     assert importers_of("ray") == {"sweep"}
 
 
-def test_only_plot_and_report_know_matplotlib():
-    assert "plot" in importers_of("matplotlib") <= {"plot", "report"}
+def test_only_plot_figures_and_report_know_matplotlib():
+    assert "plot" in importers_of("matplotlib") <= {"plot", "figures", "report"}
 
 
 def test_importing_says_and_leaves_nothing(tmp_path):

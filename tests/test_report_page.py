@@ -19,7 +19,7 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from tune_cnn.errors import ResultError, StorageError
-from tune_cnn.plot import parameter_colour
+from tune_cnn.figures import parameter_colour
 from tune_cnn.report import write_report
 from tune_cnn.report.cells import Cell, Grid, load_grids
 from tune_cnn.report.costs import si

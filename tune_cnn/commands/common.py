@@ -44,7 +44,7 @@ def write_results(folder: SweepFolder, out_dir: Path) -> Results:
         StorageError: The sweep's folder is damaged, or a file cannot be written.
     """
     # These import matplotlib, which other commands do without.
-    from tune_cnn.plot import write_figures
+    from tune_cnn.figures import write_figures
     from tune_cnn.report import write_report
 
     files, unfinished = export(folder, out_dir)

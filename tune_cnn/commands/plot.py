@@ -5,7 +5,7 @@ import glob
 
 from tune_cnn.commands.common import check_writable
 from tune_cnn.errors import ResultError
-from tune_cnn.plot import write_figures
+from tune_cnn.figures import write_figures
 
 
 def run(options: argparse.Namespace) -> int:
