@@ -29,7 +29,7 @@ plot
 sweep
 experiments
 diagnosis
-trial
+verdicts trial
 optimization muon augmentation batches
 data cifar10 image_folder shapes
 training

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +13,12 @@ from tune_cnn import models
 from tune_cnn.data import ImageSet, first_images
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
-
-Verdict = Literal["trains", "at risk", "will not learn"]
-VERDICTS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
+from tune_cnn.verdicts import Verdict, judge
 
 # Images in the batch: what keeps a wide network's two passes near a second of one core, but enough to tell a spread.
 MOST_IMAGES = 50
 _FEWEST_IMAGES = 8
 _MULTIPLY_ADDS = 10e9  # of all forward passes together
-
-# The limits are calibrated on some 190 short trainings over K, L, P, hidden_dims, init, reg, lr and optimizer, on drawn
-# shapes and on real images. Below the first of each pair next to none learned, above the second nearly all.
-#
-# Weight decay that is part of the gradient (that of Adam and SGD) pulls every weight to 0, and with the weights goes
-# the signal. To keep the weights costs a loss in proportion to reg; what the scores tell of the images is worth, at
-# first, one in proportion to their variance. So the spread of the scores is held against the root of reg.
-_SPREAD_TO_ROOT_REG = (5e-3, 1.1e-2)
-# Without such decay, Adam's steps are as long however small the gradient. What ends it is the rounding of float32:
-# scores near 0.1 that differ by less than the first of these differ in their last bit or two.
-_LEAST_SPREAD = (1e-8, 1e-7)
-# Adam moves each weight by about lr in a batch, in all layers at once, and without normalisation the changes multiply.
-_LR_TIMES_LAYERS = (0.06, 0.03)
-# How far all steps together can move the weights of the freest conv layer, in relation to their size.
-_WAY = (0.02, 0.2)
 
 
 @dataclass(frozen=True)
@@ -178,78 +161,6 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
     return Diagnoses({trial_id: found[trial_id] for trial_id in distinct if trial_id in found}, left_out)
 
 
-class Judgement(NamedTuple):
-    """A verdict, its reason in a sentence, and what to change."""
-
-    verdict: Verdict
-    reason: str
-    remedies: tuple[str, ...] = ()
-
-
-def judge(settings: Settings, score_spread: float, way: float) -> Judgement:
-    """The worst of three judgements: of the signal, of the length of a step, and of all the steps together.
-
-    Args:
-        settings: Of the trial.
-        score_spread: Of its network; see `Diagnosis`.
-        way: How far the training can move the weights of the freest conv layer, in relation to their size.
-    """
-    if not math.isfinite(score_spread):
-        return Judgement("will not learn", "The scores are not finite numbers.", ("fewer layers", "ycn: true"))
-    judgements = (_of_signal(settings, score_spread), _of_steps(settings), _of_way(way))
-    return max(judgements, key=lambda judgement: VERDICTS.index(judgement.verdict))  # the first of equals
-
-
-def _verdict(value: float, lost: float, safe: float) -> Verdict:
-    return "trains" if value >= safe else "at risk" if value >= lost else "will not learn"
-
-
-def _of_signal(settings: Settings, spread: float) -> Judgement:
-    coupled = 0.0 if settings.optimizer in ("adamw", "muon") else settings.reg
-    lost, safe = (
-        max(ratio * math.sqrt(coupled), least) for ratio, least in zip(_SPREAD_TO_ROOT_REG, _LEAST_SPREAD, strict=True)
-    )
-    verdict = _verdict(spread, lost, safe)
-    differ = f"The scores of different images differ by {spread:.1e}"
-    against = f"{safe:.1e} would do" + (f" at reg {settings.reg:g}" if coupled else "")
-    if verdict == "trains":
-        return Judgement(verdict, f"{differ}; {against}.")
-    networks: tuple[str, ...] = (
-        () if settings.ycn else ("ycn: true",) if settings.init == "he" else ("init: he", "ycn: true")
-    )
-    if safe == _LEAST_SPREAD[1]:
-        reason = f"{differ} only, where float32 begins to round; {against}."
-        return Judgement(verdict, reason, (*networks, "fewer layers"))
-    pull = "is stronger" if verdict == "will not learn" else "may be stronger"
-    reason = f"{differ} only; {against}. The pull of the weight decay {pull} than so small a signal."
-    decay: tuple[str, ...] = ()
-    if spread > 2 * _LEAST_SPREAD[1]:
-        decay = (f"reg: {_one_digit_below((spread / _SPREAD_TO_ROOT_REG[1]) ** 2)} or less",)
-        decay += ("optimizer: adamw",) if settings.optimizer == "adam" else ()
-    return Judgement(verdict, reason, (*networks, *decay, "fewer layers"))
-
-
-def _of_steps(settings: Settings) -> Judgement:
-    layers = len(settings.filters) + len(settings.hidden_dims) + 1
-    verdict = _verdict(-settings.lr * layers, *(-limit for limit in _LR_TIMES_LAYERS))
-    if verdict == "trains" or settings.ycn or settings.optimizer in ("sgd", "muon"):
-        return Judgement("trains", "")
-    destroy = "destroy" if verdict == "will not learn" else "may destroy"
-    reason = (
-        f"Adam changes each weight by about lr = {settings.lr:g} in a batch; in {layers} layers without normalisation "
-        f"these changes multiply, and {destroy} the features."
-    )
-    return Judgement(verdict, reason, (f"lr: {_one_digit_below(_LR_TIMES_LAYERS[1] / layers)} or less", "ycn: true"))
-
-
-def _of_way(way: float) -> Judgement:
-    verdict = _verdict(way, *_WAY)
-    if verdict == "trains":
-        return Judgement(verdict, "")
-    moved = f"All steps together move the weights of a conv layer by {way:.1%} of their size at most"
-    return Judgement(verdict, f"{moved}; {_WAY[1]:.0%} would do.", ("a higher lr", "more epochs or batches"))
-
-
 def _before_relu(model: nn.Module) -> list[nn.Module]:
     """The modules whose output goes into the ReLU of each conv layer, in the order of the conv layers."""
     kind = nn.BatchNorm2d if isinstance(model, models.YourCodeNet) else nn.Conv2d
@@ -259,12 +170,6 @@ def _before_relu(model: nn.Module) -> list[nn.Module]:
 def _dead(before_relu: Tensor) -> Tensor:
     """The share of the channels of (B, C, H, W) that are nowhere positive."""
     return (before_relu.detach().amax(dim=(0, 2, 3)) <= 0).float().mean()
-
-
-def _one_digit_below(value: float) -> str:
-    """`3e-05` for 3.7e-5."""
-    exponent = math.floor(math.log10(value))
-    return f"{math.floor(value / 10**exponent) * 10.0**exponent:.0e}"
 
 
 def _rounded(value: float) -> float:

@@ -1,0 +1,108 @@
+"""From what an untrained network shows to whether it will learn, why not, and what to change."""
+
+import math
+from typing import Literal, NamedTuple
+
+from tune_cnn.settings import Settings
+
+Verdict = Literal["trains", "at risk", "will not learn"]
+VERDICTS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
+
+# The limits are calibrated on some 400 short trainings over K, L, P, hidden_dims, init, reg, lr and optimizer, on real
+# images and on drawn shapes. Below the first of each pair next to none learned, above the second nearly all.
+#
+# Weight decay that is part of the gradient pulls every weight to 0, and with the weights goes the signal. What the
+# scores tell of the images is worth, at first, a gain of loss in proportion to their variance; to keep the weights
+# costs one in proportion to reg. With Adam, whose steps are about lr long however small the gradient, it is a race: the
+# weights are gone after some |w| / lr batches. So the spread is held against the root of reg, with Adam of reg * lr.
+# (The exponents that fitted best were 0.6 for reg and 0.5 for lr.)
+_SPREAD_TO_ROOT = {"adam": (0.12, 0.14), "sgd": (5e-3, 1.1e-2)}
+# Without such decay, Adam's steps are as long however small the gradient. What ends it is the rounding of float32:
+# scores near 0.1 that differ by less than the first of these differ in their last bit or two.
+_LEAST_SPREAD = (1e-8, 1e-7)
+# Adam moves each weight by about lr in a batch, in all layers at once, and without normalisation the changes multiply.
+_LR_TIMES_LAYERS = (0.045, 0.035)
+# How far all steps together can move the weights of the freest conv layer, in relation to their size.
+_WAY = (0.02, 0.2)
+
+
+class Judgement(NamedTuple):
+    """A verdict, its reason in a sentence, and what to change."""
+
+    verdict: Verdict
+    reason: str
+    remedies: tuple[str, ...] = ()
+
+
+def judge(settings: Settings, score_spread: float, way: float) -> Judgement:
+    """The worst of three judgements: of the signal, of the length of a step, and of all the steps together.
+
+    Args:
+        settings: Of the trial.
+        score_spread: Of its network; see `Diagnosis`.
+        way: How far the training can move the weights of the freest conv layer, in relation to their size.
+    """
+    if not math.isfinite(score_spread):
+        return Judgement("will not learn", "The scores are not finite numbers.", ("fewer layers", "ycn: true"))
+    judgements = (_of_signal(settings, score_spread), _of_steps(settings), _of_way(way))
+    return max(judgements, key=lambda judgement: VERDICTS.index(judgement.verdict))  # the first of equals
+
+
+def _verdict(value: float, lost: float, safe: float) -> Verdict:
+    return "trains" if value >= safe else "at risk" if value >= lost else "will not learn"
+
+
+def _of_signal(settings: Settings, spread: float) -> Judgement:
+    if settings.reg > 0 and settings.optimizer in _SPREAD_TO_ROOT:
+        limits = _SPREAD_TO_ROOT[settings.optimizer]
+        pull, at = settings.reg, f" at reg {settings.reg:g}"
+        if settings.optimizer == "adam":
+            pull, at = settings.reg * settings.lr, f"{at} and lr {settings.lr:g}"
+    else:  # none, or one that is no part of the gradient
+        limits, pull, at = (0.0, 0.0), 0.0, ""
+    lost, safe = (max(limit * math.sqrt(pull), least) for limit, least in zip(limits, _LEAST_SPREAD, strict=True))
+    verdict = _verdict(spread, lost, safe)
+    differ = f"The scores of different images differ by {spread:.1e}"
+    against = f"{safe:.1e} would do{at}"
+    if verdict == "trains":
+        return Judgement(verdict, f"{differ}; {against}.")
+    networks: tuple[str, ...] = (
+        () if settings.ycn else ("ycn: true",) if settings.init == "he" else ("init: he", "ycn: true")
+    )
+    if safe == _LEAST_SPREAD[1]:
+        reason = f"{differ} only, where float32 begins to round; {against}."
+        return Judgement(verdict, reason, (*networks, "fewer layers"))
+    is_stronger = "is stronger" if verdict == "will not learn" else "may be stronger"
+    reason = f"{differ} only; {against}. The pull of the weight decay {is_stronger} than so small a signal."
+    decay: tuple[str, ...] = ()
+    if spread > 2 * _LEAST_SPREAD[1]:
+        decay = (f"reg: {_one_digit_below(settings.reg * (spread / safe) ** 2)} or less",)
+        decay += ("optimizer: adamw",) if settings.optimizer == "adam" else ()
+    return Judgement(verdict, reason, (*networks, *decay, "fewer layers"))
+
+
+def _of_steps(settings: Settings) -> Judgement:
+    layers = len(settings.filters) + len(settings.hidden_dims) + 1
+    verdict = _verdict(-settings.lr * layers, *(-limit for limit in _LR_TIMES_LAYERS))
+    if verdict == "trains" or settings.ycn or settings.optimizer in ("sgd", "muon"):
+        return Judgement("trains", "")
+    destroy = "destroy" if verdict == "will not learn" else "may destroy"
+    reason = (
+        f"Adam changes each weight by about lr = {settings.lr:g} in a batch; in {layers} layers without normalisation "
+        f"these changes multiply, and {destroy} the features."
+    )
+    return Judgement(verdict, reason, (f"lr: {_one_digit_below(_LR_TIMES_LAYERS[1] / layers)} or less", "ycn: true"))
+
+
+def _of_way(way: float) -> Judgement:
+    verdict = _verdict(way, *_WAY)
+    if verdict == "trains":
+        return Judgement(verdict, "")
+    moved = f"All steps together move the weights of a conv layer by {way:.1%} of their size at most"
+    return Judgement(verdict, f"{moved}; {_WAY[1]:.0%} would do.", ("a higher lr", "more epochs or batches"))
+
+
+def _one_digit_below(value: float) -> str:
+    """`3e-05` for 3.7e-5."""
+    exponent = math.floor(math.log10(value))
+    return f"{math.floor(value / 10**exponent) * 10.0**exponent:.0e}"
