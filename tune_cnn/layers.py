@@ -52,6 +52,23 @@ def can_rectify(images: Tensor) -> bool:
     return is_bf16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+class MaxPool2d(nn.MaxPool2d):
+    """One of 2x2 that, where nobody asks for a gradient, does not note which pixel was the highest.
+
+    On a core that takes half as long: 2 to 5 % of an evaluation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or input.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(input)  # type: ignore[no-any-return]
+        height, width = (size // 2 * 2 for size in input.shape[-2:])
+        rows = torch.maximum(input[..., 0:height:2, :width], input[..., 1:height:2, :width])
+        return torch.maximum(rows[..., 0::2], rows[..., 1::2])
+
+
 class Linear(nn.Linear):
     """Large ones in fp32 on cores by oneDNN."""
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.layers import Conv2d, Linear, ReLU, can_rectify, flatten
+from tune_cnn.layers import Conv2d, Linear, MaxPool2d, ReLU, can_rectify, flatten
 from tune_cnn.settings import Settings
 
 # Up to so many features, YourCodeNet tells its classifier where they are: at K = 32 that gained several points after
@@ -48,7 +48,7 @@ class ConvClassifier(nn.Module):
             self.feature_extractor.append(ReLU())
             channels = filter_count
             if index % pool_every == 0:
-                self.feature_extractor.append(nn.MaxPool2d(2))
+                self.feature_extractor.append(MaxPool2d())
 
         features = channels * pooled[0] * pooled[1]
         self.classifier = nn.Sequential()
@@ -154,7 +154,7 @@ class YourCodeNet(nn.Module):
         channels = filters[0]
         for index, filter_count in enumerate(filters[1:], start=1):
             if index % pool_every == 0:
-                self.feature_extractor.append(nn.MaxPool2d(2))
+                self.feature_extractor.append(MaxPool2d())
             self.feature_extractor.append(ResidualConv(channels, filter_count, len(filters) > _MOST_WITHOUT_SKIPS))
             channels = filter_count
         poolings = (len(filters) - 1) // pool_every
