@@ -11,8 +11,8 @@ import matplotlib
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from tune_cnn.errors import ConfigError, StorageError
-from tune_cnn.files import replace_file
+from tune_cnn.errors import ConfigError
+from tune_cnn.files import publish_file
 from tune_cnn.plot import PANELS, draw_legend, natural, plot_fit, readable
 from tune_cnn.train_results import FitResult, chance
 
@@ -57,13 +57,7 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     for row in sorted(rows, key=natural):
         content = _saved(row, rows[row], format)
         path = out_dir / f"{row}.{format}"
-        try:
-            out_dir.mkdir(parents=True, exist_ok=True)
-            replace_file(path, content)
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be written ({error.strerror}); free some space, or name another folder"
-            ) from error
+        publish_file(path, content)
         written.append(path)
     return written
 

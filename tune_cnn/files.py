@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from tune_cnn.errors import StorageError
+
 BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was left by a killed process
 
 
@@ -28,6 +30,21 @@ def replace_file(path: Path, content: bytes) -> None:
         Path(beside).unlink(missing_ok=True)
         raise
     _keep_names(path.parent)
+
+
+def publish_file(path: Path, content: bytes) -> None:
+    """As `replace_file`, but the folder is made if need be, and a failure is the user's to mend.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}); free some space, or name another folder"
+        ) from error
 
 
 def _keep_names(folder: Path) -> None:

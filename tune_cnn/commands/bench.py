@@ -15,7 +15,7 @@ import tune_cnn
 from tune_cnn.bench.cells import cells_table, measure_cell
 from tune_cnn.bench.whole_sweeps import measure_sweeps
 from tune_cnn.commands.common import check_writable
-from tune_cnn.files import replace_file
+from tune_cnn.files import publish_file
 from tune_cnn.sweep.search_space import distinct_trials, load_experiments
 
 _CELLS = Path(str(files("tune_cnn.bench") / "cells.yaml"))
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         print(sweeps)
         figures["sweep"] = sweeps.to_json()
     if options.out:
-        replace_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
+        publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
         print(f"figures: {options.out}")
     return 0
 

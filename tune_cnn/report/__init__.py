@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tune_cnn.errors import ResultError, StorageError
-from tune_cnn.files import replace_file
+from tune_cnn.errors import ResultError
+from tune_cnn.files import publish_file
 from tune_cnn.report.cells import load_grids
 from tune_cnn.report.markdown import markdown
 from tune_cnn.report.page import page
@@ -44,12 +44,6 @@ def write_report(
     written = []
     for suffix, content in contents.items():
         path = out_dir / f"{title}_report.{suffix}"
-        try:
-            out_dir.mkdir(parents=True, exist_ok=True)
-            replace_file(path, content.encode())
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be written ({error.strerror}); free some space, or name another folder"
-            ) from error
+        publish_file(path, content.encode())
         written.append(path)
     return written
