@@ -158,9 +158,9 @@ def cell(memory_mb: float = 123.4) -> CellSpeed:
 def test_the_table_has_medians_and_the_spread_of_the_ratios():
     assert cells_table([cell()]).split("\n") == [
         "cell   precision  train img/s  by hand  convs alone            x by hand  of convs  "
-        "val img/s  by hand            x by hand   MB",
+        "val img/s  by hand            x by hand  of convs   MB",
         "K4_L2  fp32               300      100          400  3.00 (2.00 to 3.30)       75%      "
-        "3,000    1,000  3.00 (2.00 to 3.00)  123",
+        "3,000    1,000  3.00 (2.00 to 3.00)       33%  123",
     ]
 
 

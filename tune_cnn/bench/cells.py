@@ -101,7 +101,7 @@ def cells_table(cells: Sequence[CellSpeed]) -> str:
     rows = [
         [
             *("cell", "precision", "train img/s", "by hand", "convs alone", "x by hand", "of convs"),
-            *("val img/s", "by hand", "x by hand", "MB"),
+            *("val img/s", "by hand", "x by hand", "of convs", "MB"),
         ]
     ]
     for cell in cells:
@@ -109,16 +109,17 @@ def cells_table(cells: Sequence[CellSpeed]) -> str:
             phase: {contender: f"{statistics.median(values):,.0f}" for contender, values in by_contender.items()}
             for phase, by_contender in cell.rates.items()
         }
-        share = statistics.median(cell.ratios("train", "convolutions"))
+        shares = {phase: f"{statistics.median(cell.ratios(phase, 'convolutions')):.0%}" for phase in PHASES}
         rows.append(
             [
                 cell.name,
                 cell.settings.precision,
                 *(rates["train"][contender] for contender in ("ours", "by_hand", "convolutions")),
                 _with_spread(cell.ratios("train", "by_hand")),
-                f"{share:.0%}",
+                shares["train"],
                 *(rates["validate"][contender] for contender in ("ours", "by_hand")),
                 _with_spread(cell.ratios("validate", "by_hand")),
+                shares["validate"],
                 "-" if math.isnan(cell.memory_mb) else f"{cell.memory_mb:.0f}",
             ]
         )
