@@ -148,21 +148,21 @@ ENOUGH = "2.0e-04 would do at reg 0.002 and lr 0.001."
             ("will not learn",
              f"The scores of different images differ by 8.3e-06 only; {ENOUGH} "
              f"{PULL} is stronger than so small a signal.",
-             "init: he", "ycn: true", "reg: 3e-06 or less", "optimizer: adamw", "fewer layers"),
+             "init: he", "ycn: true", "reg: 8e-07 or less", "optimizer: adamw", "fewer layers"),
         ),
         (
             {"init": "he"}, 1.8e-4, 9.0,
             ("at risk",
              f"The scores of different images differ by 1.8e-04 only; {ENOUGH} "
              f"{PULL} may be stronger than so small a signal.",
-             "ycn: true", "reg: 1e-03 or less", "optimizer: adamw", "fewer layers"),
+             "ycn: true", "reg: 4e-04 or less", "optimizer: adamw", "fewer layers"),
         ),
         (
             {"optimizer": "sgd"}, 3e-4, 9.0,
             ("at risk",
              "The scores of different images differ by 3.0e-04 only; 4.9e-04 would do at reg 0.002. "
              f"{PULL} may be stronger than so small a signal.",
-             "init: he", "ycn: true", "reg: 7e-04 or less", "fewer layers"),
+             "init: he", "ycn: true", "reg: 1e-04 or less", "fewer layers"),
         ),
         (
             {}, 4e-9, 9.0,
@@ -198,6 +198,31 @@ ENOUGH = "2.0e-04 would do at reg 0.002 and lr 0.001."
 def test_verdict_reason_and_remedies(changes, spread, way, expected):
     verdict, reason, remedies = judge(variant(**changes), spread, way)
     assert (verdict, reason, *remedies) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "spread", "batches", "expected"),
+    [
+        ({"reg": 0.0}, 1e-5, 5000, "trains"),
+        ({"reg": 0.0}, 1e-5, 400, "at risk"),
+        ({"reg": 0.0}, 1e-5, 50, "will not learn"),
+        ({"reg": 0.0, "lr": 3e-3}, 1e-5, 400, "trains"),
+        ({"reg": 0.0}, 1e-3, 1, "trains"),
+        ({"reg": 0.0, "ycn": True}, 1e-5, 50, "trains"),
+    ],
+)
+def test_a_small_signal_needs_batches_to_grow_before_early_stopping_ends_the_training(
+    changes, spread, batches, expected
+):
+    assert judge(variant(**changes), spread, 9.0, batches).verdict == expected
+
+
+def test_early_stopping_is_named_where_it_ends_the_training_too_soon():
+    reason = "The scores of different images differ by 1.0e-05 only, which takes some 200 batches to grow; "
+    with_it, without = (judge(variant(reg=0.0, early_stopping=patience), 1e-5, 9.0, 400) for patience in (3, None))
+    assert with_it.reason == without.reason == f"{reason}the training may end after 400."
+    assert with_it.remedies == ("init: he", "ycn: true", "early_stopping: null", "fewer layers")
+    assert without.remedies == ("init: he", "ycn: true", "more epochs or batches", "fewer layers")
 
 
 # Whether it comes true: combinations on which nothing was calibrated.

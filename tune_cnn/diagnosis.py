@@ -94,7 +94,10 @@ def diagnose(
     weights = [weight.detach() for weight in convs]
     ratios = torch.stack([g.norm() / w.norm() for g, w in zip(gradients, weights, strict=True)]).tolist()
     spread = scores.detach().double().std(dim=0).mean().item()
-    steps = settings.epochs * min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))
+    epoch = min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))  # its batches
+    steps = settings.epochs * epoch
+    # Without a better epoch than the first, early stopping ends the training after so many more.
+    patience = settings.epochs if settings.early_stopping is None else settings.early_stopping + 1
     if settings.optimizer == "sgd":
         way = steps * settings.lr / (1 - settings.momentum) * max(ratios)
     elif settings.optimizer == "muon":
@@ -102,7 +105,7 @@ def diagnose(
     else:
         way = steps * settings.lr / torch.stack([w.square().mean().sqrt() for w in weights]).min().item()
     return Diagnosis(
-        **judge(settings, spread, way)._asdict(),
+        **judge(settings, spread, way, batches=min(settings.epochs, patience) * epoch)._asdict(),
         images=count,
         score_spread=spread,
         gradient_to_weight=tuple(ratios),

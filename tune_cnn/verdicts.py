@@ -21,6 +21,13 @@ _SPREAD_TO_ROOT = {"adam": (0.12, 0.14), "sgd": (5e-3, 1.1e-2)}
 # Without such decay, Adam's steps are as long however small the gradient. What ends it is the rounding of float32:
 # scores near 0.1 that differ by less than the first of these differ in their last bit or two.
 _LEAST_SPREAD = (1e-8, 1e-7)
+_MARGIN = 0.25  # of the reg that would just do, what is advised
+# Even where nothing pulls, a small signal takes long to grow: at lr = 1e-3, with spreads of 1e-5 it took Adam some 200
+# batches to leave the loss of guessing, with spreads of 1e-6 some 700, and with some seeds several times as many. So
+# what counts is how many there are, in relation to these, before the plateau rule may end the training.
+_SMALL_SPREAD = 1e-4
+_BATCHES_AT_1E_5 = 200
+_BATCHES_TO_NEEDED = (0.3, 3.0)
 # Adam moves each weight by about lr in a batch, in all layers at once, and without normalisation the changes multiply.
 _LR_TIMES_LAYERS = (0.045, 0.035)
 # How far all steps together can move the weights of the freest conv layer, in relation to their size.
@@ -35,17 +42,20 @@ class Judgement(NamedTuple):
     remedies: tuple[str, ...] = ()
 
 
-def judge(settings: Settings, score_spread: float, way: float) -> Judgement:
-    """The worst of three judgements: of the signal, of the length of a step, and of all the steps together.
+def judge(settings: Settings, score_spread: float, way: float, batches: float = math.inf) -> Judgement:
+    """The worst of four judgements: of the signal, of its time to grow, of a step, and of all the steps together.
 
     Args:
         settings: Of the trial.
         score_spread: Of its network; see `Diagnosis`.
         way: How far the training can move the weights of the freest conv layer, in relation to their size.
+        batches: How many it has before early stopping may end it.
     """
     if not math.isfinite(score_spread):
         return Judgement("will not learn", "The scores are not finite numbers.", ("fewer layers", "ycn: true"))
-    judgements = (_of_signal(settings, score_spread), _of_steps(settings), _of_way(way))
+    judgements = (
+        _of_signal(settings, score_spread), _of_time(settings, score_spread, batches), _of_steps(settings), _of_way(way)
+    )  # fmt: skip
     return max(judgements, key=lambda judgement: VERDICTS.index(judgement.verdict))  # the first of equals
 
 
@@ -67,9 +77,7 @@ def _of_signal(settings: Settings, spread: float) -> Judgement:
     against = f"{safe:.1e} would do{at}"
     if verdict == "trains":
         return Judgement(verdict, f"{differ}; {against}.")
-    networks: tuple[str, ...] = (
-        () if settings.ycn else ("ycn: true",) if settings.init == "he" else ("init: he", "ycn: true")
-    )
+    networks = _other_networks(settings)
     if safe == _LEAST_SPREAD[1]:
         reason = f"{differ} only, where float32 begins to round; {against}."
         return Judgement(verdict, reason, (*networks, "fewer layers"))
@@ -77,9 +85,29 @@ def _of_signal(settings: Settings, spread: float) -> Judgement:
     reason = f"{differ} only; {against}. The pull of the weight decay {is_stronger} than so small a signal."
     decay: tuple[str, ...] = ()
     if spread > 2 * _LEAST_SPREAD[1]:
-        decay = (f"reg: {_one_digit_below(settings.reg * (spread / safe) ** 2)} or less",)
+        decay = (f"reg: {_one_digit_below(_MARGIN * settings.reg * (spread / safe) ** 2)} or less",)
         decay += ("optimizer: adamw",) if settings.optimizer == "adam" else ()
     return Judgement(verdict, reason, (*networks, *decay, "fewer layers"))
+
+
+def _other_networks(settings: Settings) -> tuple[str, ...]:
+    """What keeps the signal that this network loses."""
+    return () if settings.ycn else ("ycn: true",) if settings.init == "he" else ("init: he", "ycn: true")
+
+
+def _of_time(settings: Settings, spread: float, batches: float) -> Judgement:
+    if not 0 < spread < _SMALL_SPREAD or settings.ycn or settings.optimizer not in ("adam", "adamw"):
+        return Judgement("trains", "")
+    needed = _BATCHES_AT_1E_5 * math.sqrt(1e-5 / spread) * 1e-3 / settings.lr
+    verdict = _verdict(batches / needed, *_BATCHES_TO_NEEDED)
+    if verdict == "trains":
+        return Judgement(verdict, "")
+    reason = (
+        f"The scores of different images differ by {spread:.1e} only, which takes some {needed:.0f} batches to grow; "
+        f"the training may end after {batches:.0f}."
+    )
+    longer = "more epochs or batches" if settings.early_stopping is None else "early_stopping: null"
+    return Judgement(verdict, reason, (*_other_networks(settings), longer, "fewer layers"))
 
 
 def _of_steps(settings: Settings) -> Judgement:
