@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., dict[str,
     def replace(run_sweep: Callable[..., dict[str, str]]) -> None:
         monkeypatch.setattr("tune_cnn.commands.sweep.run_sweep", run_sweep)
 
-    replace(lambda *_: pytest.fail("the sweep ran"))
+    replace(lambda *_, **__: pytest.fail("the sweep ran"))
     monkeypatch.setattr("tune_cnn.commands.sweep.estimate", no_estimate)
     return replace
 
@@ -80,7 +82,7 @@ def no_estimate(*_: object, within_s: float) -> Estimate:
     raise ResourceError("this is a test")
 
 
-def trains(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+def trains(experiments: Sequence[Experiment], folder: SweepFolder, *_: object, **__: object) -> dict[str, str]:
     train(experiments, folder)
     return {}
 
@@ -226,13 +228,41 @@ def test_a_sweep_ends_with_its_results_and_figures_in_place(here, runner, capsys
 def test_options_reach_the_runner(here, runner):
     asked = []
 
-    def remembers(experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions) -> dict[str, str]:
-        asked.append(([experiment.name for experiment in experiments], str(folder), cluster))
+    def remembers(
+        experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions, keep_others: bool
+    ) -> dict[str, str]:
+        asked.append(([experiment.name for experiment in experiments], str(folder), cluster, keep_others))
         return trains(experiments, folder, cluster)
 
     runner(remembers)
     assert run("sweep", "tiny.yaml", "--only", "*K4*", "--storage", "elsewhere", "--cpus", "3", "--gpus", "0") == 0
-    assert asked == [(["tiny_L1_K4"], f"{here}/elsewhere/tiny", ClusterOptions(None, 3, 0))]
+    assert run("sweep", "tiny.yaml") == 0
+    assert asked == [
+        (["tiny_L1_K4"], f"{here}/elsewhere/tiny", ClusterOptions(None, 3, 0), True),
+        (["tiny_L1_K4", "tiny_L1_K6"], f"{here}/ray_results/tiny", ClusterOptions(), False),
+    ]
+
+
+def test_cores_and_gpus_that_are_not_there_are_remarked_on(here, runner, capsys, monkeypatch):
+    runner(trains)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert run("sweep", "tiny.yaml", "--cpus", "2", "--gpus", "0") == 0
+    assert "this machine has" not in capsys.readouterr().err
+    assert run("sweep", "tiny.yaml", "--cpus", "9", "--gpus", "99") == 0
+    told = capsys.readouterr().err
+    assert "--cpus 9: this machine has 2 cores, which trials share\n" in told
+    assert re.search(r"^--gpus 99: this machine has .+; trials that get none compute on its cores$", told, re.MULTILINE)
+
+
+def test_results_that_other_settings_will_replace_are_named(finished, runner, capsys):
+    runner(trains)
+    assert run("sweep", "tiny.yaml") == 0
+    assert "other settings" not in capsys.readouterr().err
+    assert run("sweep", "tiny.yaml", "--set", "epochs=1") == 0
+    assert (
+        "tiny_L1_K4, tiny_L1_K6: finished before with other settings; the result files in --out will be replaced"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_same_command_again_finds_everything_done(finished, runner, capsys):
@@ -251,7 +281,7 @@ def test_fresh_trains_again_and_keeps_the_old_trials(finished, runner):
 
 
 def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner, capsys):
-    def fails(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+    def fails(experiments: Sequence[Experiment], folder: SweepFolder, *_: object, **__: object) -> dict[str, str]:
         train(experiments[1:], folder)
         folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
         folder.trial(experiments[0].settings).save_failure("epoch 1: IndexError: no such label", "Traceback")
@@ -268,7 +298,7 @@ def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner,
 
 
 def test_an_interrupted_sweep_exports_what_is_finished_and_says_how_to_continue(here, runner, capsys):
-    def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+    def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, *_: object, **__: object) -> dict[str, str]:
         train(experiments[:1], folder)
         folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
         raise KeyboardInterrupt
@@ -285,7 +315,7 @@ def test_an_interrupted_sweep_exports_what_is_finished_and_says_how_to_continue(
 
 
 def test_an_interruption_is_still_one_when_nothing_can_be_exported(here, runner, capsys):
-    def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+    def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, *_: object, **__: object) -> dict[str, str]:
         folder.folder.write("sweep.json", b"{")
         raise KeyboardInterrupt
 
@@ -315,7 +345,7 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     ],
 )
 def test_a_full_disk_or_a_lost_storage_is_a_message(finished, runner, capsys, error, message):
-    def fails(*_: object) -> dict[str, str]:
+    def fails(*_: object, **__: object) -> dict[str, str]:
         raise error
 
     runner(fails)
@@ -428,11 +458,11 @@ def test_report_writes_a_page_and_markdown_with_what_they_show(finished, capsys)
 def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):
     started = []
 
-    def start(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def start(command: list[str]) -> int:
         started.append(command)
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr("tune_cnn.commands.board.subprocess.run", start)
+    monkeypatch.setattr("tune_cnn.commands.board._run", start)
     assert run("board", "tiny", "--port", "6100") == 0
     assert started == [
         [
@@ -443,15 +473,45 @@ def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):
 
 
 def test_board_ends_with_ctrl_c_and_passes_on_that_tensorboard_failed(finished, monkeypatch):
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tune_cnn.commands.board.subprocess.run", interrupted)
-    assert run("board", "tiny") == 0
-    monkeypatch.setattr(
-        "tune_cnn.commands.board.subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 1)
-    )
-    assert run("board", "tiny") == 1
+    monkeypatch.setattr("tune_cnn.commands.board._run", interrupted)
+    assert run("board", "tiny", "--port", "0") == 0
+    monkeypatch.setattr("tune_cnn.commands.board._run", lambda _: 1)
+    assert run("board", "tiny", "--port", "0") == 1
+
+
+def test_board_says_at_once_that_its_port_is_taken(finished, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run("board", "tiny", "--port", str(port)) == 2
+    assert capsys.readouterr().err.startswith(f"--port {port}: cannot be used (Address already in use); name another")
+
+
+def test_a_board_that_is_told_to_end_takes_tensorboard_along(finished):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with subprocess.Popen([sys.executable, "-m", "tune_cnn", "board", "tiny", "--port", str(port)]) as board:
+        try:
+            wait_for(lambda: answers(port))
+        finally:
+            board.terminate()
+    wait_for(lambda: not answers(port))
+    assert board.returncode == 0
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(happens: Callable[[], bool], within_s: float = 60.0) -> None:
+    ended = time.monotonic() + within_s
+    while not happens():
+        assert time.monotonic() < ended
+        time.sleep(0.1)
 
 
 # Mistakes

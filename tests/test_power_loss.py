@@ -10,7 +10,6 @@ from tiny_sweep import CONFIG
 
 from tune_cnn import data
 from tune_cnn.cli import main
-from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
@@ -104,7 +103,9 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Puts in Ray's place what steps through one trial after the other, and is interrupted after so many epochs."""
 
     def interrupted_after(epochs: float) -> None:
-        def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, _: ClusterOptions) -> dict[str, str]:
+        def run_sweep(
+            experiments: Sequence[Experiment], folder: SweepFolder, *_: object, **__: object
+        ) -> dict[str, str]:
             folder.save_experiments({e.name: e.settings for e in experiments})
             left = epochs
             for experiment in experiments:

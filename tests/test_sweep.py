@@ -46,10 +46,10 @@ def experiments_of(text: str, folder: Path, *overrides: str) -> list[Experiment]
     return load_experiments([path], overrides=overrides)
 
 
-def run(experiments: list[Experiment], folder: SweepFolder) -> dict[str, str]:
+def run(experiments: list[Experiment], folder: SweepFolder, **options: bool) -> dict[str, str]:
     from tune_cnn.sweep.runner import run_sweep
 
-    return run_sweep(experiments, folder, ClusterOptions())
+    return run_sweep(experiments, folder, ClusterOptions(), **options)
 
 
 def alone(settings: Settings) -> Trial:
@@ -109,6 +109,13 @@ def test_a_grid_that_grew_runs_only_what_is_missing(finished, tmp_path):
     assert run(grown, folder) == {}
     assert all(folder.trial(e.settings).is_finished() for e in grown)
     assert record.stat().st_ino == before
+
+
+def test_a_part_of_the_sweep_run_again_leaves_the_others_in_it(finished):
+    experiments, folder = finished
+    before = folder.experiments()
+    assert run(experiments[:1], folder, keep_others=True) == {}
+    assert folder.experiments() == before
 
 
 def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(ray_here, tmp_path):

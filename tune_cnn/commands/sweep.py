@@ -51,12 +51,14 @@ def run(options: argparse.Namespace) -> int:
         print(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
     print(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
+    for remark in (*_of_another_machine(cluster), *_replaced(experiments, folder)):
+        print(remark, file=sys.stderr)
     check_writable(options.out)
     check_disk(folder, use)
 
     with locked(folder.folder):
         try:
-            failures = run_sweep(experiments, folder, cluster)
+            failures = run_sweep(experiments, folder, cluster, keep_others=bool(options.only))
         except (DataError, ResourceError):
             raise  # before anything started
         except BaseException:
@@ -68,6 +70,39 @@ def run(options: argparse.Namespace) -> int:
             raise
         _show_results(folder, options.out)
     return 1 if failures else 0
+
+
+def _of_another_machine(cluster: ClusterOptions) -> list[str]:
+    """Remarks on cores and GPUs that this machine does not have; Ray hands them out all the same."""
+    if cluster.address is not None:
+        return []
+    there = own_node(ClusterOptions())
+    remarks = []
+    if there is not None and cluster.cpus is not None and cluster.cpus > there.cpus:
+        remarks.append(f"--cpus {cluster.cpus}: this machine has {plural(int(there.cpus), 'core')}, which trials share")
+    if there is not None and cluster.gpus is not None and cluster.gpus > there.gpus:
+        has = plural(int(there.gpus), "GPU") if there.gpus else "no GPU"
+        remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials that get none compute on its cores")
+    return remarks
+
+
+def _replaced(experiments: Sequence[Experiment], folder: SweepFolder) -> list[str]:
+    """A remark on experiments that are finished with other settings; their trials stay, their result files do not."""
+    earlier = folder.earlier_experiments()
+    changed = [
+        e.name
+        for e in experiments
+        if (old := earlier.get(e.name)) is not None
+        and old.trial_id != e.settings.trial_id
+        and folder.trial(old).is_finished()
+    ]
+    if not changed:
+        return []
+    names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return [
+        f"{names}: finished before with other settings; the result files in --out will be replaced "
+        "(another --name and --out keep both, the old command brings them back)"
+    ]
 
 
 def _times(

@@ -24,13 +24,16 @@ from tune_cnn.sweep.storage import SweepFolder
 MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
 
 
-def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions) -> dict[str, str]:
+def run_sweep(
+    experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions, keep_others: bool = False
+) -> dict[str, str]:
     """Train every trial that is not finished yet, several at once; continue those that were interrupted.
 
     Args:
         experiments: What was asked for; those with equal settings are trained once.
         folder: Where the sweep lies; the caller holds its lock.
         cluster: The Ray to run on.
+        keep_others: The folder's earlier experiments of other names stay part of the sweep, though they are not run.
 
     Returns:
         Why trials failed for good, in one line each, by trial id. What is finished is in the folder.
@@ -51,7 +54,8 @@ def run_sweep(experiments: Sequence[Experiment], folder: SweepFolder, cluster: C
     node = own_node(cluster)
     if todo and node is not None:
         check_feasible(list(requests(todo, [node], len(trials)).values()), [node])  # before the images are loaded
-    folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
+    others = folder.earlier_experiments() if keep_others else {}
+    folder.save_experiments(others | {experiment.name: experiment.settings for experiment in experiments})
     if not todo:
         return {}
 

@@ -201,6 +201,13 @@ class SweepFolder:
             raise self._damaged(ConfigError("experiments", problems))
         return experiments
 
+    def earlier_experiments(self) -> dict[str, Settings]:
+        """As `experiments`; none where nothing was asked for yet, or what was cannot be read."""
+        try:
+            return self.experiments()
+        except StorageError:
+            return {}
+
     def _manifest(self) -> dict[str, Any]:
         content = self.folder.read("sweep.json")
         if content is None:
