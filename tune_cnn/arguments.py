@@ -48,7 +48,11 @@ def parser() -> argparse.ArgumentParser:
     trial.add_argument("name", metavar="EXPERIMENT", help="the experiment's name")
     _add_setting_options(trial)
     trial.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="result file (default: results)"
+        "--out",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="result file of one in a config file (default: results)",
     )
     _add_storage_option(trial)
     trial.add_argument("--threads", type=_positive, metavar="N", help="cores to use (default: all; as in the sweep)")

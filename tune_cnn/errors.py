@@ -3,7 +3,7 @@
 TuneCnnError                exit code 2 unless a subclass says otherwise
 ├── ConfigError             one or more faults in a config file, a setting or an option, all listed
 ├── DataError               images that cannot be found, read or downloaded
-├── ResourceError           a trial asks for cores or GPUs that no node has
+├── ResourceError           cores, GPUs or a port that are asked for, and that no node has
 ├── StorageError            a sweep's folder cannot be used: missing, locked, full, not reachable
 ├── ResultError             a result file is damaged, or not one of ours
 └── TrialFailedError        exit code 1: a training failed for good
@@ -51,7 +51,7 @@ class DataError(TuneCnnError):
 
 
 class ResourceError(TuneCnnError):
-    """A trial asks for cores or GPUs that no node has."""
+    """Cores, GPUs or a port are asked for, and no node has them."""
 
 
 class StorageError(TuneCnnError):

@@ -143,6 +143,8 @@ def _draw_row(fig: Figure, row: str, curves: list[_Curve]) -> None:
             ax.axhline(level, color="0.4", linewidth=0.8, linestyle=":", label=f"chance ({chance(classes):.3g} %)")
     for ax in axes[::2]:
         ax.set_ylabel("Loss (nats, log)")
+    for ax, panel in zip(axes, PANELS, strict=True):
+        ax.set_title(panel.replace("test_", "validation_"))  # `test` is what the result files call it
     draw_legend(fig, axes[-1])
     top = max(3 * max(chance(curve.classes) for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance

@@ -1,23 +1,56 @@
 """`tune-cnn board`: watch a sweep, also a running one, in TensorBoard."""
 
 import argparse
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
+from tune_cnn.errors import ResourceError
 from tune_cnn.sweep.storage import SweepFolder
+
+_HOST = "127.0.0.1"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run TensorBoard until Ctrl-C."""
+    """Run TensorBoard until Ctrl-C, or until this process is told to end."""
     folder = SweepFolder.find(options.sweep, options.storage)
+    _check_free(options.port)
     if options.port:  # else TensorBoard chooses one
         # It smooths curves unless its address says otherwise; over a few epochs that hides what happened.
-        address = f"http://127.0.0.1:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
+        address = f"http://{_HOST}:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
         print(f"Depth and width compared: {address}", file=sys.stderr)
     with folder.trials.on_disk() as logdir:
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
-        command += ["--host", "127.0.0.1", "--port", str(options.port), "--reload_interval", "1"]
+        command += ["--host", _HOST, "--port", str(options.port), "--reload_interval", "1"]
         try:
-            return subprocess.run(command, check=False).returncode
+            return _run(command)
         except KeyboardInterrupt:
             return 0
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command that ends with this process, and return its exit code; 0 if a signal has ended it."""
+    with subprocess.Popen(command) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return max(process.wait(), 0)
+        finally:
+            process.terminate()
+
+
+def _check_free(port: int) -> None:
+    """Find out that a port is taken before TensorBoard says so after its start.
+
+    Raises:
+        ResourceError: It is.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise ResourceError(
+                f"--port {port}: cannot be used ({error.strerror}); name another, or 0 for any"
+            ) from error

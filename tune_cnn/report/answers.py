@@ -78,7 +78,7 @@ def _fit(row: Sequence[Cell]) -> list[str]:
         return [f"{DEPTH.name(first)} fits the training images better than {DEPTH.name(second)} too ({figures})."]
     return [
         f"{DEPTH.name(first)} fits the training images less closely than {DEPTH.name(second)} ({figures}), so its lead "
-        f"is one of generalisation."
+        f"shows on the validation images only."
     ]
 
 

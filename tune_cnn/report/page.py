@@ -14,6 +14,7 @@ from tune_cnn.report.facts import conditions, notes, single_seed_note
 from tune_cnn.report.phrases import grid_names
 from tune_cnn.report.table import HEADS, WORDS, Square, map_rows, table
 
+_LEFT = ' class="w"'  # how words stand in a column, where numbers stand on the right
 _LOW, _HIGH = (222, 235, 247), (8, 69, 148)  # of the map: the lowest accuracy that learned, and the highest
 
 
@@ -120,8 +121,10 @@ def _table(grids: Sequence[Grid], names: Sequence[str]) -> str:
     for name, grid in zip(names, grids, strict=True):
         cells = [cell for row in grid.by_width.values() for cell in row]
         for cell, texts in zip(cells, table(grid), strict=True):
-            fields = [f"<td>{escape(text)}</td>" for text in texts]
-            fields[0] = f'<td class="w">{escape(texts[0])}</td>'
+            fields = [
+                f"<td{_LEFT if head in WORDS else ''}>{escape(text)}</td>"
+                for head, text in zip(HEADS, texts, strict=True)
+            ]
             fields[-1] = f'<td class="w verdict {_kind(cell)}">{escape(texts[-1])}</td>'
             if several:
                 fields.insert(1, f'<td class="w">{escape(name)}</td>')

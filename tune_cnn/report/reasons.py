@@ -37,10 +37,12 @@ def reason(cell: Cell, grid: Grid) -> str:
         return (
             f"{stayed} No shallower network of the same K learned, so this sweep does not tell what depth does to it."
         )
+    if cell.settings.init != "default":
+        return f"{stayed} The initialisation is one that keeps the signal of ReLU networks, so look at lr and reg."
+    until = "the pull of the weight decay is stronger" if cell.settings.reg > 0 else "too little is left"
     return (
         f"{stayed} The likely cause is the initialisation: PyTorch's default lets each conv layer and its ReLU shrink "
-        f"what tells images apart, and the gradient on its way back, until too little is left. In experiment 1.1 the "
-        f"poolings are not the cause: initialised after He, with the same poolings, its L = 8 and 16 learn."
+        f"what tells images apart, and the gradient on its way back, until {until}."
     )
 
 

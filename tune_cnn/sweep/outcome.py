@@ -11,14 +11,18 @@ _COLUMNS = ("trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc
 
 
 def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings]) -> str:
-    """One line a trial: K, L, epochs, accuracies in percent, duration, and why it stopped.
+    """One line a trial: K, L, epochs, accuracies in percent, duration, why it stopped; its seed if there are several.
 
     Args:
         folder: The sweep's.
         experiments: Names and settings.
     """
     trials = {settings.trial_id: settings for settings in experiments.values()}
-    return aligned([_COLUMNS, *(_row(folder, settings) for settings in trials.values())])
+    rows = [list(_COLUMNS), *(_row(folder, settings) for settings in trials.values())]
+    if len({settings.seed for settings in trials.values()}) > 1:
+        for row, seed in zip(rows, ["seed", *(settings.seed for settings in trials.values())], strict=True):
+            row.insert(_COLUMNS.index("epochs"), str(seed))
+    return aligned(rows)
 
 
 def _row(folder: SweepFolder, settings: Settings) -> list[str]:

@@ -39,7 +39,7 @@ _COMPARISONS = (
 _METRICS = {
     "accuracy/best_validation": "best val acc %",
     "accuracy/test": "test acc %",
-    "loss/validation": "val loss",
+    "loss/validation": "last val loss",
 }
 
 
