@@ -14,7 +14,7 @@ from tune_cnn.data import Images, ImageSet
 from tune_cnn.memory import keep_freed_memory
 from tune_cnn.settings import Settings
 from tune_cnn.training import AUTOCAST
-from tune_cnn.trial import EVALUATED_AT_ONCE, Trial
+from tune_cnn.trial import Trial, evaluated_at_once
 
 
 class Contender(Protocol):
@@ -122,7 +122,8 @@ class Convolutions:
 
     @torch.inference_mode()
     def validate(self) -> Sequence[float]:
-        batch, count = EVALUATED_AT_ONCE["cpu"], self.images.validation.count
+        batch = evaluated_at_once(torch.device("cpu"), self.settings.precision)
+        count = self.images.validation.count
         for layer in self.layers:
             layer.run(batch, math.ceil(count / batch), backward=False)
         return []

@@ -14,7 +14,7 @@ from tune_cnn.checkpoints import state_to_bytes
 from tune_cnn.data import Images, ImageSet
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.resources import GpuMemory
-from tune_cnn.trial import EVALUATED_AT_ONCE, Trial, default_device
+from tune_cnn.trial import Trial, default_device, evaluated_at_once
 
 _MOST_BATCHES = 100
 _SMALL_BATCH = 6  # images; enough to tell the time of an image where a whole batch takes too long
@@ -105,7 +105,7 @@ def _peak_bytes(settings: Settings, device: torch.device, total: int) -> int:
 def _trial(settings: Settings, device: torch.device) -> Trial:
     """On as many random images as a few batches have."""
     assert settings.bs_test is not None
-    at_once = EVALUATED_AT_ONCE.get(device.type, 512)
+    at_once = evaluated_at_once(device, settings.precision)
     batch_sizes = (settings.bs_train, math.ceil(at_once / settings.bs_test) * settings.bs_test)
     random = np.random.default_rng(0)
     channels, height, width = settings.data.in_size
