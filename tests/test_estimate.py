@@ -146,4 +146,5 @@ def test_images_are_counted_as_they_are_loaded(image_folder: Path):
     ):
         images = data.load(source)
         assert data.count_images(source) == (images.train.count, images.validation.count, images.test.count)
+        assert data.nbytes(source) == images.nbytes
     assert data.count_images(DataSettings("cifar10")) == (42_500, 7_500, 10_000)

@@ -169,6 +169,16 @@ def count_images(data: DataSettings) -> tuple[int, int, int]:
     return len(fitted), len(validated), data.test_images or test
 
 
+def nbytes(data: DataSettings) -> int:
+    """Memory that the images and labels which `load` would give take, in bytes.
+
+    Raises:
+        DataError: A folder is missing or unfit.
+    """
+    label_bytes = np.dtype(np.int64).itemsize
+    return sum(count_images(data)) * (math.prod(data.in_size) + label_bytes)
+
+
 def _absolute(path: str | None) -> str:
     if path is None:
         raise DataError("data: image_folder needs its folder; write image_folder:/path/to/images")

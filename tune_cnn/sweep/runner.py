@@ -5,7 +5,8 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -60,19 +61,30 @@ def run_sweep(
         return {}
 
     with _terminated_like_ctrl_c():
-        images = {source: data.load(source, progress=True) for source in {e.settings.data for e in todo.values()}}
+        sources = {e.settings.data for e in todo.values()}
+        data_bytes = sum(map(data.nbytes, sources))
+        loading = _load(sources)
         # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
-        with connected(cluster, sum(part.nbytes for part in images.values())) as nodes, _terminated_like_ctrl_c():
+        with connected(cluster, data_bytes) as nodes, _terminated_like_ctrl_c():
             asked = requests(todo, nodes, len(trials), _gpu_memory(todo, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
                 check_reachable(folder.folder)
+            images = loading.result()
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             with Progress(labels, already_done=len(trials) - len(todo)) as progress:
                 failures, disk_is_full = _train(todo, asked, images, folder, progress)
     if disk_is_full:
         raise StorageError(f"{folder}: the disk is full; make room, then run the same command again to continue")
     return failures
+
+
+def _load(sources: Iterable[DataSettings]) -> Future[dict[DataSettings, data.Images]]:
+    """Load images in a thread, since the start of Ray is two seconds of waiting; an interrupt does not wait for it."""
+    thread = ThreadPoolExecutor(1, "loader")
+    loading = thread.submit(lambda: {source: data.load(source, progress=True) for source in sources})
+    thread.shutdown(wait=False)
+    return loading
 
 
 def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: ClusterOptions) -> dict[str, GpuMemory]:
