@@ -177,6 +177,27 @@ def test_no_value_is_read_per_batch(epoch):
     assert 0 < reads(2) == reads(7) <= 4  # the loader's draws, and the accuracy
 
 
+class CountCasts(TorchDispatchMode):
+    """Counts how often one tensor is cast to another format."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default and args[0] is self.tensor
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_evaluation_in_bf16_casts_a_weight_once():
+    trainer = small_trainer()
+    trainer.precision = "bf16"
+    with CountCasts(trainer.model.classifier[0].weight) as casts:
+        trainer.test_epoch(batches(IMAGES.train, 8), verbose=False)
+    assert casts.count == 1
+
+
 # What is shown
 
 

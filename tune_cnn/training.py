@@ -161,7 +161,7 @@ class TorchTrainer:
         self.model.train()
         return self._run_epoch(dl, self._train_step, "train_batch", verbose, max_batches)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def test_epoch(
         self,
         dl: DataLoader[Any],
@@ -182,7 +182,7 @@ class TorchTrainer:
         self.model.eval()
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
-        with self._autocast():  # which casts each weight once, not in each batch
+        with self._autocast():  # which casts each weight once, not in each batch; in inference mode it would not
             return self._run_epoch(
                 dl, lambda batch: self._test_step(batch, part, predictions, views), "test_batch", verbose, max_batches
             )
