@@ -177,20 +177,20 @@ def test_the_figures_are_json_values():
 
 def test_the_ideal_is_a_grid_that_keeps_every_core_busy():
     speed = SweepSpeed(
-        [SweepRun(20, 8.0, 12.0)], SweepRun(4, 9.0, 40.0), bare_training_s=60.0, by_hand_s=100.0, cores=2
+        [SweepRun(20, 8.0, 12.0, 501.6)], SweepRun(4, 9.0, 40.0, 700.0), bare_training_s=60.0, by_hand_s=100.0, cores=2
     )
     assert speed.share_of_ideal == 0.75
     assert speed.over_by_hand == 2.5
     assert speed.to_json() == {
-        "trivial": [{"trials": 20, "first_result_s": 8.0, "wall_s": 12.0, "per_trial_s": 0.2}],
+        "trivial": [{"trials": 20, "first_result_s": 8.0, "wall_s": 12.0, "memory_mb": 501.6, "per_trial_s": 0.2}],
         "grid": {
-            "trials": 4, "first_result_s": 9.0, "wall_s": 40.0, "bare_training_s": 60.0, "share_of_ideal": 0.75,
-            "by_hand_s": 100.0, "over_by_hand": 2.5,
+            "trials": 4, "first_result_s": 9.0, "wall_s": 40.0, "memory_mb": 700.0, "bare_training_s": 60.0,
+            "share_of_ideal": 0.75, "by_hand_s": 100.0, "over_by_hand": 2.5,
         },
         "cores": 2,
     }  # fmt: skip
     assert str(speed).split("\n") == [
-        "sweep of 20 trivial trials: first result after 8.0 s, 12.0 s in all, 0.20 s a trial",
+        "sweep of 20 trivial trials: first result after 8.0 s, 12.0 s in all, 0.20 s a trial, 502 MB",
         "sweep of 4 cells: first result after 9.0 s, 40.0 s in all, 75% of which 2 cores need for 60.0 s of bare "
         "training",
         "the same cells by hand, one after the other: 100.0 s; the sweep is 2.50 times as fast",
@@ -238,6 +238,7 @@ def test_whole_sweeps_are_measured(config):
     assert [run.trials for run in (*speed.trivial, speed.grid)] == [2, 1]
     for run in (*speed.trivial, speed.grid):
         assert 0 < run.first_result_s < run.wall_s
+        assert 50 < run.memory_mb < 5000
     assert 0 < speed.share_of_ideal < 1
     assert speed.by_hand_s > 1  # it has to start, too
 

@@ -36,11 +36,14 @@ class SweepRun:
         trials: How many it trained.
         first_result_s: From the command to its first line about a finished epoch.
         wall_s: From the command to its end, with result files, figures and report.
+        memory_mb: The most that the command's own process kept in memory, in megabytes; its trials have processes of
+            their own.
     """
 
     trials: int
     first_result_s: float
     wall_s: float
+    memory_mb: float
 
     @property
     def per_trial_s(self) -> float:
@@ -92,7 +95,7 @@ class SweepSpeed:
     def __str__(self) -> str:
         lines = [
             f"sweep of {run.trials} trivial trials: first result after {run.first_result_s:.1f} s, "
-            f"{run.wall_s:.1f} s in all, {run.per_trial_s:.2f} s a trial"
+            f"{run.wall_s:.1f} s in all, {run.per_trial_s:.2f} s a trial, {run.memory_mb:.0f} MB"
             for run in self.trivial
         ]
         grid = self.grid
@@ -151,12 +154,11 @@ def measure_sweeps(
 
 def _sweep(scratch: Path, trials: int, arguments: Sequence[str]) -> SweepRun:
     places = ["--storage", str(scratch / "ray_results"), "--out", str(scratch / "results")]
-    first_s, wall_s = _run(["sweep", *arguments, *places])
-    return SweepRun(trials, first_s, wall_s)
+    return SweepRun(trials, *_run(["sweep", *arguments, *places]))
 
 
-def _run(arguments: Sequence[str]) -> tuple[float, float]:
-    """Run a command; return when its first line about an epoch came, and when it ended, in seconds.
+def _run(arguments: Sequence[str]) -> tuple[float, float, float]:
+    """Run a command; return when its first line about an epoch came, when it ended, in seconds, and its most MB.
 
     Raises:
         TrialFailedError: It failed; the message has the end of what it said.
@@ -172,9 +174,12 @@ def _run(arguments: Sequence[str]) -> tuple[float, float]:
             said.append(line)
             if not first_s and "  epoch 1/" in line:
                 first_s = time.perf_counter() - started
+        _, status, usage = os.wait4(process.pid, 0)  # which tells the memory, as Popen.wait does not
+        process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise TrialFailedError(f"tune-cnn {arguments[0]} failed, so it has no figures:\n{''.join(said[-5:])}")
-    return first_s, time.perf_counter() - started
+    rss_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return first_s, time.perf_counter() - started, rss_bytes / 1e6
 
 
 def _by_hand(trials: Sequence[Settings]) -> float:
