@@ -1,8 +1,11 @@
 """Whole sweeps, as a user starts them: how soon they show a result, what a trial costs beyond its training."""
 
+import contextlib
 import json
+import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,8 +39,8 @@ class SweepRun:
         trials: How many it trained.
         first_result_s: From the command to its first line about a finished epoch.
         wall_s: From the command to its end, with result files, figures and report.
-        memory_mb: The most that the command's own process kept in memory, in megabytes; its trials have processes of
-            their own.
+        memory_mb: The most that the command's own process kept in memory up to its last epoch, in megabytes; its
+            trials have processes of their own. Not a number off Linux.
     """
 
     trials: int
@@ -89,7 +92,9 @@ class SweepSpeed:
             "by_hand_s": self.by_hand_s,
             "over_by_hand": self.over_by_hand,
         }
-        rounded = [{key: round(value, 3) for key, value in run.items()} for run in (*runs, grid)]
+        rounded = [
+            {key: None if math.isnan(value) else round(value, 3) for key, value in run.items()} for run in (*runs, grid)
+        ]
         return {"trivial": rounded[:-1], "grid": rounded[-1], "cores": self.cores}
 
     def __str__(self) -> str:
@@ -164,7 +169,7 @@ def _run(arguments: Sequence[str]) -> tuple[float, float, float]:
         TrialFailedError: It failed; the message has the end of what it said.
     """
     started = time.perf_counter()
-    first_s = 0.0
+    first_s, most_mb = 0.0, float("nan")
     said: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-m", "tune_cnn", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -172,14 +177,22 @@ def _run(arguments: Sequence[str]) -> tuple[float, float, float]:
         assert process.stderr is not None
         for line in process.stderr:
             said.append(line)
-            if not first_s and "  epoch 1/" in line:
-                first_s = time.perf_counter() - started
-        _, status, usage = os.wait4(process.pid, 0)  # which tells the memory, as Popen.wait does not
-        process.returncode = os.waitstatus_to_exitcode(status)
+            if "  epoch " in line:
+                first_s = first_s or time.perf_counter() - started
+                most_mb = _most_memory_mb(process.pid, most_mb)
     if process.returncode:
         raise TrialFailedError(f"tune-cnn {arguments[0]} failed, so it has no figures:\n{''.join(said[-5:])}")
-    rss_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return first_s, time.perf_counter() - started, rss_bytes / 1e6
+    return first_s, time.perf_counter() - started, most_mb
+
+
+def _most_memory_mb(process_id: int, before: float) -> float:
+    """The most that a process has kept in memory; what was known before, where it has ended or off Linux."""
+    # Not from `os.wait4`, whose figure for a child begins at what its parent had when it started it.
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process_id}/status").read_text())
+        if found is not None:
+            return int(found[1]) * 1024 / 1e6
+    return before
 
 
 def _by_hand(trials: Sequence[Settings]) -> float:
