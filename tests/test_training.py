@@ -432,6 +432,19 @@ def test_a_compiled_network_trains_to_the_same_losses(monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_scores_outlive_a_graph_that_writes_all_of_them_to_one_place(monkeypatch):
+    """As a CUDA graph does, whose scores of one view would be those of the next."""
+    place = torch.empty(20, 10)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: lambda images: place.copy_(model(images)))
+    model = ConvClassifier((3, 8, 8), 10, [4], 1, [])
+    results = []
+    for compile in (False, True):
+        trainer = TorchTrainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters()), compile=compile)
+        dl = batches(IMAGES.train, 20)
+        results.append(trainer.test_epoch(dl, verbose=False, views=lambda images: [images, images.flip(3)]))
+    assert results[0] == results[1]
+
+
 def test_where_nothing_can_be_compiled_the_network_runs_as_it_is(monkeypatch):
     def refuse(*_: object) -> None:
         raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError("no compiler"), None)

@@ -20,7 +20,7 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     def call(images: Tensor) -> Tensor:
         nonlocal forward
         try:
-            return forward(images)
+            return forward(images).clone()  # of what a CUDA graph overwrites at the next call
         except (torch._dynamo.exc.TorchDynamoException, ImportError) as error:
             if forward is model:
                 raise
