@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from tune_cnn.augmentation import Augmentation, views
+from tune_cnn.data.augmentation import Augmentation, views
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tune_cnn.bench.contenders import ByHand, Convolutions, Ours, Round
 from tune_cnn.bench.whole_sweeps import SweepRun, SweepSpeed, measure_sweeps
 from tune_cnn.bench.workers import Worker
 from tune_cnn.cli import main
-from tune_cnn.commands.bench import _CELLS
+from tune_cnn.cli.commands.bench import _CELLS
 from tune_cnn.errors import TrialFailedError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.search_space import load_experiments
@@ -222,7 +222,7 @@ def test_without_a_config_it_measures_cells_of_exp1_1(monkeypatch, capsys):
     exp1_1 = load_experiments([Path(__file__).parent.parent / "configs" / "exp1_1.yaml"], data="shapes")
     measured: dict[str, Settings] = {}
     monkeypatch.setattr(
-        "tune_cnn.commands.bench.measure_cell",
+        "tune_cnn.cli.commands.bench.measure_cell",
         lambda name, settings, *_: measured.update({name: settings}) or replace(cell(), name=name, settings=settings),
     )
     assert main(["bench"]) == 0

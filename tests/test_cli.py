@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 from tiny_sweep import CONFIG, train, write_config
 
-from tune_cnn import commands
-from tune_cnn.arguments import parser
-from tune_cnn.cli import main
+from tune_cnn.cli import commands, main
+from tune_cnn.cli.arguments import parser
 from tune_cnn.errors import ResourceError
 from tune_cnn.experiments import load_result_file
 from tune_cnn.settings import DataSettings, Settings
@@ -70,10 +69,10 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., dict[str,
     """Puts something else in the place of Ray; a test that does not use it must not come so far."""
 
     def replace(run_sweep: Callable[..., dict[str, str]]) -> None:
-        monkeypatch.setattr("tune_cnn.commands.sweep.run_sweep", run_sweep)
+        monkeypatch.setattr("tune_cnn.cli.commands.sweep.run_sweep", run_sweep)
 
     replace(lambda *_, **__: pytest.fail("the sweep ran"))
-    monkeypatch.setattr("tune_cnn.commands.sweep.estimate", no_estimate)
+    monkeypatch.setattr("tune_cnn.cli.commands.sweep.estimate", no_estimate)
     return replace
 
 
@@ -142,7 +141,7 @@ def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, 
     def estimate(plan: Sequence[PlannedExperiment], *_: object, within_s: float) -> Estimate:
         return Estimate({plan[1].settings.trial_id: 7265.0}, 7320.0, 1.5, 2, Node(4, 1), 1)
 
-    monkeypatch.setattr("tune_cnn.commands.sweep.estimate", estimate)
+    monkeypatch.setattr("tune_cnn.cli.commands.sweep.estimate", estimate)
     assert run("sweep", "tiny.yaml", "--dry-run") == 0
     out = capsys.readouterr().out
     assert re.findall(r"^(tiny\S+) .* (-|2 h 1 min)  new$", out, re.MULTILINE) == [
@@ -330,7 +329,7 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tune_cnn.commands.export.export", interrupted)
+    monkeypatch.setattr("tune_cnn.cli.commands.export.export", interrupted)
     assert run("export", "tiny") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
@@ -462,7 +461,7 @@ def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):
         started.append(command)
         return 0
 
-    monkeypatch.setattr("tune_cnn.commands.board._run", start)
+    monkeypatch.setattr("tune_cnn.cli.commands.board._run", start)
     assert run("board", "tiny", "--port", "6100") == 0
     assert started == [
         [
@@ -476,9 +475,9 @@ def test_board_ends_with_ctrl_c_and_passes_on_that_tensorboard_failed(finished, 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tune_cnn.commands.board._run", interrupted)
+    monkeypatch.setattr("tune_cnn.cli.commands.board._run", interrupted)
     assert run("board", "tiny", "--port", "0") == 0
-    monkeypatch.setattr("tune_cnn.commands.board._run", lambda _: 1)
+    monkeypatch.setattr("tune_cnn.cli.commands.board._run", lambda _: 1)
     assert run("board", "tiny", "--port", "0") == 1
 
 

@@ -195,7 +195,7 @@ def assert_full_disk_is_told_and_survived(sweep: Sweep, make_room: Callable[[], 
 
 
 def test_a_disk_that_fills_up_ends_the_sweep_and_it_continues_when_there_is_room(ray_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.commands.sweep.SweepFolder", FillingSweepFolder)
+    monkeypatch.setattr("tune_cnn.cli.commands.sweep.SweepFolder", FillingSweepFolder)
     sweep = Sweep.written(tmp_path, "bs_train=10")
     assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.storage / "room").touch)
 
@@ -255,7 +255,7 @@ def troubled(ray_here, tmp_path_factory) -> tuple[Sweep, Ended]:
         tmp_path_factory.mktemp("troubled"), "epochs=4", "bs_train=10", "resources.gpus_per_trial=0.25"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune_cnn.commands.sweep.SweepFolder", TroubledSweepFolder)
+        patch.setattr("tune_cnn.cli.commands.sweep.SweepFolder", TroubledSweepFolder)
         return sweep, run(sweep)
 
 

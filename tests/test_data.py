@@ -12,8 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from tune_cnn import data
-from tune_cnn.batches import batches, evaluation_batches
 from tune_cnn.data import ImageSet, first_images, load, resolve
+from tune_cnn.data.batches import batches, evaluation_batches
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
 

@@ -13,9 +13,9 @@ import torch
 
 from tune_cnn import data, models
 from tune_cnn.diagnosis import Diagnosis, diagnose, diagnose_all
+from tune_cnn.diagnosis.verdicts import judge
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.trial import Trial
-from tune_cnn.verdicts import judge
 
 COMMON = Settings(
     seed=42, bs_train=50, batches=10_000, epochs=30, lr=1e-3, reg=2e-3, filters_per_layer=(8,), layers_per_block=2,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tune_cnn.arguments import parser
 from tune_cnn.cli import main
+from tune_cnn.cli.arguments import parser
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tune_cnn"
@@ -22,24 +22,19 @@ PACKAGE = ROOT / "tune_cnn"
 # From the roof to the ground: a file imports only what stands below it, or beside it in its own line.
 FLOORS = """
 cli __main__
-commands arguments
 report bench
-figures
-plot
 sweep
+plot
 experiments
 diagnosis
-verdicts trial
-optimization muon augmentation batches
-data cifar10 image_folder shapes
+trial
+data
 training
-checkpoints averaging compilation
 models
-layers
 settings
 rules
 train_results
-files memory
+files
 errors
 """
 HEIGHT = {room: -number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}
@@ -111,8 +106,8 @@ def test_only_the_sweep_knows_ray():
     assert importers_of("ray") == {"sweep"}
 
 
-def test_only_plot_figures_and_report_know_matplotlib():
-    assert "plot" in importers_of("matplotlib") <= {"plot", "figures", "report"}
+def test_only_plot_and_report_know_matplotlib():
+    assert "plot" in importers_of("matplotlib") <= {"plot", "report"}
 
 
 def test_importing_says_and_leaves_nothing(tmp_path):
@@ -173,7 +168,7 @@ def commands(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_every_command_is_listed(capsys):
-    modules = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__", "common"}
+    modules = {path.stem for path in (PACKAGE / "cli" / "commands").glob("*.py")} - {"__init__", "common"}
     assert set(commands(capsys)) == modules
     assert {"sweep", "trial", "export", "plot", "board"} <= modules
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.layers import Conv2d, Linear, MaxPool2d, can_rectify, flatten
 from tune_cnn.models import ConvClassifier
+from tune_cnn.models.layers import Conv2d, Linear, MaxPool2d, can_rectify, flatten
 
 
 def value_and_gradients(function, *inputs: Tensor) -> list[Tensor]:

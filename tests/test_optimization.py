@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cnn.muon import Muon, orthogonalised
-from tune_cnn.optimization import build_optimizer, build_scheduler, learning_rate_factor
 from tune_cnn.settings import Settings
+from tune_cnn.training.muon import Muon, orthogonalised
+from tune_cnn.training.optimizers import build_optimizer, build_scheduler, learning_rate_factor
 
 SETTINGS = Settings(lr=0.1, reg=0.01)
 

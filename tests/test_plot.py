@@ -14,8 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tune_cnn.errors import ConfigError, StorageError
-from tune_cnn.figures import write_figures
 from tune_cnn.plot import plot_exp_results, plot_fit
+from tune_cnn.report.figures import write_figures
 from tune_cnn.train_results import FitResult
 
 LEARNED = [38.0, 52.0, 61.0, 63.1, 62.5]

@@ -19,10 +19,10 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from tune_cnn.errors import ResultError, StorageError
-from tune_cnn.figures import parameter_colour
 from tune_cnn.report import write_report
 from tune_cnn.report.cells import Cell, Grid, load_grids
 from tune_cnn.report.costs import si
+from tune_cnn.report.figures import parameter_colour
 from tune_cnn.report.markdown import markdown, text
 from tune_cnn.report.page import page
 from tune_cnn.report.runs import Run

@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from tune_cnn import data
-from tune_cnn.batches import batches, evaluation_batches
-from tune_cnn.checkpoints import load_state, save_state, state_from_bytes, state_to_bytes
+from tune_cnn.data.batches import batches, evaluation_batches
 from tune_cnn.errors import ResultError
 from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.settings import DataSettings
 from tune_cnn.train_results import BatchResult, EpochResult
 from tune_cnn.training import TorchTrainer
+from tune_cnn.training.checkpoints import load_state, save_state, state_from_bytes, state_to_bytes
 
 IMAGES = easy_images()
 

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 import tune_cnn
 from tune_cnn import models
-from tune_cnn.augmentation import Augmentation, views
-from tune_cnn.batches import Batches, batches, evaluation_batches
-from tune_cnn.checkpoints import load_state, save_state
 from tune_cnn.data import Images, ImageSet
+from tune_cnn.data.augmentation import Augmentation, views
+from tune_cnn.data.batches import Batches, batches, evaluation_batches
 from tune_cnn.errors import ConfigError, ResultError
-from tune_cnn.memory import keep_freed_memory
-from tune_cnn.optimization import build_optimizer, build_scheduler
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training import AUTOCAST, TorchTrainer, say_stop
+from tune_cnn.training.checkpoints import load_state, save_state
+from tune_cnn.training.memory import keep_freed_memory
+from tune_cnn.training.optimizers import build_optimizer, build_scheduler
 
 _MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their own
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tune_cnn import cifar10, data
+from tune_cnn import data
+from tune_cnn.data import cifar10
 from tune_cnn.settings import DataSettings
 
 # Pairs of an image, float (C, H, W) in [0, 1], and its label.

@@ -11,9 +11,9 @@ from torch import nn
 from tune_cnn import data, models
 from tune_cnn.bench import by_hand
 from tune_cnn.data import Images, ImageSet
-from tune_cnn.memory import keep_freed_memory
 from tune_cnn.settings import Settings
 from tune_cnn.training import AUTOCAST
+from tune_cnn.training.memory import keep_freed_memory
 from tune_cnn.trial import Trial, evaluated_at_once
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import VERDICTS, Run, read_run, without_path
 from tune_cnn.settings import Settings
-from tune_cnn.verdicts import VERDICTS as EXPECTATIONS
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from matplotlib.colors import to_hex
 
-from tune_cnn.figures import parameter_colour
 from tune_cnn.report.cells import Cell, Grid
+from tune_cnn.report.figures import parameter_colour
 from tune_cnn.report.phrases import percent
 from tune_cnn.report.runs import Run
 from tune_cnn.report.svg import Chart, Line, Scale

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError
 from tune_cnn.experiments import load_result_file
 from tune_cnn.settings import SETTINGS_RULES, Settings, parse_data, parse_settings
 from tune_cnn.train_results import FitResult
-from tune_cnn.verdicts import VERDICTS as EXPECTATIONS
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished")
 

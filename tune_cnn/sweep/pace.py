@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tune_cnn.batches import Batch
-from tune_cnn.checkpoints import state_to_bytes
 from tune_cnn.data import Images, ImageSet
+from tune_cnn.data.batches import Batch
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.resources import GpuMemory
+from tune_cnn.training.checkpoints import state_to_bytes
 from tune_cnn.trial import Trial, default_device, evaluated_at_once
 
 _MOST_BATCHES = 100

@@ -19,7 +19,6 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tune_cnn.checkpoints import state_from_bytes, state_to_bytes
 from tune_cnn.errors import ConfigError, ResultError, StorageError, TuneCnnError
 from tune_cnn.experiments import parse_result, to_strict_json
 from tune_cnn.files import BESIDE_SUFFIX
@@ -27,6 +26,7 @@ from tune_cnn.rules import name_problems
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.train_results import FitResult
+from tune_cnn.training.checkpoints import state_from_bytes, state_to_bytes
 
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
 _GENERATION = re.compile(r"trials(?:-(\d+))?", re.ASCII)

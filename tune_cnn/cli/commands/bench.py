@@ -14,7 +14,7 @@ import torch
 import tune_cnn
 from tune_cnn.bench.cells import cells_table, measure_cell
 from tune_cnn.bench.whole_sweeps import measure_sweeps
-from tune_cnn.commands.common import check_writable
+from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.files import publish_file
 from tune_cnn.sweep.search_space import distinct_trials, load_experiments
 

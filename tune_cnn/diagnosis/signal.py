@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tune_cnn import models
 from tune_cnn.data import ImageSet, first_images
+from tune_cnn.diagnosis.verdicts import Verdict, judge
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.verdicts import Verdict, judge
 
 # Images in the batch: what keeps a wide network's two passes near a second of one core, but enough to tell a spread.
 MOST_IMAGES = 50

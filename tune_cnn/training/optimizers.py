@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from tune_cnn.muon import Muon
 from tune_cnn.settings import Settings
+from tune_cnn.training.muon import Muon
 
 
 def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

@@ -13,11 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from tune_cnn.averaging import averaged
-from tune_cnn.checkpoints import load_state, save_state
-from tune_cnn.compilation import compiled, device_of
 from tune_cnn.errors import ResultError
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
+from tune_cnn.training.checkpoints import load_state, save_state
+from tune_cnn.training.compilation import compiled, device_of
+from tune_cnn.training.ema import averaged
 
 Batch = tuple[Tensor, Tensor] | list[Tensor]
 

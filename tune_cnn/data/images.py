@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_cnn import cifar10, shapes
+from tune_cnn.data import cifar10, shapes
+from tune_cnn.data.image_folder import decode, list_folder, read_images
 from tune_cnn.errors import DataError
-from tune_cnn.image_folder import decode, list_folder, read_images
 from tune_cnn.settings import DataSettings
 
 VALIDATION_SHARE = 0.15

@@ -2,7 +2,7 @@
 
 import argparse
 
-from tune_cnn.commands.common import check_writable, write_results
+from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.errors import StorageError
 from tune_cnn.sweep.storage import SweepFolder
 

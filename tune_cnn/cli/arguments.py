@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
 def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, purpose: str, example: str
 ) -> argparse.ArgumentParser:
-    """A command, which the module of its name in `tune_cnn.commands` runs."""
+    """A command, which the module of its name in `tune_cnn.cli.commands` runs."""
     parser = commands.add_parser(
         name,
         help=purpose,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from tune_cnn.arguments import parser
+from tune_cnn.cli.arguments import parser
 from tune_cnn.errors import TuneCnnError
 
 _INTERRUPTED = 130
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         # Imported only now, so that help answers at once.
-        run: Callable[[Any], int] = importlib.import_module(f"tune_cnn.commands.{options.command}").run
+        run: Callable[[Any], int] = importlib.import_module(f"tune_cnn.cli.commands.{options.command}").run
         exit_code = run(options)
         sys.stdout.flush()  # while a reader that has gone can still be forgiven
         return exit_code

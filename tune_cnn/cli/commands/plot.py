@@ -3,9 +3,9 @@
 import argparse
 import glob
 
-from tune_cnn.commands.common import check_writable
+from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.errors import ResultError
-from tune_cnn.figures import write_figures
+from tune_cnn.report.figures import write_figures
 
 
 def run(options: argparse.Namespace) -> int:

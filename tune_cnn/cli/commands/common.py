@@ -44,8 +44,8 @@ def write_results(folder: SweepFolder, out_dir: Path) -> Results:
         StorageError: The sweep's folder is damaged, or a file cannot be written.
     """
     # These import matplotlib, which other commands do without.
-    from tune_cnn.figures import write_figures
     from tune_cnn.report import write_report
+    from tune_cnn.report.figures import write_figures
 
     files, unfinished = export(folder, out_dir)
     figures = write_figures(files, out_dir)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tune_cnn.commands.common import check_writable
+from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.experiments import experiment_config, save_experiment, train
 from tune_cnn.settings import Settings

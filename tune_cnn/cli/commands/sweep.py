@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tune_cnn.commands.common import check_writable, write_results
+from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.diagnosis import diagnose_all
 from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
 from tune_cnn.rules import name_problems

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tune_cnn.commands.common import check_writable
+from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.errors import StorageError
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.storage import SweepFolder
