@@ -86,6 +86,25 @@ def test_a_sweep_equals_single_trials_bit_for_bit(finished):
         assert summary["diagnosis"] == diagnose(experiment.settings, trial.images.train).to_json()
 
 
+def test_tune_sees_the_hyperparameters_that_differ_and_starts_the_largest_first(ray_here, tmp_path, monkeypatch):
+    from tune_cnn.sweep import watcher
+
+    configs = []
+
+    class Recording(watcher.Watcher):
+        def on_trial_start(self, iteration, trials, trial, **info):
+            configs.append(trial.config)
+            super().on_trial_start(iteration, trials, trial, **info)
+
+    monkeypatch.setattr(watcher, "Watcher", Recording)
+    experiments = experiments_of(CONFIG, tmp_path, "seeds=[1, 2]", "grid.layers_per_block=[2]", "epochs=1")
+    run(experiments, SweepFolder(str(tmp_path / "ray_results"), "seen"))
+    ids = {(e.settings.filters_per_layer, e.settings.seed): e.settings.trial_id for e in experiments}
+    assert configs == [
+        {"trial_id": ids[(k,), seed], "filters_per_layer": [k], "seed": seed} for k in (6, 4) for seed in (1, 2)
+    ]
+
+
 def test_a_finished_trial_keeps_its_best_weights_and_nothing_else_of_the_training(finished):
     experiments, folder = finished
     for experiment in experiments:

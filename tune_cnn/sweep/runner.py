@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from tune_cnn import data
 from tune_cnn.errors import StorageError
-from tune_cnn.settings import DataSettings
+from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.progress import Progress
@@ -151,7 +151,7 @@ def _run_tune(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
-    from tune_cnn.sweep.stopping import PlateauStopper
+    from tune_cnn.sweep.stopper import TrialStopper
     from tune_cnn.sweep.tensorboard import overview
     from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
 
@@ -159,7 +159,10 @@ def _run_tune(
     plans = {trial_id: TrialPlan(e.settings, *asked[trial_id]) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
-    shown = overview(folder.experiments().values())
+    sweep = folder.experiments().values()
+    shown = overview(sweep)
+    varied = varied_keys(sweep)
+    hyperparameters = {trial_id: e.settings.to_json() for trial_id, e in todo.items()}
     trainable = tune.with_resources(
         tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder, overview=shown),
         lambda config: {"cpu": asked[config["trial_id"]].cpus, "gpu": asked[config["trial_id"]].gpus},
@@ -168,18 +171,31 @@ def _run_tune(
     with tempfile.TemporaryDirectory(prefix="tune_cnn-tune-") as scratch:
         tune.Tuner(
             trainable,
-            param_space={"trial_id": tune.grid_search(longest_first)},
+            # Beside the id, each trial's config has its hyperparameters, for whoever logs, plots or schedules trials.
+            param_space={
+                "trial_id": tune.grid_search(longest_first),
+                **{
+                    key: tune.sample_from(lambda spec, key=key: hyperparameters[spec.config.trial_id][key])
+                    for key in varied
+                },
+            },
             tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name),
             run_config=tune.RunConfig(
                 name=folder.name,
                 storage_path=scratch,
-                stop=PlateauStopper(),
+                stop=TrialStopper(),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[watcher],
                 verbose=0,
             ),
         ).fit()
+
+
+def varied_keys(sweep: Collection[Settings]) -> list[str]:
+    """The settings keys that differ between the experiments of a sweep."""
+    first, *others = [settings.to_json() for settings in sweep]
+    return [key for key, value in first.items() if any(other[key] != value for other in others)]
 
 
 def _name(trial: Any) -> str:

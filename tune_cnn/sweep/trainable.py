@@ -33,11 +33,11 @@ class TrialPlan(NamedTuple):
 class CnnTrainable(Trainable):  # type: ignore[misc]
     """Trains one trial of a sweep, epoch by epoch, from its newest checkpoint.
 
-    Its config is `{"trial_id": ...}`; what that id means comes with `tune.with_parameters`, as do the images, which
-    are read-only views of one copy per node. It checkpoints into the sweep's own folder at the end of each epoch, so
-    whoever starts the trial again, Tune after a lost process or the user after a lost night, continues from there.
-    TensorBoard's events of an epoch are written before its checkpoint: what is kept is not trained again. Both are
-    written while the next epoch trains.
+    Its config holds the trial id and the hyperparameters that differ in the sweep; all settings of that id come with
+    `tune.with_parameters`, as do the images, which are read-only views of one copy per node. It checkpoints into the
+    sweep's own folder at the end of each epoch, so whoever starts the trial again, Tune after a lost process or the
+    user after a lost night, continues from there. TensorBoard's events of an epoch are written before its checkpoint:
+    what is kept is not trained again. Both are written while the next epoch trains.
     """
 
     def setup(
@@ -158,9 +158,7 @@ def _report(trial: Trial) -> dict[str, Any]:
     return {
         **_curve_points(trial, history.num_epochs),
         "epochs": settings.epochs,
-        "early_stopping": settings.early_stopping,
         "epochs_without_improvement": history.epochs_without_improvement,
-        "diverged": not history.is_finite,
         "stop_reason": trial.stop_reason,
         "test_accuracy": test.accuracy if test else None,
         "test_loss": math.fsum(test.losses) / len(test.losses) if test else None,
