@@ -19,6 +19,7 @@ from tune_cnn.cli import commands, main
 from tune_cnn.cli.arguments import parser
 from tune_cnn.errors import ResourceError
 from tune_cnn.experiments import load_result_file
+from tune_cnn.machine import cpu_kind
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.estimate import Estimate
@@ -244,7 +245,7 @@ def test_options_reach_the_runner(here, runner):
 
 def test_cores_and_gpus_that_are_not_there_are_remarked_on(here, runner, capsys, monkeypatch):
     runner(trains)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("tune_cnn.sweep.cluster.cores", lambda: 2)
     assert run("sweep", "tiny.yaml", "--cpus", "2", "--gpus", "0") == 0
     assert "this machine has" not in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--cpus", "9", "--gpus", "99") == 0
@@ -399,15 +400,21 @@ def test_trial_of_a_sweep_says_the_first_difference_and_what_may_have_caused_it(
     assert run("trial", "tiny", "tiny_L1_K4") == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
         f"different: the first difference is train_loss[3]: 9.5 and {true}",
-        "device, threads and versions are the same",
+        "device, CPU, threads and versions are the same",
     ]
-    record["trial"] |= {"device": "NVIDIA H100", "threads": "many"}
+    why = "that is why: another kind of machine rounds sums differently, which training amplifies"
+    for facts, said in [
+        ({"threads": "many"}, ["threads: many in the sweep, 1 here"]),
+        ({"cpu": "EPYC 7551, AVX2"}, [f"cpu: EPYC 7551, AVX2 in the sweep, {cpu_kind()} here", why]),
+        ({"device": "NVIDIA H100", "cpu": cpu_kind()}, ["device: NVIDIA H100 in the sweep, cpu here", why]),
+    ]:
+        path.write_text(json.dumps({**record, "trial": {**record["trial"], **facts}}))
+        assert run("trial", "tiny", "tiny_L1_K4") == 1
+        assert capsys.readouterr().out.splitlines()[-len(said) :] == said
+    del record["trial"]["cpu"]  # as in a sweep of an older version
     path.write_text(json.dumps(record))
     assert run("trial", "tiny", "tiny_L1_K4") == 1
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "device: NVIDIA H100 in the sweep, cpu here",
-        "threads: many in the sweep, 1 here",
-    ]
+    assert "cpu" not in capsys.readouterr().out.splitlines()[-1]
 
 
 # Results of a finished sweep

@@ -35,6 +35,8 @@ settings
 rules
 train_results
 files
+machine
+waiting
 errors
 """
 HEIGHT = {room: -number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}

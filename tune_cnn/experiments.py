@@ -13,6 +13,7 @@ from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import replace_file
+from tune_cnn.machine import cores
 from tune_cnn.models import cost
 from tune_cnn.rules import check, name_problems, suggest, text
 from tune_cnn.settings import OPTIONAL, DataSettings, Settings, parse_settings
@@ -105,13 +106,20 @@ def run_experiment(
     print(f"*** Output file {path} written")
 
 
-def train(settings: Settings, *, checkpoints: str | None = None, device: torch.device | str | None = None) -> Trial:
+def train(
+    settings: Settings,
+    *,
+    checkpoints: str | None = None,
+    device: torch.device | str | None = None,
+    threads: int | None = None,
+) -> Trial:
     """Train one network in this process and show its progress.
 
     Args:
         settings: What decides the numbers.
         checkpoints: As in `run_experiment`.
         device: Where to compute; None: the GPU if there is one.
+        threads: How many compute on cores; None: as many as PyTorch has, but no more than there are cores.
 
     Raises:
         ConfigError: There is no such device.
@@ -120,6 +128,8 @@ def train(settings: Settings, *, checkpoints: str | None = None, device: torch.d
         ValueError: The network cannot be built.
     """
     device = choose_device(device)
+    # PyTorch sees the affinity of its process, but not the CPU quota of its container.
+    torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     settings = replace(settings, data=data.resolve(settings.data))
     trial = Trial(settings, data.load(settings.data, progress=True), device)
     trial.further_facts["diagnosis"] = diagnose(settings, trial.images.train, trial.device).to_json()

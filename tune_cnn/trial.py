@@ -21,6 +21,7 @@ from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.augmentation import Augmentation, views
 from tune_cnn.data.batches import Batches, batches, evaluation_batches
 from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.machine import cpu_kind
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training import AUTOCAST, TorchTrainer, say_stop
@@ -194,6 +195,7 @@ class Trial:
                 "test": self.images.test.count,
             },
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "cpu": cpu_kind(),
             "threads": torch.get_num_threads(),
             "versions": {
                 "tune_cnn": tune_cnn.__version__,

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import multiprocessing
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 from tune_cnn.bench import by_hand
 from tune_cnn.bench.contenders import loop_by_hand
 from tune_cnn.errors import TrialFailedError
+from tune_cnn.machine import cores
 from tune_cnn.settings import Settings
 
 TRIVIAL_TRIALS = (14, 200, 1000)
@@ -154,7 +154,7 @@ def measure_sweeps(
             bare_s += json.loads((scratch / f"{name}.json").read_text())["trial"]["duration_s"]
         say(f"{len(cells)} cells by hand")
         by_hand_s = _by_hand([replace(settings, **_GRID) for settings in cells.values()])  # type: ignore[arg-type]
-        return SweepSpeed(runs, grid, bare_s, by_hand_s, os.cpu_count() or 1)
+        return SweepSpeed(runs, grid, bare_s, by_hand_s, cores())
 
 
 def _sweep(scratch: Path, trials: int, arguments: Sequence[str]) -> SweepRun:

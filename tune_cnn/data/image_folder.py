@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tune_cnn.errors import DataError
 from tune_cnn.files import replace_file
+from tune_cnn.machine import cores
 
 # Decoding scales to a few threads only: of small images, more time goes to Python than to the decoder.
 _MOST_THREADS = 8
@@ -143,7 +144,7 @@ def decode(
         return len(part)
 
     with (
-        ThreadPool(min(os.cpu_count() or 1, _MOST_THREADS)) as pool,
+        ThreadPool(min(cores(), _MOST_THREADS)) as pool,
         tqdm(total=len(files), desc="decoding images", unit="image", disable=not progress) as bar,
     ):
         for count in pool.imap_unordered(decode_from, range(0, len(files), _FILES_AT_ONCE)):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from tune_cnn.errors import ResourceError, StorageError
+from tune_cnn.machine import cores
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.resources import Node
 
@@ -24,7 +25,7 @@ class ClusterOptions(NamedTuple):
 
     Attributes:
         address: Of a running cluster (`auto`, or host:port); None: a Ray of one's own on this machine.
-        cpus: How many cores one's own Ray may use; None: all.
+        cpus: How many cores one's own Ray may use; None: all that it may.
         gpus: How many GPUs; None: all.
     """
 
@@ -65,7 +66,7 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         # `local`, because ray.init would otherwise try to join whatever ran here before, even if it is dead.
         ray.init(
             address="local",
-            num_cpus=options.cpus,
+            num_cpus=options.cpus or cores(),
             num_gpus=options.gpus,
             object_store_memory=data_bytes + _OBJECT_STORE_SLACK,
             include_dashboard=False,
@@ -109,10 +110,12 @@ def own_node(options: ClusterOptions) -> Node | None:
     """The only machine of a Ray of one's own, before it is started; None if a running one will be used."""
     if options.address is not None or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         return None
-    import torch  # not above, since every node imports this file for `_sees`
+    import torch
 
-    cpus = options.cpus if options.cpus is not None else os.cpu_count() or 1
-    return Node(cpus, options.gpus if options.gpus is not None else torch.cuda.device_count())
+    return Node(
+        options.cpus if options.cpus is not None else cores(),
+        options.gpus if options.gpus is not None else torch.cuda.device_count(),
+    )
 
 
 def nodes() -> list[Node]:

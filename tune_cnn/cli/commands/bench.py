@@ -16,6 +16,7 @@ from tune_cnn.bench.cells import cells_table, measure_cell
 from tune_cnn.bench.whole_sweeps import measure_sweeps
 from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.files import publish_file
+from tune_cnn.machine import cores, cpu_model
 from tune_cnn.sweep.search_space import distinct_trials, load_experiments
 
 _CELLS = Path(str(files("tune_cnn.bench") / "cells.yaml"))
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     experiments = load_experiments([file], overrides=options.overrides, only=only, data=options.data)
     if options.out:
         check_writable(options.out.parent)
-    threads = options.threads or os.cpu_count() or 1
+    threads = options.threads or cores()
     cells = [
         measure_cell(twins[0].name, twins[0].settings, options.batches, options.rounds, threads, _say)
         for twins in distinct_trials(experiments).values()
@@ -59,18 +60,10 @@ def _say(message: str) -> None:
 
 def _machine(threads: int) -> dict[str, Any]:
     return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
+        "processor": cpu_model(),
+        "cores": cores(),
         "threads": threads,
         "busy_at_the_end": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "versions": {"tune_cnn": tune_cnn.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

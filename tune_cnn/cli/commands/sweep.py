@@ -1,7 +1,6 @@
 """`tune-cnn sweep`: train the experiments of config files, several at once."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.diagnosis import diagnose_all
 from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
+from tune_cnn.machine import cores
 from tune_cnn.rules import name_problems
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.estimate import estimate
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         folder.start_over()
     plan = make_plan(experiments, folder)
     cluster = ClusterOptions(options.address, options.cpus, options.gpus)
-    use = disk_use(plan, at_once=options.cpus or os.cpu_count() or 1)
+    use = disk_use(plan, at_once=options.cpus or cores())
     if options.dry_run:
         found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}

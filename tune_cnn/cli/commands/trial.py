@@ -4,8 +4,6 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.experiments import experiment_config, save_experiment, train
@@ -26,9 +24,7 @@ def _of_file(options: argparse.Namespace) -> int:
     experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)
     settings = _one({e.name: e.settings for e in experiments}, options)
     check_writable(options.out)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    trained = train(settings, device=options.device)
+    trained = train(settings, device=options.device, threads=options.threads)
     path = options.out / f"{options.name}.json"
     config = experiment_config(options.name, options.out, trained.settings)
     save_experiment(path, config, trained.history, trained.summary())
@@ -48,22 +44,23 @@ def _of_sweep(options: argparse.Namespace) -> int:
     if record is None:
         raise StorageError(f"{options.name}: not finished in {folder}, so there is nothing to compare; run the sweep")
     expected, summary = record
-    threads = options.threads or summary.get("threads")
-    if isinstance(threads, int) and threads > 0:
-        torch.set_num_threads(threads)
-    trained = train(settings, device=options.device)
+    threads = summary.get("threads")
+    threads = threads if isinstance(threads, int) and threads > 0 else None
+    trained = train(settings, device=options.device, threads=options.threads or threads)
     difference = expected.first_difference(trained.history)
     if difference is None:
         print(f"identical: all {expected.num_epochs} epochs are those of {folder}, bit for bit")
         return 0
     here = trained.summary()
-    changed = [
-        f"{key}: {summary.get(key)} in the sweep, {here[key]} here"
-        for key in ("device", "threads", "versions")
-        if summary.get(key) != here[key]
-    ]
+    changed = {
+        key: f"{key}: {summary[key]} in the sweep, {here[key]} here"
+        for key in ("device", "cpu", "threads", "versions")
+        if key in summary and summary[key] != here[key]
+    }
     print(f"different: the first difference is {difference}")
-    print("\n".join(changed) or "device, threads and versions are the same")
+    print("\n".join(changed.values()) or "device, CPU, threads and versions are the same")
+    if {"device", "cpu"} & changed.keys():
+        print("that is why: another kind of machine rounds sums differently, which training amplifies")
     return 1
 
 

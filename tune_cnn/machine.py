@@ -1,0 +1,64 @@
+"""What this machine gives to a process: cores, and arithmetic of 16 bits."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+# Where a control group says how much time of the CPU it may use: cgroup v2, and the two names of v1's controller.
+_CONTROLLERS = {"": "sys/fs/cgroup", "cpu": "sys/fs/cgroup/cpu", "cpu,cpuacct": "sys/fs/cgroup/cpu,cpuacct"}
+
+
+def cores(root: Path = Path("/")) -> int:
+    """How many cores this process may use: those of its affinity (`taskset`, SLURM), within its container's CPU quota.
+
+    Args:
+        root: Of the file system that holds `/proc` and `/sys`.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        groups = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:  # no Linux
+        groups = []
+    quotas = [
+        quota
+        for controller, group in groups
+        if controller in _CONTROLLERS
+        # A quota of a group above counts too. Within a container, its own group may be the root that is mounted.
+        for path in (Path(group.lstrip("/")), *Path(group.lstrip("/")).parents, Path())
+        if ".." not in path.parts and (quota := _quota(root / _CONTROLLERS[controller] / path)) is not None
+    ]
+    return max(int(min([allowed, *quotas])), 1)
+
+
+def _quota(group: Path) -> float | None:
+    """The cores that a control group may use, such as 1.5; None: all."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            if float(quota) > 0:  # -1 is no limit in v1, `max` is none in v2
+                return float(quota) / float(period)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def cpu_model() -> str:
+    """Such as `AMD EPYC 7763 64-Core Processor`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def cpu_kind() -> str:
+    """What decides how sums are rounded here: model and instruction set, such as `AMD EPYC 7763, AVX2`."""
+    return f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}{'' if slow_here('bf16') else ' with bf16'}"
+
+
+def slow_here(precision: str) -> bool:
+    """Whether this CPU lacks the instructions for a precision: a training then takes many times as long as in fp32."""
+    name = f"_is_mkldnn_{precision}_supported"
+    return precision in ("bf16", "fp16") and not (hasattr(torch.ops.mkldnn, name) and getattr(torch.ops.mkldnn, name)())
