@@ -9,13 +9,13 @@ import pytest
 
 from tune_cnn import data
 from tune_cnn.cli.arguments import parser
-from tune_cnn.settings import DataSettings
+from tune_cnn.settings import SETTINGS_RULES, DataSettings
 from tune_cnn.sweep.search_space import load_experiments
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-COMMANDS = re.findall(r"^(?:.*&& )?tune-cnn (.+?)(?: +#.*)?$", "\n".join(text for _, text in BLOCKS), re.MULTILINE)
+README, CONFIGS, INSIDE = [(ROOT / folder / "README.md").read_text() for folder in (".", "configs", "tune_cnn")]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README + CONFIGS + INSIDE, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^(?:\$ |.*&& )?tune-cnn (.+?)(?: +#.*)?$", "\n".join(text for _, text in BLOCKS), re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -29,14 +29,26 @@ def test_the_commands_are_found():
     assert {"sweep", "trial", "board", "export", "plot"} <= {command.split()[0] for command in COMMANDS}
 
 
-def test_its_config_file_is_exp1_1():
-    (example,) = (text for language, text in BLOCKS if language == "yaml")
+def test_the_config_file_that_they_show_is_exp1_1():
+    examples = [text for language, text in BLOCKS if language == "yaml"]
+    assert len(examples) == 2
     file = (ROOT / "configs" / "exp1_1.yaml").read_text()
-    assert example in file
+    assert all(example in file for example in examples)
+
+
+def test_every_setting_is_explained():
+    explained = re.findall(r"`(\w+)`", CONFIGS.partition("## Settings")[2].partition("## Images")[0])
+    assert SETTINGS_RULES.keys() <= set(explained)
+
+
+def test_links_and_pictures_are_there():
+    for folder, text in ((".", README), ("configs", CONFIGS), ("tune_cnn", INSIDE)):
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / folder / link).exists(), link
 
 
 def test_its_table_of_configs_names_every_file():
-    named = re.findall(r"^\| `configs/(\w+)\.yaml` \|", README, re.MULTILINE)
+    named = re.findall(r"^\| `configs/(\w+)\.yaml` \|", CONFIGS, re.MULTILINE)
     assert sorted(named) == sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 
 
@@ -47,10 +59,10 @@ def test_it_says_how_many_experiments_and_trials_there_are():
 
 
 def test_its_tree_names_every_room():
-    tree = BLOCKS[-1][1]
+    (tree,) = [text for _, text in BLOCKS if text.startswith("tune_cnn/\n")]
     package = ROOT / "tune_cnn"
     for path in package.iterdir():
-        if path.name.startswith("__") or path.name == "py.typed":
+        if path.name.startswith("__") or path.name in ("py.typed", "README.md"):
             continue
         assert re.search(rf"\b{path.stem}{'/' if path.is_dir() else '[.]py'}", tree), path.name
     for name in re.findall(r"(\w+(?:\.py|/))(?= |$)", tree):
