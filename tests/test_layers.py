@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.models import ConvClassifier
+from tune_cnn.models import ConvClassifier, layers
 from tune_cnn.models.layers import Conv2d, Linear, MaxPool2d, can_rectify, flatten
 
 
@@ -31,6 +31,23 @@ def test_a_linear_layer_is_pytorchs_to_rounding(batch, bias):
         torch.testing.assert_close(value, expected)
     with torch.inference_mode():
         torch.testing.assert_close(ours(rows), theirs(rows))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unsupported"), TypeError("unexpected argument")])
+def test_where_onednn_fails_the_layers_are_pytorchs(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(layers, "_onednn_linear", fail)
+    monkeypatch.setattr(layers, "_onednn_conv", fail)
+    torch.manual_seed(0)
+    ours, theirs, rows = Linear(1300, 11), nn.Linear(1300, 11), torch.randn(7, 1300)
+    theirs.load_state_dict(ours.state_dict())
+    for value, expected in zip(*(value_and_gradients(layer, rows) for layer in (ours, theirs)), strict=True):
+        torch.testing.assert_close(value, expected)
+    conv, images = Conv2d(3, 6, 3, padding=1), torch.randn(2, 3, 5, 5)
+    with torch.inference_mode(), torch.autocast(**BF16):
+        assert torch.equal(conv(images, rectify=True), conv(images).relu())
 
 
 def test_a_linear_layers_own_gradients_are_pytorchs():
@@ -127,6 +144,18 @@ def test_pooling_before_relu_changes_nothing(pool_every):
     ours = value_and_gradients(model, images)
     as_printed = value_and_gradients(lambda x: model.classifier(flatten(model.feature_extractor(x))), images)
     assert all(map(torch.equal, ours, as_printed))
+
+
+@pytest.mark.parametrize("size", [(4, 6, 4), (2, 3, 1, 4), (0, 3, 4, 4), (4, 4)])
+def test_pooling_takes_and_refuses_what_pytorchs_does(size):
+    def outcome(layer):
+        try:
+            with torch.inference_mode():
+                return layer(torch.ones(size)).shape
+        except (RuntimeError, ValueError) as error:
+            return type(error)
+
+    assert outcome(MaxPool2d()) == outcome(nn.MaxPool2d(2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -34,9 +34,12 @@ class Conv2d(nn.Conv2d):
         dtype = torch.bfloat16
         bias = None if self.bias is None else self.bias.to(dtype)
         places = [self.padding, self.stride, self.dilation]
-        return _onednn_conv(  # type: ignore[no-any-return]
-            input.to(dtype), self.weight.to(dtype), bias, *places, self.groups, "relu", [], ""
-        )
+        try:
+            return _onednn_conv(  # type: ignore[no-any-return]
+                input.to(dtype), self.weight.to(dtype), bias, *places, self.groups, "relu", [], ""
+            )
+        except (RuntimeError, TypeError):  # the operator is not part of PyTorch's public interface
+            return super().forward(input).relu_()
 
 
 def can_rectify(images: Tensor) -> bool:
@@ -62,7 +65,8 @@ class MaxPool2d(nn.MaxPool2d):
         super().__init__(2)
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or input.device.type != "cpu" or torch.compiler.is_compiling():
+        in_one_go = torch.is_grad_enabled() or input.device.type != "cpu" or torch.compiler.is_compiling()
+        if in_one_go or input.dim() not in (3, 4) or min(input.shape) < 1 or min(input.shape[-2:]) < 2:
             return super().forward(input)  # type: ignore[no-any-return]
         height, width = (size // 2 * 2 for size in input.shape[-2:])
         rows = torch.maximum(input[..., 0:height:2, :width], input[..., 1:height:2, :width])
@@ -111,7 +115,10 @@ class _OneDnnLinear(torch.autograd.Function):
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """`a @ b.T + bias`."""
-    return _onednn_linear(a, b, bias, "none", [], "")  # type: ignore[no-any-return]
+    try:
+        return _onednn_linear(a, b, bias, "none", [], "")  # type: ignore[no-any-return]
+    except (RuntimeError, TypeError):  # the operator is not part of PyTorch's public interface
+        return nn.functional.linear(a, b, bias)
 
 
 class _FlattenChannelsLast(torch.autograd.Function):
