@@ -135,40 +135,40 @@ def test_the_grids_verdicts(shapes):
     assert verdict(8, optimizer="adamw") == verdict(8, reg=0.0) == "trains"
 
 
-PULL = "The pull of the weight decay"
+DECAY = "Weight decay"
 ENOUGH = "2.0e-04 would do at reg 0.002 and lr 0.001."
 
 
 @pytest.mark.parametrize(
-    ("changes", "spread", "way", "expected"),
+    ("changes", "spread", "relative_change", "expected"),
     [
         ({}, 2.7e-3, 9.0, ("trains", f"The scores of different images differ by 2.7e-03; {ENOUGH}")),
         (
             {}, 8.3e-6, 9.0,
             ("will not learn",
              f"The scores of different images differ by 8.3e-06 only; {ENOUGH} "
-             f"{PULL} is stronger than so small a signal.",
+             f"{DECAY} outweighs so small a signal.",
              "init: he", "ycn: true", "reg: 8e-07 or less", "optimizer: adamw", "fewer layers"),
         ),
         (
             {"init": "he"}, 1.8e-4, 9.0,
             ("at risk",
              f"The scores of different images differ by 1.8e-04 only; {ENOUGH} "
-             f"{PULL} may be stronger than so small a signal.",
+             f"{DECAY} may outweigh so small a signal.",
              "ycn: true", "reg: 4e-04 or less", "optimizer: adamw", "fewer layers"),
         ),
         (
             {"optimizer": "sgd"}, 3e-4, 9.0,
             ("at risk",
              "The scores of different images differ by 3.0e-04 only; 4.9e-04 would do at reg 0.002. "
-             f"{PULL} may be stronger than so small a signal.",
+             f"{DECAY} may outweigh so small a signal.",
              "init: he", "ycn: true", "reg: 1e-04 or less", "fewer layers"),
         ),
         (
             {}, 4e-9, 9.0,
             ("will not learn",
              f"The scores of different images differ by 4.0e-09 only; {ENOUGH} "
-             f"{PULL} is stronger than so small a signal.",
+             f"{DECAY} outweighs so small a signal.",
              "init: he", "ycn: true", "fewer layers"),
         ),
         (
@@ -189,14 +189,14 @@ ENOUGH = "2.0e-04 would do at reg 0.002 and lr 0.001."
         (
             {}, 2.7e-3, 0.01,
             ("will not learn",
-             "All steps together move the weights of a conv layer by 1.0% of their size at most; 20% would do.",
+             "The whole training can change the weights of a conv layer by 1.0% of their norm at most; 20% would do.",
              "a higher lr", "more epochs or batches"),
         ),
         ({}, math.nan, 9.0, ("will not learn", "The scores are not finite numbers.", "fewer layers", "ycn: true")),
     ],
 )  # fmt: skip
-def test_verdict_reason_and_remedies(changes, spread, way, expected):
-    verdict, reason, remedies = judge(variant(**changes), spread, way)
+def test_verdict_reason_and_remedies(changes, spread, relative_change, expected):
+    verdict, reason, remedies = judge(variant(**changes), spread, relative_change)
     assert (verdict, reason, *remedies) == expected
 
 

@@ -1,4 +1,4 @@
-"""Will a network learn? Told from one forward and one backward pass of a real batch, before the training."""
+"""The signal in an untrained network: logit spread, gradients and dead ReLUs of one forward and one backward pass."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from tune_cnn.diagnosis.verdicts import Verdict, judge
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
 
-# Images in the batch: what keeps a wide network's two passes near a second of one core, but enough to tell a spread.
+# Images in the batch: few enough that a wide network takes about a second of one core, enough to estimate a spread.
 MOST_IMAGES = 50
 _FEWEST_IMAGES = 8
 _MULTIPLY_ADDS = 10e9  # of all forward passes together
@@ -23,17 +23,16 @@ _MULTIPLY_ADDS = 10e9  # of all forward passes together
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a network promises before its training.
+    """Outlook of an untrained network.
 
     Attributes:
         verdict: `trains`, `at risk` or `will not learn`.
         reason: Why, in a sentence.
         remedies: What to change, each a phrase; empty if it trains.
-        images: How many images it is told from.
-        score_spread: Standard deviation of the scores over the images, mean over the classes.
-        gradient_to_weight: For each conv layer, the norm of its gradient in relation to that of its weights.
-        dead_units: For each conv layer, the share of its filters that no image activates: the ReLU's output is 0
-            everywhere.
+        images: Number of images in the batch.
+        score_spread: Logit spread: standard deviation of the logits over the images, mean over the classes.
+        gradient_to_weight: For each conv layer, the norm of its gradient divided by that of its weights.
+        dead_units: For each conv layer, the fraction of dead ReLUs: filters that no image activates.
     """
 
     verdict: Verdict
@@ -56,12 +55,12 @@ class Diagnosis:
 def diagnose(
     settings: Settings, train: ImageSet, device: torch.device | str = "cpu", train_count: int | None = None
 ) -> Diagnosis:
-    """Build the network as the trial does, and tell from its first batch whether it will learn.
+    """Build the network as the trial does, and predict from its first batch whether it will learn.
 
-    PyTorch's random state is afterwards as it was.
+    PyTorch's random state is restored.
 
     Args:
-        settings: Of the trial; without a seed, the network is another one than the trial's.
+        settings: The trial's; without a seed, the network has other weights than the trial's.
         train: The trial's training images; the first of them are the batch.
         device: Where to compute.
         train_count: How many training images there are, if `train` has only the first of them.
@@ -72,7 +71,7 @@ def diagnose(
     device = torch.device(device)
     affordable = int(_MULTIPLY_ADDS // models.cost(settings).multiply_adds)
     count = min(train.count, MOST_IMAGES, max(affordable, _FEWEST_IMAGES))
-    # A manual seed also sets those of the GPUs; to ask them for their state would start them.
+    # A manual seed also seeds the GPUs; asking them for their state would initialise CUDA.
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=gpus):
         if settings.seed is not None:
@@ -94,18 +93,18 @@ def diagnose(
     weights = [weight.detach() for weight in convs]
     ratios = torch.stack([g.norm() / w.norm() for g, w in zip(gradients, weights, strict=True)]).tolist()
     spread = scores.detach().double().std(dim=0).mean().item()
-    epoch = min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))  # its batches
+    epoch = min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))  # batches per epoch
     steps = settings.epochs * epoch
-    # Without a better epoch than the first, early stopping ends the training after so many more.
+    # If no epoch is better than the first, early stopping ends the training after this many epochs.
     patience = settings.epochs if settings.early_stopping is None else settings.early_stopping + 1
     if settings.optimizer == "sgd":
-        way = steps * settings.lr / (1 - settings.momentum) * max(ratios)
+        relative_change = steps * settings.lr / (1 - settings.momentum) * max(ratios)
     elif settings.optimizer == "muon":
-        way = steps * settings.lr
+        relative_change = steps * settings.lr
     else:
-        way = steps * settings.lr / torch.stack([w.square().mean().sqrt() for w in weights]).min().item()
+        relative_change = steps * settings.lr / torch.stack([w.square().mean().sqrt() for w in weights]).min().item()
     return Diagnosis(
-        **judge(settings, spread, way, batches=min(settings.epochs, patience) * epoch)._asdict(),
+        **judge(settings, spread, relative_change, batches=min(settings.epochs, patience) * epoch)._asdict(),
         images=count,
         score_spread=spread,
         gradient_to_weight=tuple(ratios),
@@ -126,7 +125,7 @@ class Diagnoses(NamedTuple):
 
 
 def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: float = math.inf) -> Diagnoses:
-    """Diagnose trials, each one once, from the first images of their sources.
+    """Diagnose each distinct trial once, on the first images of its data source.
 
     Args:
         trials: Their settings, with resolved data.
@@ -171,7 +170,7 @@ def _before_relu(model: nn.Module) -> list[nn.Module]:
 
 
 def _dead(before_relu: Tensor) -> Tensor:
-    """The share of the channels of (B, C, H, W) that are nowhere positive."""
+    """Fraction of the channels of (B, C, H, W) that are nowhere positive."""
     return (before_relu.detach().amax(dim=(0, 2, 3)) <= 0).float().mean()
 
 

@@ -1,4 +1,4 @@
-"""From what an untrained network shows to whether it will learn, why not, and what to change."""
+"""Verdicts: from what an untrained network shows to whether it will learn, why not, and what to change."""
 
 import math
 from typing import Literal, NamedTuple
@@ -12,26 +12,26 @@ VERDICTS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
 # images and on drawn shapes: about 96 of 100 fall on the right side of those for Adam's decay. Near a limit, either may
 # happen. Those for SGD and those without decay rest on few trainings, that for the length of a step on some twenty.
 #
-# Weight decay that is part of the gradient pulls every weight to 0, and with the weights goes the signal. What the
-# scores tell of the images is worth, at first, a gain of loss in proportion to their variance; to keep the weights
-# costs one in proportion to reg. With Adam, whose steps are about lr long however small the gradient, it is a race: the
-# weights are gone after some |w| / lr batches. So the spread is held against the root of reg, with Adam of reg * lr.
-# (The exponents that fitted best were 0.6 for reg and 0.5 for lr.)
+# Weight decay that is part of the gradient shrinks every weight towards 0, and the signal with the weights. At first,
+# using the signal lowers the loss in proportion to the variance of the logits, and keeping the weights raises the
+# penalty in proportion to reg. With Adam, whose steps are about lr long however small the gradient, time is short: the
+# weights are gone after some |w| / lr batches. So the logit spread is compared with the square root of reg, and with
+# Adam of reg * lr. (The exponents that fitted best were 0.6 for reg and 0.5 for lr.)
 _SPREAD_TO_ROOT = {"adam": (0.12, 0.14), "sgd": (5e-3, 1.1e-2)}
-# Without such decay, Adam's steps are as long however small the gradient. What ends it is the rounding of float32:
-# scores near 0.1 that differ by less than the first of these differ in their last bit or two.
+# Without such decay, Adam takes full steps however small the gradient, and the limit is the rounding of float32: logits
+# near 0.1 that differ by less than the first of these differ in their last bit or two.
 _LEAST_SPREAD = (1e-8, 1e-7)
-_MARGIN = 0.25  # of the reg that would just do, what is advised
-# Even where nothing pulls, a small signal takes long to grow: at lr = 1e-3, with spreads of 1e-5 it took Adam some 200
-# batches to leave the loss of guessing, with spreads of 1e-6 some 700, and with some seeds several times as many. So
-# what counts is how many there are, in relation to these, before the plateau rule may end the training.
+_MARGIN = 0.25  # the advised reg, as a fraction of the one that would just do
+# Without weight decay, too, a small signal takes long to grow: at lr = 1e-3, a logit spread of 1e-5 took Adam some 200
+# batches to leave the loss of guessing, one of 1e-6 some 700, and with some seeds several times as many. These are
+# compared with the number of batches before early stopping may end the training.
 _SMALL_SPREAD = 1e-4
 _BATCHES_AT_1E_5 = 200
 _BATCHES_TO_NEEDED = (0.3, 3.0)
-# Adam moves each weight by about lr in a batch, in all layers at once, and without normalisation the changes multiply.
+# Adam changes each weight by about lr per batch, in all layers at once; without normalisation the changes multiply.
 _LR_TIMES_LAYERS = (0.045, 0.035)
-# How far all steps together can move the weights of the freest conv layer, in relation to their size.
-_WAY = (0.02, 0.2)
+# Largest relative change that the weights of any conv layer can accumulate over the training.
+_RELATIVE_CHANGE = (0.02, 0.2)
 
 
 class Judgement(NamedTuple):
@@ -42,20 +42,23 @@ class Judgement(NamedTuple):
     remedies: tuple[str, ...] = ()
 
 
-def judge(settings: Settings, score_spread: float, way: float, batches: float = math.inf) -> Judgement:
-    """The worst of four judgements: of the signal, of its time to grow, of a step, and of all the steps together.
+def judge(settings: Settings, score_spread: float, relative_change: float, batches: float = math.inf) -> Judgement:
+    """The worst of four verdicts: on the signal, on its time to grow, on a single step, and on all steps together.
 
     Args:
-        settings: Of the trial.
-        score_spread: Of its network; see `Diagnosis`.
-        way: How far the training can move the weights of the freest conv layer, in relation to their size.
-        batches: How many it has before early stopping may end it.
+        settings: The trial's.
+        score_spread: Logit spread of the untrained network; see `Diagnosis`.
+        relative_change: Largest relative change that the weights of any conv layer can accumulate over the training.
+        batches: Training batches before early stopping may end the training.
     """
     if not math.isfinite(score_spread):
         return Judgement("will not learn", "The scores are not finite numbers.", ("fewer layers", "ycn: true"))
     judgements = (
-        _of_signal(settings, score_spread), _of_time(settings, score_spread, batches), _of_steps(settings), _of_way(way)
-    )  # fmt: skip
+        _of_signal(settings, score_spread),
+        _of_time(settings, score_spread, batches),
+        _of_steps(settings),
+        _of_change(relative_change),
+    )
     return max(judgements, key=lambda judgement: VERDICTS.index(judgement.verdict))  # the first of equals
 
 
@@ -66,12 +69,12 @@ def _verdict(value: float, lost: float, safe: float) -> Verdict:
 def _of_signal(settings: Settings, spread: float) -> Judgement:
     if settings.reg > 0 and settings.optimizer in _SPREAD_TO_ROOT:
         limits = _SPREAD_TO_ROOT[settings.optimizer]
-        pull, at = settings.reg, f" at reg {settings.reg:g}"
+        decay, at = settings.reg, f" at reg {settings.reg:g}"
         if settings.optimizer == "adam":
-            pull, at = settings.reg * settings.lr, f"{at} and lr {settings.lr:g}"
-    else:  # none, or one that is no part of the gradient
-        limits, pull, at = (0.0, 0.0), 0.0, ""
-    lost, safe = (max(limit * math.sqrt(pull), least) for limit, least in zip(limits, _LEAST_SPREAD, strict=True))
+            decay, at = settings.reg * settings.lr, f"{at} and lr {settings.lr:g}"
+    else:  # no weight decay, or one that is not part of the gradient
+        limits, decay, at = (0.0, 0.0), 0.0, ""
+    lost, safe = (max(limit * math.sqrt(decay), least) for limit, least in zip(limits, _LEAST_SPREAD, strict=True))
     verdict = _verdict(spread, lost, safe)
     differ = f"The scores of different images differ by {spread:.1e}"
     against = f"{safe:.1e} would do{at}"
@@ -81,13 +84,13 @@ def _of_signal(settings: Settings, spread: float) -> Judgement:
     if safe == _LEAST_SPREAD[1]:
         reason = f"{differ} only, where float32 begins to round; {against}."
         return Judgement(verdict, reason, (*networks, "fewer layers"))
-    is_stronger = "is stronger" if verdict == "will not learn" else "may be stronger"
-    reason = f"{differ} only; {against}. The pull of the weight decay {is_stronger} than so small a signal."
-    decay: tuple[str, ...] = ()
+    outweighs = "outweighs" if verdict == "will not learn" else "may outweigh"
+    reason = f"{differ} only; {against}. Weight decay {outweighs} so small a signal."
+    less_decay: tuple[str, ...] = ()
     if spread > 2 * _LEAST_SPREAD[1]:
-        decay = (f"reg: {_one_digit_below(_MARGIN * settings.reg * (spread / safe) ** 2)} or less",)
-        decay += ("optimizer: adamw",) if settings.optimizer == "adam" else ()
-    return Judgement(verdict, reason, (*networks, *decay, "fewer layers"))
+        less_decay = (f"reg: {_one_digit_below(_MARGIN * settings.reg * (spread / safe) ** 2)} or less",)
+        less_decay += ("optimizer: adamw",) if settings.optimizer == "adam" else ()
+    return Judgement(verdict, reason, (*networks, *less_decay, "fewer layers"))
 
 
 def _other_networks(settings: Settings) -> tuple[str, ...]:
@@ -123,12 +126,16 @@ def _of_steps(settings: Settings) -> Judgement:
     return Judgement(verdict, reason, (f"lr: {_one_digit_below(_LR_TIMES_LAYERS[1] / layers)} or less", "ycn: true"))
 
 
-def _of_way(way: float) -> Judgement:
-    verdict = _verdict(way, *_WAY)
+def _of_change(relative_change: float) -> Judgement:
+    verdict = _verdict(relative_change, *_RELATIVE_CHANGE)
     if verdict == "trains":
         return Judgement(verdict, "")
-    moved = f"All steps together move the weights of a conv layer by {way:.1%} of their size at most"
-    return Judgement(verdict, f"{moved}; {_WAY[1]:.0%} would do.", ("a higher lr", "more epochs or batches"))
+    changed = (
+        f"The whole training can change the weights of a conv layer by {relative_change:.1%} of their norm at most"
+    )
+    return Judgement(
+        verdict, f"{changed}; {_RELATIVE_CHANGE[1]:.0%} would do.", ("a higher lr", "more epochs or batches")
+    )
 
 
 def _one_digit_below(value: float) -> str:
