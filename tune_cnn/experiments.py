@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -131,6 +132,7 @@ def train(
     # PyTorch sees the affinity of its process, but not the CPU quota of its container.
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     settings = replace(settings, data=data.resolve(settings.data))
+    print(data.describe(settings.data), file=sys.stderr)
     trial = Trial(settings, data.load(settings.data, progress=True), device)
     trial.further_facts["diagnosis"] = diagnose(settings, trial.images.train, trial.device).to_json()
     print(trial.trainer.model)

@@ -173,8 +173,8 @@ def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[
             resolved[source] = data.resolve(source)
         except DataError as error:
             resolved[source] = source
-            message = str(error)
-            problems.append(message if message.startswith("data") else f"data: {message}")
+            lines = str(error).splitlines()
+            problems += [line if line.startswith("data") else f"data: {line}" for line in lines]
     return [replace(e, settings=replace(e.settings, data=resolved[e.settings.data])) for e in experiments], problems
 
 
