@@ -125,7 +125,7 @@ def test_a_dry_run_shows_the_plan_and_needs_neither_images_nor_ray(empty_home, h
     assert "\n20 experiments, 14 trials: 0 done, 0 to continue, 14 new\n" in out
     assert re.search(r"^disk: up to \d+\.\d GB while it runs, \d+ MB in the end$", out, re.MULTILINE)
     assert "\nno verdict without images: CIFAR-10 is not in " in out
-    assert err == ""
+    assert err == "data: cifar10: 10 classes; 42,500 images to train, 7,500 to validate, 10,000 to test\n"
     assert list(empty_home.iterdir()) == []
     assert sorted(path.name for path in here.iterdir()) == ["home", "tiny.yaml"]
 
@@ -208,7 +208,9 @@ def test_a_sweep_ends_with_its_results_and_figures_in_place(here, runner, capsys
     runner(trains)
     assert run("sweep", "tiny.yaml", "--set", "epochs=1", "--name", "first-try") == 0
     out, err = capsys.readouterr()
-    assert err == f"sweep {here}/ray_results/first-try: 2 experiments, 2 trials: 0 done, 0 to continue, 2 new\n"
+    images, plan = err.splitlines()
+    assert images.startswith("data: shapes: 10 classes (")
+    assert plan == f"sweep {here}/ray_results/first-try: 2 experiments, 2 trials: 0 done, 0 to continue, 2 new"
     header, *rows = out.splitlines()
     assert header.startswith("trial")
     assert [row.split()[1:4] for row in rows[:2]] == [["4", "1", "1"], ["6", "1", "1"]]

@@ -154,7 +154,9 @@ def test_the_network_the_epochs_and_the_test_are_shown(capsys):
         f"Test Loss: {trial['test_loss']}",
         "*** Output file results/run.json written",
     ]
-    bars = [line.rpartition("\r")[2] for line in err.rstrip("\n").split("\n")]
+    images, *rows = err.rstrip("\n").split("\n")
+    assert images.startswith("data: shapes: 10 classes (")
+    bars = [row.rpartition("\r")[2] for row in rows]
     assert [bar.split()[0] for bar in bars] == ["train_batch", "test_batch"] * 2 + ["test_batch"]
 
 
