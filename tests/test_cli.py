@@ -18,8 +18,8 @@ from tiny_sweep import CONFIG, train, write_config
 from tune_cnn.cli import commands, main
 from tune_cnn.cli.arguments import parser
 from tune_cnn.errors import ResourceError
-from tune_cnn.experiments import load_result_file
 from tune_cnn.machine import cpu_kind
+from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.estimate import Estimate

@@ -10,7 +10,7 @@ from typing import Any
 
 from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError
-from tune_cnn.experiments import load_result_file
+from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import SETTINGS_RULES, Settings, parse_data, parse_settings
 from tune_cnn.train_results import FitResult
 
