@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tune_cnn.experiments import experiment_config, save_experiment
+from tune_cnn.experiments import experiment_config
 from tune_cnn.report.cells import Grid, load_grids
+from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import FitResult
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from tune_cnn import data
-from tune_cnn.data import ImageSet, first_images, load, resolve
+from tune_cnn.data import ImageSet, describe, first_images, load, resolve
 from tune_cnn.data.batches import batches, evaluation_batches
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
@@ -198,7 +198,7 @@ def test_a_path_may_start_at_home_and_becomes_absolute(image_folder, empty_home,
 def test_images_are_decoded_once(image_folder, empty_home):
     settings = resolve(DataSettings("image_folder", str(image_folder)))
     first = load(settings)
-    assert len(list((empty_home / ".cache/tune_cnn/images").glob("*.npy"))) == 2
+    assert len(list((empty_home / ".cache/tune_cnn/images").glob("*.npy"))) == 1
     for path in image_folder.rglob("*.png"):
         keep = path.stat()
         path.write_bytes(b"x" * keep.st_size)  # would fail if it were decoded again
@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(image_folder, empty_home
 def test_caches_go_where_the_desktop_standard_says(image_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     load(DataSettings("image_folder", str(image_folder)))
-    assert len(list((tmp_path / "elsewhere/tune_cnn/images").iterdir())) == 2
+    assert len(list((tmp_path / "elsewhere/tune_cnn/images").iterdir())) == 1
 
 
 def test_progress_of_decoding_is_shown_on_stderr(image_folder, capsys):
@@ -249,7 +249,7 @@ def test_progress_of_decoding_is_shown_on_stderr(image_folder, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "decoding images: 100%" in err
-    assert "24/24" in err
+    assert "30/30" in err
 
 
 def test_fewer_images_are_the_same_ones_each_time_in_their_order(image_folder):
@@ -274,13 +274,116 @@ def test_a_folder_that_changed_since_the_plan_is_refused(image_folder):
         load(settings)
 
 
-def test_an_image_that_cannot_be_decoded_is_named(image_folder):
+# What is in a folder beside its images, and what is wrong with it
+
+
+def save(path: Path, image: Image.Image, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def add_hidden(root: Path) -> None:
+    for folder in ("train/.ipynb_checkpoints", "train/red/.ipynb_checkpoints", "test/__MACOSX", "train/@eaDir/x"):
+        shutil.copytree(root / "train/blue", root / folder)
+    shutil.copy(root / "train/red/000.png", root / "train/red/._000.png")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep"):
+        (root / "train/red" / name).write_bytes(b"x")
+    (root / "train/red/.#000.png").symlink_to("nowhere")
+
+
+def test_hidden_files_and_folders_are_neither_images_nor_classes(image_folder):
+    settings = resolve(DataSettings("image_folder", str(image_folder)))
+    add_hidden(image_folder)
+    assert resolve(settings) == settings
+    line = describe(resolve(settings))
+    assert "3 classes (blue, green, red); 20 images to train, 4 to validate, 6 to test; left out: 5 hidden (" in line
+    assert ".ipynb_checkpoints" in line
+
+
+def test_the_line_about_the_images_says_what_is_used_and_what_is_left_out(image_folder):
+    settings = DataSettings("image_folder", str(image_folder))
+    classes = f"data: image_folder {image_folder}: 3 classes (blue, green, red); "
+    assert describe(settings) == classes + "20 images to train, 4 to validate, 6 to test"
+    (image_folder / "labels.csv").write_text("x")
+    (image_folder / "test/red/notes.txt").write_text("x")
+    (image_folder / "test/red/photo.HEIC").write_text("x")
+    (image_folder / "train/red/around").symlink_to(image_folder / "train/red")
+    shutil.copytree(image_folder / "test", image_folder / "val")
+    os.mkfifo(image_folder / "train/red/pipe.png")  # which would block whoever opens it
+    assert describe(replace(settings, train_images=21, test_images=6)) == (
+        f"{classes}17 images to train, 4 to validate, 6 to test; left out: 3 train images, by data.train_images, "
+        "the folder val, 4 other than images (.csv, .heic, .png and 1 more), 1 links to a folder around them (around)"
+    )
+    assert load(settings).test.count == 6
+
+
+def test_folders_inside_the_classes_belong_to_them(image_folder):
+    before = resolve(DataSettings("image_folder", str(image_folder)))
+    for path in (image_folder / "train/red").glob("*.png"):
+        save(image_folder / "train/red" / ("day" if path.stem < "004" else "night") / path.name, Image.open(path))
+        path.unlink()
+    after = resolve(before)
+    assert (after.classes, data.count_images(after)) == (3, (20, 4, 6))
+    assert describe(after).endswith("left out: day, night inside the classes as classes of their own")
+
+
+def test_other_images_know_their_counts():
+    assert describe(DataSettings()) == (
+        "data: cifar10: 10 classes; 42,500 images to train, 7,500 to validate, 10,000 to test"
+    )
+    assert "data: shapes: 10 classes (circle, ring, square, frame, triangle and 5 more); 85 images" in describe(SHAPES)
+    assert "; left out: 49,000 train images, by data.train_images" in describe(DataSettings(train_images=1_000))
+
+
+def test_a_folder_is_listed_once_to_plan_with_it(image_folder, monkeypatch):
+    settings = resolve(DataSettings("image_folder", str(image_folder)))
+    monkeypatch.setattr("tune_cnn.data.image_folder.list_folder", pytest.fail)
+    assert data.nbytes(settings) == 30 * (32 * 32 * 3 + 8)
+    assert "3 classes" in describe(settings)
+
+
+def test_names_of_any_language_and_none(image_folder):
+    (image_folder / "train/red").rename(image_folder / "train/färg 赤")
+    (image_folder / "test/red").rename(image_folder / "test/färg 赤")
+    for part in ("train", "test"):
+        (image_folder / part / "blue").rename(image_folder / part / "bl\udce5")  # å in Latin-1
+    assert load(resolve(DataSettings("image_folder", str(image_folder)))).classes == ("bl\ufffd", "färg 赤", "green")
+
+
+def test_linked_images_are_images(image_folder, tmp_path):
+    settings = resolve(DataSettings("image_folder", str(image_folder)))
+    (image_folder / "train/red").rename(tmp_path / "elsewhere")
+    (image_folder / "train/red").symlink_to(tmp_path / "elsewhere")
+    assert resolve(settings) == settings
+    (image_folder / "test/blue/000.png").rename(tmp_path / "image.png")
+    (image_folder / "test/blue/000.png").symlink_to(tmp_path / "image.png")
+    assert load(settings).test.count == 6
+
+
+def test_all_broken_images_are_named_at_once(image_folder):
+    settings = DataSettings("image_folder", str(image_folder))
     path = image_folder / "train/green/003.png"
-    path.write_bytes(path.read_bytes()[:40])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50])
     with pytest.raises(
         DataError, match=r"train/green/003\.png: cannot be decoded .*; repair the image, or take it out"
     ):
-        load(DataSettings("image_folder", str(image_folder)))
+        load(settings)
+    (image_folder / "train/red/000.png").write_bytes(b"")
+    (image_folder / "test/red/000.png").write_text("no image at all")
+    with pytest.raises(DataError) as caught:
+        load(settings)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "3 of 30 images cannot be decoded; repair them, or take them out:"
+    assert lines[1:] == [f"  {image_folder}/train/red/000.png: empty", f"  {image_folder}/test/red/000.png: no image"]
+    assert lines[0].startswith(f"  {path}: ")
+
+
+def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10 * 12)
+    save(image_folder / "test/red/huge.png", Image.new("L", (100, 100)))
+    with pytest.raises(DataError, match=r"test/red/huge\.png: .*could be decompression bomb"):
+        load(DataSettings("image_folder", str(image_folder), train_images=20))
 
 
 def remove_folder(root: Path) -> None:
@@ -298,27 +401,197 @@ def empty_train(root: Path) -> None:
 
 def empty_class(root: Path) -> None:
     for path in (root / "train/red").iterdir():
-        path.unlink()
+        path.rename(path.with_suffix(".heic"))
 
 
 def remove_class(root: Path) -> None:
     shutil.rmtree(root / "test/red")
 
 
+def one_class(root: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("blue", "green"):
+            shutil.rmtree(root / part / name)
+
+
+def folder_too_many(root: Path) -> None:
+    for part in ("train", "test"):
+        (root / part).rename(root / "moved")
+        (root / part / "set").mkdir(parents=True)
+        (root / "moved").rename(root / part / "set/images")
+
+
+def loose_images(root: Path) -> None:
+    for path in (root / "train/red").iterdir():
+        path.rename(root / "train" / path.name)
+
+
+def capital(root: Path) -> None:
+    (root / "train").rename(root / "Train")
+    (root / "test").rename(root / "valid")
+
+
+def inner_root(root: Path) -> None:
+    (root / "colours").mkdir()
+    (root / "train").rename(root / "colours/train")
+    (root / "test").rename(root / "colours/test")
+
+
+def without_parts(root: Path) -> None:
+    for path in (root / "train").iterdir():
+        path.rename(root / path.name)
+    shutil.rmtree(root / "train")
+
+
+def dead_links(root: Path) -> None:
+    (root / "train/grey").symlink_to("nowhere")
+    (root / "train/red/circle.png").symlink_to("circle.png")
+
+
+def archive(root: Path) -> None:
+    shutil.rmtree(root)
+    root.write_bytes(b"PK")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (remove_folder, "colours: there is no such folder; check the path of image_folder"),
+        (archive, "colours: a file and no folder; unpack it"),
         (remove_test, "colours/test: there is no such folder; it must hold one folder of images for each class"),
-        (empty_train, "colours/train: .*; it must hold one folder of images for each class"),
-        (empty_class, "colours/train: Found no valid file for the classes red"),
-        (remove_class, "train/ and test/ do not have the same classes; red is in one of them only: give every class"),
+        (
+            capital,
+            "colours/train: there is no such .*; rename Train to train\n.*colours/test: .*; rename valid to test",
+        ),
+        (inner_root, "there is one in colours, so write image_folder:.*/colours/colours"),
+        (without_parts, "colours/train: there is no such folder; .*; there are only blue, green, red"),
+        (empty_train, "colours/train: nothing is in it; it must hold one folder of images for each class"),
+        (
+            empty_class,
+            r"colours/train: no images for the classes red \(there are 8 other than images \(\.heic\)\); put",
+        ),
+        (remove_class, "train/ and test/ do not have the same classes: only train/ has red; give every class a folder"),
+        (one_class, "colours/train: only one class, red, so that there is nothing to tell apart; it must hold one"),
+        (
+            folder_too_many,
+            "only one class, set, .*; move the folders blue, green, red of train/set/images up into train/",
+        ),
+        (loose_images, "8 images lie directly in it .*, beside the class folders blue, green, red; move each into"),
+        (dead_links, "2 links lead nowhere: .*; repair them, or take them out"),
     ],
 )
 def test_an_unfit_folder_is_explained(image_folder, spoil, message):
     spoil(image_folder)
     with pytest.raises(DataError, match=message):
         resolve(DataSettings("image_folder", str(image_folder)))
+
+
+def test_the_folder_of_one_part_is_not_the_whole(image_folder):
+    with pytest.raises(DataError, match=f"; write image_folder:{image_folder}$"):
+        resolve(DataSettings("image_folder", str(image_folder / "train")))
+
+
+def test_a_folder_that_must_not_be_read_is_named(image_folder, monkeypatch):
+    def refuse(path: str) -> object:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"colours: cannot be read \(Permission denied\); make it readable, or take it"):
+        resolve(DataSettings("image_folder", str(image_folder)))
+
+
+# What is decoded
+
+
+def decoded(folder: Path, *images: Image.Image, suffix: str = ".png", **options: object) -> np.ndarray:
+    """What training gets of images that are saved as test images, (N, 8, 8, 3)."""
+    for index, image in enumerate(images):
+        save(folder / f"test/blue/x{index}{suffix}", image, **options)
+    return load(DataSettings("image_folder", str(folder), in_size=(3, 8, 8))).test.images[2 : 2 + len(images)]
+
+
+def grey(values: object, dtype: str) -> Image.Image:
+    """A picture (8, 8) whose left half has the first value, its right half the second."""
+    return Image.fromarray(np.repeat(np.array(values, dtype), 4)[None].repeat(8, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "suffix"),
+    [
+        ("uint16", [[0, 65535], [13107, 26214]], ".png"),
+        ("uint16", [[0, 4095], [819, 1638]], ".tif"),  # 12 bits
+        ("uint16", [[0, 65535], [13107, 26214]], ".pgm"),
+        (">u2", [[0, 65535], [13107, 26214]], ".tif"),
+        ("int32", [[-1000, 4000], [0, 1000]], ".tiff"),
+        ("float32", [[0.0, 1.0], [0.2, 0.4]], ".tif"),
+        ("float32", [[-1e38, 3e38], [-2e37, 6e37]], ".tif"),
+    ],
+)
+def test_deep_grey_images_are_scaled_by_the_range_of_all(image_folder, dtype, values, suffix):
+    images = decoded(image_folder, *(grey(pair, dtype) for pair in values), suffix=suffix)
+    assert images[:, 0, [0, -1]].tolist() == [[[0] * 3, [255] * 3], [[51] * 3, [102] * 3]]
+
+
+def test_deep_images_to_train_and_to_test_have_one_range(image_folder):
+    save(image_folder / "train/blue/bright.png", grey([0, 40_000], "uint16"))
+    save(image_folder / "train/blue/floats.tif", grey([0.0, 0.5], "float32"))
+    assert decoded(image_folder, grey([8_000, 0], "uint16"))[0, 0, [0, -1], 0].tolist() == [51, 0]
+
+
+def test_where_nothing_was_measured_is_black(image_folder):
+    images = decoded(image_folder, grey([np.nan, 3.0], "float32"), grey([1.0, np.inf], "float32"), suffix=".tif")
+    assert images[:, 0, [0, -1], 0].tolist() == [[255, 255], [0, 0]]
+
+
+def test_flat_deep_images_are_black_and_empty_ones_are_broken(image_folder):
+    assert decoded(image_folder, grey([7, 7], "int32"), suffix=".tif").max() == 0
+    with pytest.raises(DataError, match=r"x0\.tif: cannot be decoded \(it has no finite values\)"):
+        decoded(image_folder, grey([np.nan, np.inf], "float32"), suffix=".tif")
+
+
+def test_first_images_are_scaled_like_all(image_folder):
+    for index, path in enumerate(sorted(image_folder.glob("*/*/*.png"))):
+        save(path, grey([100 * index, 100 * index + 50], "uint16"))
+    settings = DataSettings("image_folder", str(image_folder), in_size=(3, 8, 8))
+    assert np.array_equal(first_images(settings, 4)[0].images, load(settings).train.images[:4])
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix"),
+    [
+        (Image.new("1", (8, 8), 1), ".png"),
+        (Image.new("L", (8, 8), 255), ".png"),
+        (Image.new("CMYK", (8, 8)), ".jpg"),
+        (Image.new("RGB", (8, 8), "white").convert("P"), ".gif"),
+        (Image.new("RGB", (8, 8), "white"), ".tga"),
+        (Image.new("RGB", (8, 8), "white"), ".WEBP"),
+        (Image.new("RGBA", (8, 8), (0, 0, 0, 0)), ".png"),
+        (Image.new("LA", (8, 8), (0, 0)), ".png"),
+        (Image.new("RGBA", (8, 8), (200, 0, 0, 0)).quantize(2), ".png"),
+        (Image.new("RGBA", (8, 8), (0, 0, 0, 0)), ".gif"),
+    ],
+)
+def test_white_and_transparent_are_white_in_every_format(image_folder, image, suffix):
+    assert (decoded(image_folder, image, suffix=suffix) >= 254).all()
+
+
+def test_half_transparent_pixels_let_white_through(image_folder):
+    image = Image.new("RGBA", (8, 8), (200, 0, 0, 51))
+    assert decoded(image_folder, image)[0, 0, 0].tolist() == [244, 204, 204]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_photos_are_turned_as_their_exif_says(image_folder, suffix):
+    image = Image.new("L", (8, 8))
+    image.paste(255, (0, 0, 8, 4))  # the upper half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    [turned] = decoded(image_folder, image.convert("RGB"), suffix=suffix, exif=exif)
+    assert (turned[4, :, 0] > 128).tolist() == [False] * 4 + [True] * 4
+
+
+def test_damaged_exif_does_not_matter(image_folder):
+    assert decoded(image_folder, Image.new("RGB", (8, 8), "white"), suffix=".jpg", exif=b"Exif\0\0damaged").min() >= 254
 
 
 # The first images
@@ -404,8 +677,8 @@ def test_without_a_network_the_ways_out_are_named(cifar10_archive, monkeypatch):
     assert message.startswith(f"CIFAR-10 is not in {archive.root}, and cannot be downloaded from {url}: ")
     assert "Connection refused" in message
     assert f"get cifar-10-python.tar.gz elsewhere, put it into {archive.root}, and run the same again" in message
-    assert "data: image_folder:PATH" in message
-    assert "data: shapes" in message
+    assert "--data image_folder:PATH" in message
+    assert "--data shapes" in message
 
     # The first way out.
     (archive.root / "cifar-10-python.tar.gz").write_bytes(archive.content)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tune_cnn.errors import StorageError
-from tune_cnn.experiments import load_experiment, load_result_file
+from tune_cnn.result_files import load_experiment, load_result_file
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.storage import SweepFolder

@@ -17,7 +17,7 @@ from tune_cnn.bench import by_hand as textbook
 from tune_cnn.data import Images
 from tune_cnn.data.batches import batches
 from tune_cnn.errors import ResultError
-from tune_cnn.experiments import to_strict_json
+from tune_cnn.result_files import to_strict_json
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.training.checkpoints import save_state, state_from_bytes, state_to_bytes
 from tune_cnn.trial import Trial

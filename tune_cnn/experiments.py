@@ -1,9 +1,8 @@
 """One named experiment in this process, and the JSON file that every experiment leaves."""
 
-import json
-import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,20 @@ import torch
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
-from tune_cnn.errors import ConfigError, ResultError
-from tune_cnn.files import replace_file
+from tune_cnn.errors import ConfigError
 from tune_cnn.machine import cores
-from tune_cnn.models import network_fault
-from tune_cnn.rules import Text, check, name_problems, plain, suggest
-from tune_cnn.settings import KEYS, OPTIONAL, DataSettings, Settings, parse_settings
-from tune_cnn.train_results import FitResult
+from tune_cnn.models import cost
+from tune_cnn.result_files import load_experiment, save_experiment
+from tune_cnn.rules import check, name_problems, suggest, text
+from tune_cnn.settings import OPTIONAL, DataSettings, Settings, parse_settings
 from tune_cnn.trial import Trial, choose_device
+
+__all__ = ["experiment_config", "load_experiment", "run_experiment", "train"]
 
 CONFIG_KEYS = (
     "run_name", "out_dir", "seed", "bs_train", "bs_test", "batches", "epochs", "early_stopping", "checkpoints", "lr",
     "reg", "filters_per_layer", "layers_per_block", "pool_every", "hidden_dims", "ycn", "kw",
 )  # fmt: skip
-
-_MOST_LOSS = 3.5e38  # about the largest number of PyTorch's floats
-
-
-@dataclass(frozen=True)
-class _Places:
-    out_dir: Text
-    checkpoints: Text | None
 
 
 def run_experiment(
@@ -75,39 +67,38 @@ def run_experiment(
         >>> run_experiment("exp1_1_K32_L2", seed=42, bs_train=50, batches=10000, epochs=30, early_stopping=5, reg=2e-3,
         ...                filters_per_layer=[32], layers_per_block=2, pool_every=4, hidden_dims=[100, 100])
     """
-    arguments = plain(dict(locals()))
+    arguments = dict(locals())
     place = f"run_experiment({run_name!r})"
-    further = arguments.pop("kw")
-    if isinstance(further.get("kw"), Mapping):
-        further = {**further.pop("kw"), **further}
-    known = [*arguments, "data", "device", *OPTIONAL]
+    if isinstance(kw.get("kw"), Mapping):
+        kw = {**kw.pop("kw"), **kw}
+    known = [*(key for key in CONFIG_KEYS if key != "kw"), "data", "device", *OPTIONAL]
     problems = [f"run_name: {problem}" for problem in name_problems(run_name)]
-    problems += [f"{key}: unknown argument; {suggest(key, known)}" for key in further if key not in known]
-    arguments |= further
-    places, found = check(_Places, {key: arguments[key] for key in ("out_dir", "checkpoints")})
-    problems += found
-    settings = Settings()
+    problems += [f"{key}: unknown argument; {suggest(key, known)}" for key in kw if key not in known]
+    problems += check({"out_dir": out_dir, "checkpoints": checkpoints}, {"out_dir": text(), "checkpoints": text(True)})
+    values = {field.name: arguments[field.name] for field in fields(Settings) if field.name in arguments}
+    values |= {key: kw[key] for key in OPTIONAL if key in kw}
     try:
-        settings = parse_settings({key: arguments[key] for key in (*KEYS, "data") if key in arguments}, place)
+        settings = parse_settings({**values, "data": kw.get("data", "cifar10")}, place)
+        cost(settings)
     except ConfigError as error:
         problems += error.problems
+    except ValueError as error:  # a network that cannot be built
+        problems.append(str(error))
     try:
-        device = choose_device(arguments.get("device"))
+        device = choose_device(kw.get("device"))
     except ConfigError as error:
         problems += error.problems
-    if fault := network_fault(settings):
-        problems.append(fault)
-    if problems or places is None:
+    if problems:
         raise ConfigError(place, problems)
     # A folder that cannot be made should not be found out after hours of training.
-    problems += _folder_problems("out_dir", Path(places.out_dir))
-    problems += _folder_problems("checkpoints", Path(places.checkpoints or ".").parent)
+    problems += _folder_problems("out_dir", Path(out_dir))
+    problems += _folder_problems("checkpoints", Path(checkpoints or ".").parent)
     if problems:
         raise ConfigError(place, problems)
 
-    trial = train(settings, checkpoints=places.checkpoints, device=device)
-    path = Path(places.out_dir) / f"{run_name}.json"
-    config = experiment_config(run_name, places.out_dir, trial.settings, places.checkpoints)
+    trial = train(settings, checkpoints=checkpoints, device=device)
+    path = Path(out_dir) / f"{run_name}.json"
+    config = experiment_config(run_name, out_dir, trial.settings, checkpoints)
     save_experiment(path, config, trial.history, trial.summary())
     print(f"*** Output file {path} written")
 
@@ -137,6 +128,7 @@ def train(
     # PyTorch sees the affinity of its process, but not the CPU quota of its container.
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     settings = replace(settings, data=data.resolve(settings.data))
+    print(data.describe(settings.data), file=sys.stderr)
     trial = Trial(settings, data.load(settings.data, progress=True), device)
     trial.further_facts["diagnosis"] = diagnose(settings, trial.images.train, trial.device).to_json()
     print(trial.trainer.model)
@@ -172,99 +164,3 @@ def experiment_config(
     if source != {"source": "cifar10"}:
         values["kw"]["data"] = source
     return {key: values[key] for key in CONFIG_KEYS}
-
-
-def save_experiment(path: Path, config: Mapping[str, Any], results: FitResult, trial: Mapping[str, Any]) -> None:
-    """Write a result file: strict JSON, in which a number that is not finite is null.
-
-    Args:
-        path: Its folder is made if need be.
-        config: What `experiment_config` gives.
-        results: The history.
-        trial: What `Trial.summary` gives.
-    """
-    content = {"config": config, "results": results._asdict(), "trial": trial}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, to_strict_json(content).encode())
-
-
-def load_experiment(path: str | Path) -> tuple[dict[str, Any], FitResult]:
-    """Read a result file.
-
-    Returns:
-        The config, and the history, in which null is NaN again.
-
-    Raises:
-        ResultError: There is no such file, it is damaged, or it is not a result file.
-    """
-    config, results, _ = load_result_file(path)
-    return config, results
-
-
-def load_result_file(path: str | Path) -> tuple[dict[str, Any], FitResult, dict[str, Any]]:
-    """Read a result file: config, history, and the facts about the trial ({} where the file has none).
-
-    Raises:
-        ResultError: There is no such file, it is damaged, or it is not a result file.
-    """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise ResultError(
-            f"{path}: cannot be read ({error.strerror}); run its experiment, or check the name"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ResultError(f"{path}: damaged ({error}); export or run its experiment again") from error
-    return parse_result(content, str(path))
-
-
-def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult, dict[str, Any]]:
-    """Check the content of a result file; see `load_result_file`."""
-    wrong = f"{place}: not a result file of an experiment; remove it from the folder, or name another file"
-    if not isinstance(content, dict):
-        raise ResultError(f"{wrong} (no JSON object)")
-    config, results, trial = content.get("config"), content.get("results"), content.get("trial", {})
-    if not (isinstance(config, dict) and isinstance(results, dict) and isinstance(trial, dict)):
-        raise ResultError(f"{wrong} (no config or no results)")
-    if set(results) != set(FitResult._fields):
-        raise ResultError(f"{wrong} (results must have {', '.join(FitResult._fields)})")
-    num_epochs = results["num_epochs"]
-    fit_together = isinstance(num_epochs, int) and not isinstance(num_epochs, bool)
-    curves = {}
-    for name in FitResult._fields[1:]:
-        is_accuracy = name.endswith("acc")
-        curve = _curve(results[name], *((0.0, 100.0) if is_accuracy else (-_MOST_LOSS, _MOST_LOSS)))
-        curves[name] = curve or []
-        fit_together &= curve is not None and (not is_accuracy or len(curve) == num_epochs)
-    if not fit_together:
-        raise ResultError(f"{wrong} (num_epochs and the curves do not fit together)")
-    return config, FitResult(num_epochs, **curves), trial
-
-
-def to_strict_json(content: object) -> str:
-    """Indented JSON in which a number that is not finite is null."""
-    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _curve(values: object, low: float, high: float) -> list[float] | None:
-    """Numbers in a range, infinite ones, and null as NaN; None if there is anything else."""
-    if not isinstance(values, list):
-        return None
-    curve = []
-    for value in (math.nan if value is None else value for value in values):
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return None
-        if (value < low or value > high) and abs(value) != math.inf:
-            return None
-        curve.append(float(value))
-    return curve

@@ -1,22 +1,34 @@
 """Losses and accuracies in four panels, of one training or of many; the figures of the notebook."""
 
+import contextlib
 import glob
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+
+try:
+    import matplotlib
+except (OSError, ValueError):  # what MPLBACKEND or matplotlibrc names is not installed or cannot be read: without them
+    os.environ.pop("MPLBACKEND", None)
+    for part in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        del sys.modules[part]
+    with contextlib.chdir(os.path.join(os.path.dirname(find_spec("matplotlib").origin), "mpl-data")):  # type: ignore
+        import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from tune_cnn.errors import ResultError
+from tune_cnn.result_files import load_result_file
 from tune_cnn.train_results import FitResult
 
 PANELS = ("train_loss", "train_acc", "test_loss", "test_acc")
@@ -108,10 +120,26 @@ def plot_exp_results(filename_pattern: str, results_dir: str | Path = "results")
     return fig
 
 
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """Draw and save a file in Matplotlib's default style, whatever the user's matplotlibrc or notebook has set.
+
+    Equal figures give equal bytes, and a PDF has fonts that publishers accept.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"pdf.fonttype": 42, "svg.hashsalt": "tune_cnn"})
+        yield
+
+
+def literal(text: str) -> str:
+    """A text that Matplotlib draws as it is: without mathtext or control characters, and in the legend in any case."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], FitResult, dict[str, Any]]]:
     """The result files that can be read, in natural order: path, config, history, facts. Others are named on stderr."""
-    from tune_cnn.experiments import load_result_file  # imports torch
-
     for path in sorted(paths, key=lambda path: natural(path.stem)):
         try:
             yield path, *load_result_file(path)

@@ -58,12 +58,18 @@ class FitResult(NamedTuple):
     @property
     def best_epoch(self) -> int:
         """The epoch, counted from 1, that reached the best validation accuracy first; 0 before any epoch."""
-        return self.test_acc.index(max(self.test_acc)) + 1 if self.test_acc else 0
+        best = max(self._known, default=None)
+        return 0 if best is None else self.test_acc.index(best) + 1
 
     @property
     def best_accuracy(self) -> float:
         """The best validation accuracy in percent; 0 before any epoch."""
-        return max(self.test_acc, default=0.0)
+        return max(self._known, default=0.0)
+
+    @property
+    def _known(self) -> list[float]:
+        """The validation accuracies without NaN, which stands for one that a file lacks."""
+        return [accuracy for accuracy in self.test_acc if accuracy == accuracy]
 
     def has_learned(self, classes: int) -> bool:
         """Whether any validation accuracy is more than 1.5 times that of guessing among so many classes."""

@@ -1,22 +1,24 @@
 """Images: their sources, the split into training and validation, batches, augmentation."""
 
 from tune_cnn.data.images import (
-    VALIDATION_SHARE,
+    SOURCES,
     Images,
-    ImageSet,
     count_images,
+    describe,
     first_images,
     load,
     nbytes,
     resolve,
-    split,
 )
+from tune_cnn.data.source import VALIDATION_SHARE, ImageSet, split
 
 __all__ = [
+    "SOURCES",
     "VALIDATION_SHARE",
     "ImageSet",
     "Images",
     "count_images",
+    "describe",
     "first_images",
     "load",
     "nbytes",

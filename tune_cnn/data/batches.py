@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from tune_cnn.data.images import ImageSet
+from tune_cnn.data.source import ImageSet
 
 Batch = tuple[Tensor, Tensor]
 

@@ -3,13 +3,15 @@
 import os
 import socket
 import tarfile
+from dataclasses import replace
 from http.client import HTTPException
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tune_cnn.data.source import Found, ImageSet, Source, absolute, choose
 from tune_cnn.errors import DataError
+from tune_cnn.settings import DataSettings
 
 DEFAULT_ROOT = "~/.pytorch-datasets"
 CLASS_COUNT = 10
@@ -18,35 +20,38 @@ IMAGE_COUNTS = (50_000, 10_000)  # for training and testing
 _TIMEOUT_S = 30.0
 
 
-class Cifar10(NamedTuple):
-    """CIFAR-10's images (N, 32, 32, 3) and labels (N,), in the order of its files."""
+class Cifar10(Source):
+    """The images that lie in `data.path`, or will after their download."""
 
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    test: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    classes: tuple[str, ...]
+    @property
+    def root(self) -> str:
+        """The folder that holds, or will hold, `cifar-10-batches-py`."""
+        return absolute(self.data.path or DEFAULT_ROOT)
 
+    def find(self) -> Found:
+        """What CIFAR-10 is known to have."""
+        return Found("cifar10", *IMAGE_COUNTS, CLASS_COUNT)
 
-def read(root: str, download: bool = True) -> Cifar10:
-    """Read CIFAR-10, and download it first if it is not there or damaged.
+    def resolve(self) -> DataSettings:
+        """With an absolute path, if there is one."""
+        path = None if self.data.path is None else self.root
+        return replace(self.data, path=path, classes=CLASS_COUNT, fingerprint=None)
 
-    Args:
-        root: The folder that holds, or will hold, `cifar-10-batches-py`.
-        download: Whether it may be downloaded.
+    def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+        """Read CIFAR-10, and download it first if it is not there or damaged."""
+        # Importing torchvision takes a second, which trials on other images need not wait for.
+        from torchvision.datasets import CIFAR10
 
-    Raises:
-        DataError: It is not there and cannot, or must not, be downloaded.
-    """
-    # Importing torchvision takes a second, which trials on other images need not wait for.
-    from torchvision.datasets import CIFAR10
-
-    try:
-        train = CIFAR10(root)
-    except (OSError, RuntimeError):  # not there, or damaged
-        if not download:
-            raise DataError(f"CIFAR-10 is not in {root} yet") from None
-        train = _download(root)
-    test = CIFAR10(root, train=False)
-    return Cifar10(_arrays(train), _arrays(test), tuple(train.classes))
+        try:
+            train = CIFAR10(self.root)
+        except (OSError, RuntimeError):  # not there, or damaged
+            if not download:
+                raise DataError(f"CIFAR-10 is not in {self.root} yet") from None
+            train = _download(self.root)
+        sets = [_image_set(part) for part in (train, CIFAR10(self.root, train=False))]
+        chosen = choose(self.data, Found(self.root, sets[0].count, sets[1].count, CLASS_COUNT))
+        fitted, tested = (part.take(indices) for part, indices in zip(sets, chosen, strict=True))
+        return fitted, tested, tuple(train.classes)
 
 
 def _download(root: str) -> Any:
@@ -66,12 +71,12 @@ def _download(root: str) -> Any:
             f"CIFAR-10 is not in {root}, and cannot be downloaded from {CIFAR10.url}: {error}{hint}\n"
             "Ways out:\n"
             f"  get {CIFAR10.filename} elsewhere, put it into {root}, and run the same again\n"
-            "  train on a folder of images, as data: image_folder:PATH\n"
-            "  train on drawn shapes, which need no network, as data: shapes"
+            "  train on a folder of images: --data image_folder:PATH\n"
+            "  train on drawn shapes, which need no network: --data shapes"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
-def _arrays(dataset: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    return np.ascontiguousarray(dataset.data), np.array(dataset.targets, np.int64)
+def _image_set(dataset: Any) -> ImageSet:
+    return ImageSet(np.ascontiguousarray(dataset.data), np.array(dataset.targets, np.int64))

@@ -5,14 +5,21 @@ edges and corners. The same seed gives the same bytes, whatever the version of N
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_cnn.data.source import Found, ImageSet, Source
+from tune_cnn.errors import DataError
+from tune_cnn.settings import DataSettings
+
 Floats = NDArray[np.floating[Any]]
 _PIXELS_AT_ONCE = 1 << 19
 _NOISE = 20  # the most by which a pixel is off, of 256 shades
+_COUNTS = (5_000, 1_000)  # images for training and testing, unless the settings say otherwise
+_SMALLEST = 8  # pixels
 
 
 def _length(u: Floats, v: Floats) -> Floats:
@@ -37,6 +44,34 @@ _SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "crescent": lambda u, v: np.maximum(_length(u, v) - 1, 0.85 - _length(u - 0.55, v)),
 }
 CLASSES = tuple(_SHAPES)
+
+
+class Shapes(Source):
+    """Drawn on the spot, by `data.seed`, in any number and size."""
+
+    def find(self) -> Found:
+        """As many images as the settings ask for."""
+        train, test = self.data.train_images or _COUNTS[0], self.data.test_images or _COUNTS[1]
+        return Found("shapes", train, test, len(CLASSES), CLASSES)
+
+    def resolve(self) -> DataSettings:
+        """With the counts: they become part of the trial's id, so that an id never follows a changed default."""
+        if min(self.data.in_size[1:]) < _SMALLEST:
+            least = [3, _SMALLEST, _SMALLEST]
+            raise DataError(
+                f"data.in_size: {list(self.data.in_size)} is too small to draw shapes; take {least} or more"
+            )
+        _, train, test, classes, *_ = self.find()
+        return replace(self.data, path=None, train_images=train, test_images=test, classes=classes, fingerprint=None)
+
+    def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+        """Draw them."""
+        self.resolve()  # complains of a size that is too small
+        found = self.find()
+        _, height, width = self.data.in_size
+        train = ImageSet(*draw(found.train, height, width, self.data.seed, stream=0))
+        test = ImageSet(*draw(found.test, height, width, self.data.seed, stream=1))
+        return train, test, CLASSES
 
 
 def draw(count: int, height: int, width: int, seed: int, stream: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Layers that give what PyTorch's give, to rounding, and are faster on cores; print and state are PyTorch's."""
+"""Layers that equal PyTorch's, to rounding, and are faster on CPUs; `repr` and `state_dict` are PyTorch's."""
 
 from typing import Any
 
@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Matrix products by oneDNN, which PyTorch takes for convolutions and for bf16; for fp32 it takes MKL, which needs about
-# twice as long for a batch of 50 on an AMD EPYC.
+# PyTorch multiplies fp32 matrices by MKL, which takes about twice as long as oneDNN for a batch of 50 on an AMD EPYC.
 _onednn_linear: Any = getattr(getattr(torch.ops, "mkldnn", None), "_linear_pointwise", None)
 _onednn_conv: Any = getattr(getattr(torch.ops, "mkldnn", None), "_convolution_pointwise", None)
 _HAS_ONEDNN = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and None not in (_onednn_linear, _onednn_conv)
 )
-_LARGE = 1024  # inputs; for fewer, it makes no difference
+_LARGE = 1024  # input features; for fewer, it makes no difference
 
 
 class ReLU(nn.ReLU):
@@ -25,10 +24,10 @@ class ReLU(nn.ReLU):
 
 
 class Conv2d(nn.Conv2d):
-    """One that can rectify its result in the same pass, where nobody asks for a gradient."""
+    """A convolution with an optional fused ReLU, for evaluation."""
 
     def forward(self, input: Tensor, rectify: bool = False) -> Tensor:
-        """With `rectify`, ReLU of what it gives without; only where `can_rectify`."""
+        """With `rectify`, apply ReLU to the result; only where `can_rectify` says so."""
         if not rectify:
             return super().forward(input)
         dtype = torch.bfloat16
@@ -43,9 +42,9 @@ class Conv2d(nn.Conv2d):
 
 
 def can_rectify(images: Tensor) -> bool:
-    """Whether a `Conv2d` can rectify in the same pass what it makes of images (B, C, H, W).
+    """Whether a `Conv2d` of images (B, C, H, W) can fuse its ReLU.
 
-    In evaluation on cores, in bf16: 7 to 9 % more images per second; in fp32 it makes no difference.
+    It does in evaluation on CPUs in bf16: 7 to 9 % more images per second; in fp32 it makes no difference.
     """
     if not _HAS_ONEDNN or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
@@ -56,10 +55,7 @@ def can_rectify(images: Tensor) -> bool:
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """One of 2x2 that, where nobody asks for a gradient, does not note which pixel was the highest.
-
-    On a core that takes half as long: 2 to 5 % of an evaluation.
-    """
+    """2x2 max-pooling that stores no indices in evaluation on CPUs, which halves its time (2 to 5 % of all)."""
 
     def __init__(self) -> None:
         super().__init__(2)
@@ -74,25 +70,25 @@ class MaxPool2d(nn.MaxPool2d):
 
 
 class Linear(nn.Linear):
-    """Large ones in fp32 on cores by oneDNN."""
+    """A linear layer that uses oneDNN if it is large, in fp32 on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.in_features >= _LARGE and input.dim() == 2 and _is_fp32_on_cores(input):
+        if self.in_features >= _LARGE and input.dim() == 2 and _is_fp32_on_cpu(input):
             return _OneDnnLinear.apply(input, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
         return super().forward(input)
 
 
 def flatten(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) as rows (B, C * H * W), in the order of `torch.flatten`."""
+    """Images (B, C, H, W) as rows (B, C * H * W): `torch.flatten`, faster for channels-last images on CPUs."""
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    if last and _is_fp32_on_cores(images):
+    if last and _is_fp32_on_cpu(images):
         return _FlattenChannelsLast.apply(images)  # type: ignore[no-any-return, no-untyped-call]
     return images.flatten(1)
 
 
-def _is_fp32_on_cores(images: Tensor) -> bool:
-    on_cores = images.device.type == "cpu" and images.dtype == torch.float32
-    return on_cores and _HAS_ONEDNN and not torch.is_autocast_enabled("cpu")
+def _is_fp32_on_cpu(images: Tensor) -> bool:
+    on_cpu = images.device.type == "cpu" and images.dtype == torch.float32
+    return on_cpu and _HAS_ONEDNN and not torch.is_autocast_enabled("cpu")
 
 
 class _OneDnnLinear(torch.autograd.Function):
@@ -136,9 +132,9 @@ class _FlattenChannelsLast(torch.autograd.Function):
 
 
 def _transposed(rows: Tensor, first: int) -> Tensor:
-    """Each row, seen as a matrix with so many lines, transposed.
+    """Transpose each row, seen as a matrix (first, size / first).
 
-    To shuffle the channels of images of one pixel is just that, and its kernel is up to five times as fast as a copy.
+    A channel shuffle of 1x1 images does just that, and its kernel is up to five times as fast as a copy.
     """
     count, size = rows.shape
     return nn.functional.channel_shuffle(rows.as_strided((count, size, 1, 1), (size, 1, size, size)), first).view(

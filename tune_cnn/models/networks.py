@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from tune_cnn.models.layers import Conv2d, Linear, MaxPool2d, ReLU, can_rectify, flatten
 from tune_cnn.settings import Settings
 
-# Up to so many features, YourCodeNet tells its classifier where they are: at K = 32 that gained several points after
-# three epochs, while at 256 channels the many weights of the classifier only asked for smaller steps.
+# Up to so many features, YourCodeNet's classifier sees a grid of positions: at K = 32 that gained several points after
+# three epochs, while at 256 channels the many weights of the classifier only asked for a smaller learning rate.
 _MOST_FEATURES = 512
-# Up to so many conv layers, batch normalisation alone lets YourCodeNet learn; skips then cost half a point of accuracy.
+# Up to so many conv layers, batch normalisation is enough, and skip connections cost half a point of accuracy.
 _MOST_WITHOUT_SKIPS = 7
 _FIRST_SCORES = 1 / 9
 
@@ -21,8 +21,8 @@ class ConvClassifier(nn.Module):
 
     Args:
         in_size: Channels, height and width of an image.
-        out_classes: How many scores.
-        filters: The width of each conv layer; N of them.
+        out_classes: Number of classes.
+        filters: Width of each of the N conv layers.
         pool_every: P, conv layers before each max-pooling; a pooling follows every P-th conv layer.
         hidden_dims: Widths of the M hidden fully-connected layers.
 
@@ -58,7 +58,7 @@ class ConvClassifier(nn.Module):
         self.classifier.append(Linear(features, out_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores (B, out_classes) of images (B, C, H, W)."""
+        """Logits (B, out_classes) of images (B, C, H, W)."""
         features = images
         if can_rectify(images):
             for module in self.feature_extractor:
@@ -73,10 +73,10 @@ class ConvClassifier(nn.Module):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's, except that a single value of a channel, which has no spread, is normalised as in evaluation.
+    """PyTorch's batch normalisation, but a batch of a single value per channel is normalised as in evaluation.
 
-    An epoch may end with a batch of one image, whose map poolings have shrunk to 1x1. Its running statistics follow
-    the weights closely; the noise that this leaves goes where evaluation takes an average over many batches.
+    An epoch may end with a batch of one image that poolings have shrunk to 1x1, for which PyTorch's raises an error.
+    The high momentum lets the running statistics follow the weights closely; the EMA averages their noise out.
     """
 
     def __init__(self, channels: int) -> None:
@@ -91,7 +91,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def _pooled_before_relu(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """The same function and gradients, but the ReLU and its gradient see a quarter of the pixels."""
+    """The modules with each ReLU behind its max-pooling: same values and gradients on a quarter of the pixels."""
     order = list(modules)
     for index, module in enumerate(order[:-1]):
         if isinstance(module, nn.ReLU) and isinstance(order[index + 1], nn.MaxPool2d):
@@ -100,9 +100,9 @@ def _pooled_before_relu(modules: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 class ResidualConv(nn.Module):
-    """`x + Conv 3x3(ReLU(BatchNorm(x)))`: pre-activation (He et al., 2016, arXiv:1603.05027), one conv a skip.
+    """`x + Conv 3x3(ReLU(BatchNorm(x)))`: pre-activation (He et al., 2016, arXiv:1603.05027), one conv per skip.
 
-    Where the width changes, or if none is wanted, there is no skip, so it never has weights of its own.
+    Skips have no weights: where the width changes there is none.
     """
 
     def __init__(self, in_channels: int, out_channels: int, skip: bool) -> None:
@@ -112,7 +112,7 @@ class ResidualConv(nn.Module):
         self.has_skip = skip and in_channels == out_channels
 
     def forward(self, images: Tensor) -> Tensor:
-        # In place where the backward pass does not need what was there.
+        # In place where the backward pass does not need the input.
         changed = self.conv(torch.relu_(self.norm(images)))
         return changed.add_(images) if self.has_skip else changed  # type: ignore[no-any-return]
 
@@ -120,18 +120,18 @@ class ResidualConv(nn.Module):
 class YourCodeNet(nn.Module):
     """Batch normalisation, skip connections and He initialisation around the same grid of conv layers.
 
-    The normalisation keeps the spread of the signal that each conv + ReLU of a ConvClassifier shrinks, and in deep
-    networks skips give every layer a gradient, so that depth stops being an obstacle (He et al., 2015,
-    arXiv:1512.03385). A classifier of few channels sees where in the image they are, on a grid of up to 4x4; one of
-    many sees the highest value of each. The first scores are small, so that no class is preferred for long.
+    Normalisation keeps the spread of the signal that each conv + ReLU of a ConvClassifier shrinks, and in deep networks
+    skip connections give every layer a gradient (He et al., 2015, arXiv:1512.03385). Before the classifier, few
+    channels are average-pooled to a grid of up to 4x4, many are max-pooled to 1x1. The initial logits are small, so
+    that no class is preferred for long.
 
-    Normalised weights that Adam moves by 1e-3 a batch, while weight decay keeps them small, never come to rest;
-    therefore the network asks its trainer to evaluate an average of them.
+    Adam keeps changing normalised weights, which weight decay keeps small, by 1e-3 a batch; so the network asks its
+    trainer to evaluate their EMA.
 
     Args and errors are those of `ConvClassifier`; there is at least one conv layer.
 
     Attributes:
-        average: The share of the average that each batch keeps; see `training.TorchTrainer`.
+        average: EMA decay per batch; see `training.TorchTrainer`.
     """
 
     average = 0.998
@@ -176,7 +176,7 @@ class YourCodeNet(nn.Module):
             scores.weight.mul_(_FIRST_SCORES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores (B, out_classes) of images (B, C, H, W)."""
+        """Logits (B, out_classes) of images (B, C, H, W)."""
         features = self.feature_extractor(images)  # (B, filters[-1], places, places)
         return self.classifier(features.flatten(1))  # type: ignore[no-any-return]
 
@@ -199,7 +199,7 @@ def pooled_size(height: int, width: int, conv_layers: int, pool_every: int) -> t
 
 
 def build(settings: Settings) -> nn.Module:
-    """The network of a trial, on the current default device, drawn from torch's current random state.
+    """The network of a trial, on the current default device, initialised from torch's current random state.
 
     Raises:
         ValueError: The poolings would halve the image to less than 1x1.
@@ -214,10 +214,7 @@ def build(settings: Settings) -> nn.Module:
 
 
 def initialise_he(model: nn.Module) -> None:
-    """Draw the weights of all conv and linear layers anew so that ReLU keeps the spread of the signal.
-
-    He et al., 2015, arXiv:1502.01852, equation 10; biases become 0.
-    """
+    """He initialisation of all conv and linear layers (He et al., 2015, arXiv:1502.01852, equation 10); biases 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import publish_file
-from tune_cnn.plot import PANELS, draw_legend, natural, plot_fit, readable
+from tune_cnn.plot import PANELS, draw_legend, natural, own_style, plot_fit, readable
 from tune_cnn.train_results import FitResult, chance
 
 FORMATS = ("png", "svg", "pdf")
@@ -64,7 +63,7 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
 
 def _saved(row: str, curves: list["_Curve"], format: str) -> bytes:
     """The figure of a row; the same curves give the same bytes, and a PDF has fonts that publishers accept."""
-    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": row}):
+    with own_style():
         # Not pyplot's: it would open a window, or stay in the notebook's memory.
         fig = Figure(figsize=(11, 8), layout="constrained")
         _draw_row(fig, row, curves)

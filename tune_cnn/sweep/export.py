@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tune_cnn.errors import ResultError
-from tune_cnn.experiments import experiment_config, save_experiment
+from tune_cnn.experiments import experiment_config
+from tune_cnn.result_files import save_experiment
 from tune_cnn.sweep.storage import SweepFolder
 
 

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tune_cnn.errors import ConfigError, ResultError, StorageError, TuneCnnError
-from tune_cnn.experiments import parse_result, to_strict_json
 from tune_cnn.files import BESIDE_SUFFIX
+from tune_cnn.result_files import parse_result, to_strict_json
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.folder import Folder

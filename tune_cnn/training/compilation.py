@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network's weights are."""
+    """Device of a network's weights."""
     return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model compiled at its first call, on a GPU into CUDA graphs; as it is, with a warning, if that fails."""
+    """The model, compiled at its first call (on a GPU into CUDA graphs); uncompiled, with a warning, if that fails."""
     mode = "reduce-overhead" if device_of(model).type == "cuda" else None
     forward: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode, dynamic=False)
 
     def call(images: Tensor) -> Tensor:
         nonlocal forward
         try:
-            return forward(images).clone()  # of what a CUDA graph overwrites at the next call
+            return forward(images).clone()  # a CUDA graph overwrites its output at the next call
         except (torch._dynamo.exc.TorchDynamoException, ImportError) as error:
             if forward is model:
                 raise

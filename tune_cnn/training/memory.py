@@ -1,4 +1,4 @@
-"""The memory of a process: what one training step frees, the next one needs again."""
+"""Keeps freed memory in the process, as the next training step needs as much again."""
 
 import ctypes
 import sys
@@ -9,11 +9,11 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> None:
-    """Keep what is freed for the next tensors, for the rest of this process.
+    """Let glibc keep freed memory instead of returning it to the system, for the rest of this process.
 
-    By default, glibc gives the pages of large tensors back to the system, which has to map and clear new ones in each
-    step: on cores that took from a tenth of a step (fp32) to a third of it (bf16). The process keeps the size of its
-    peak. Where there is no glibc, nothing changes.
+    By default, glibc returns the pages of large tensors, and the system maps and clears new ones in each step: on CPUs
+    that took from a tenth of a step (fp32) to a third of it (bf16). The process keeps its peak size. Without glibc,
+    nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

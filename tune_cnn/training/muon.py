@@ -1,4 +1,4 @@
-"""Muon: momentum whose steps turn a conv layer's weights in all directions equally."""
+"""Muon, an optimizer that orthogonalises the momentum of conv weights; torch's own takes only matrices."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,28 +7,29 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# Times the learning rate of the conv layers, for the other weights; matrices are trained as if what they give were
-# divided by 9 afterwards, as the scores are in Jordan's network: at the full rate, nothing keeps their size in bounds.
+# Learning rate of all other weights, relative to that of the conv weights.
 _OTHERS = 20
+# Linear layers learn as if their outputs were divided by 9, as the logits are in Jordan's network: a weight that is 9
+# times as large needs 1/81 of the learning rate and 81 times the weight decay. At the full rate it grows unchecked.
 _DIVISOR = 9
 _ITERATIONS = 3
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(Optimizer):
-    """Conv weights by Muon, all others by SGD; both with Nesterov's momentum.
+    """Conv weights by Muon, all others by SGD; both with Nesterov momentum.
 
-    The step of a conv layer, as a matrix (filters, inputs), is made orthogonal, so that rare directions count as much
+    The update of a conv layer, as a matrix (filters, inputs), is made orthogonal, so that rare directions count as much
     as those that dominate the gradient (Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
-    2024, kellerjordan.github.io/posts/muon). The weights keep the norm that they were drawn with, as in that author's
-    CIFAR-10 speed run, and `lr` is the share of it by which a step moves them: behind a batch normalisation, the norm
-    itself has no effect.
+    2024, kellerjordan.github.io/posts/muon). Conv weights keep their initial norm, as in that author's CIFAR-10 speed
+    run: before a batch normalisation, the norm has no effect.
 
     Args:
-        weights: The conv weights among them are those with four dimensions.
-        lr: Of the conv weights; that of vectors is twenty times as high, that of matrices a quarter.
-        momentum: Of both.
-        weight_decay: Of vectors, added to the gradient (L2); that of matrices is 81 times as high.
+        weights: Parameters; those with four dimensions are conv weights.
+        lr: Relative size of a conv layer's update (norm of the update / norm of the weights). Vectors take 20 times
+            this learning rate, matrices a quarter of it.
+        momentum: Nesterov momentum of all weights.
+        weight_decay: L2 penalty of vectors; that of matrices is 81 times as high. Conv weights have none.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
@@ -47,7 +48,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step along the gradients."""
+        """Update all weights that have a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -61,22 +62,22 @@ class Muon(Optimizer):
                 velocity.mul_(group["momentum"]).add_(gradient)
                 direction = gradient.add_(velocity, alpha=group["momentum"])
                 if group["conv"]:
-                    _turn(weight, direction, group["lr"])
+                    _update_conv(weight, direction, group["lr"])
                 else:
                     weight.sub_(direction, alpha=group["lr"])
 
 
-def _turn(weight: Tensor, direction: Tensor, share: float) -> None:
+def _update_conv(weight: Tensor, direction: Tensor, lr: float) -> None:
     norm = weight.norm()
     step = orthogonalised(direction.flatten(1)).reshape(weight.shape)
-    weight.sub_(step.to(weight.dtype) * (share * norm / step.norm()))
+    weight.sub_(step.to(weight.dtype) * (lr * norm / step.norm()))
     weight.mul_(norm / weight.norm())
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Roughly U @ V.T of a matrix U @ S @ V.T, in bf16: its singular values lie about 1.
+    """Approximately U @ V.T of a matrix U @ S @ V.T, in bf16; its singular values lie near 1.
 
-    By Newton-Schulz iterations with the coefficients of Jordan et al., which have no need of an exact 1.
+    Three Newton-Schulz iterations with the coefficients of Jordan et al.
     """
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]

@@ -1,4 +1,4 @@
-"""Optimizers and the course of their learning rate."""
+"""Optimizers and learning rate schedules."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from tune_cnn.training.muon import Muon
 
 
 def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer of a trial; those of PyTorch in their fused form: one pass over all weights."""
+    """The optimizer of a trial; PyTorch's own are fused, which takes one pass over the weights instead of several."""
     lr, reg, momentum = settings.lr, settings.reg, settings.momentum
     if settings.optimizer == "sgd":
         nesterov = momentum > 0
@@ -24,12 +24,12 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torc
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, settings: Settings, batches: int) -> LambdaLR | None:
-    """What changes the learning rate after each batch; None where it stays as it is.
+    """The learning rate scheduler, to be stepped after each batch; None if the learning rate is constant.
 
     Args:
-        optimizer: What `build_optimizer` gave.
-        settings: Of the same trial.
-        batches: Training batches in all epochs together.
+        optimizer: The trial's.
+        settings: The trial's.
+        batches: Number of training batches in all epochs.
     """
     if settings.schedule == "constant" and settings.warmup == 0:
         return None
@@ -37,12 +37,12 @@ def build_scheduler(optimizer: torch.optim.Optimizer, settings: Settings, batche
 
 
 def learning_rate_factor(settings: Settings, batch: int, batches: int) -> float:
-    """The share of `lr` with which a batch is trained.
+    """Factor of `lr` for a batch, 0 to 1.
 
     Args:
-        settings: Their `schedule` and `warmup`.
-        batch: Its number, from 0.
-        batches: Training batches in all epochs together.
+        settings: With `schedule` and `warmup`.
+        batch: Number of the batch, from 0.
+        batches: Number of training batches in all epochs.
     """
     rising = settings.warmup * batches
     if batch < rising:

@@ -1,10 +1,11 @@
 """`tune-cnn diagnose`: which networks will learn, why not, and what helps, before any training."""
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 
+from tune_cnn import data
 from tune_cnn.diagnosis import Diagnosis, diagnose_all
-from tune_cnn.settings import dashed
 from tune_cnn.sweep.plan import aligned
 from tune_cnn.sweep.search_space import Experiment, distinct_trials, load_experiments
 
@@ -13,6 +14,8 @@ def run(options: argparse.Namespace) -> int:
     """Print a line for each trial, and below it the reasons and remedies of those that may not learn."""
     experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
     trials = distinct_trials(experiments)
+    for source in {e.settings.data: None for e in experiments}:
+        print(data.describe(source), file=sys.stderr)
     found = diagnose_all(same[0].settings for same in trials.values()).by_trial
     print(_table(trials, found))
     for trial_id, diagnosis in found.items():
@@ -30,7 +33,7 @@ def _table(trials: Mapping[str, Sequence[Experiment]], found: Mapping[str, Diagn
         rows.append(
             [
                 first.name,
-                dashed(first.settings.filters_per_layer),
+                "-".join(map(str, first.settings.filters_per_layer)),
                 str(first.settings.layers_per_block),
                 diagnosis.verdict,
                 f"{diagnosis.score_spread:.1e}",

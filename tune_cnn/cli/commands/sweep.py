@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tune_cnn import data
 from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.diagnosis import diagnose_all
 from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     plan = make_plan(experiments, folder)
     cluster = ClusterOptions(options.address, options.cpus, options.gpus)
     use = disk_use(plan, at_once=options.cpus or cores())
+    for source in {e.settings.data: None for e in experiments}:
+        print(data.describe(source), file=sys.stderr)
     if options.dry_run:
         found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.errors import ConfigError, StorageError
-from tune_cnn.experiments import experiment_config, save_experiment, train
+from tune_cnn.experiments import experiment_config, train
+from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.search_space import load_experiments
 from tune_cnn.sweep.storage import SweepFolder

@@ -1,0 +1,181 @@
+"""Decoding image files, each folder once: what comes out is kept in the user's cache folder."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from io import BytesIO
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from tune_cnn.errors import DataError
+from tune_cnn.files import replace_file
+from tune_cnn.machine import cores
+
+# Decoding scales to a few threads only: of small images, more time goes to Python than to the decoder.
+_MOST_THREADS = 8
+_FILES_AT_ONCE = 64
+_RULES = 2  # counts the changes in what is decoded from the same file, so that the cache has nothing of earlier rules
+_MOST_NAMED = 100  # broken files
+
+
+class ImageFile(NamedTuple):
+    """One file of a folder; `name` is its path inside the folder, `label` the index of its class."""
+
+    path: str
+    name: str
+    label: int
+    size_bytes: int
+    modified_ns: int
+
+
+class Decoded(NamedTuple):
+    """Images uint8 (N, height, width, 3), and whether any was scaled by the range of values of all."""
+
+    images: NDArray[np.uint8]
+    scaled: bool
+
+
+class _Deep(NamedTuple):
+    """A grey image of more than 8 bits: float32 (height, width), its least and its highest value, its type."""
+
+    values: NDArray[np.float32]
+    low: float
+    high: float
+    dtype: str
+
+
+def read_images(files: Sequence[ImageFile], height: int, width: int, progress: bool = False) -> NDArray[np.uint8]:
+    """Decode images, or read them as decoded the last time; arguments, result and errors are those of `decode`."""
+    shape = (len(files), height, width, 3)
+    # The time of change counts too, lest an edited file of the same size leave its old image here.
+    key = digest(f"{_RULES}{shape}\n" + "".join(f"{f.name}\0{f.size_bytes}\0{f.modified_ns}\n" for f in files))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_cnn" / "images" / f"{key}.npy"
+    images = _load_cache(cache, shape)
+    if images is None:
+        images = decode(files, height, width, progress).images
+        # A full or read-only disk costs the next start some time, and nothing else.
+        with suppress(OSError):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            buffer = BytesIO()
+            np.save(buffer, images)
+            replace_file(cache, buffer.getvalue())
+    return images
+
+
+def _load_cache(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    try:
+        images = np.load(path, allow_pickle=False)
+    except Exception:  # absent, cut short, or not ours: whatever it is, decoding again mends it
+        return None
+    return images if getattr(images, "shape", None) == shape and images.dtype == np.uint8 else None
+
+
+def decode(files: Sequence[ImageFile], height: int, width: int, progress: bool = False) -> Decoded:
+    """Decode images as a viewer shows them: turned by their EXIF orientation, on white where they are transparent.
+
+    Grey images of more than 8 bits (integers or floats) are scaled to 8: black is the lowest and white the highest
+    value in all of `files` of that type, so that differences between images stay. Of several frames, the first counts.
+
+    Args:
+        files: Which.
+        height: In pixels; images of another size are resized, without regard to their proportions.
+        width: In pixels.
+        progress: Show a progress bar while decoding.
+
+    Raises:
+        DataError: Files are not images that can be decoded; all are named.
+    """
+    images = np.empty((len(files), height, width, 3), np.uint8)
+    deep: dict[int, _Deep] = {}
+    broken: dict[int, str] = {}
+
+    def decode_from(start: int) -> int:
+        part = files[start : start + _FILES_AT_ONCE]
+        for index, file in enumerate(part, start):
+            try:
+                picture = _decode(file.path, height, width)
+            except Exception as error:  # PIL's decoders raise nearly everything
+                broken[index] = _reason(file, error)
+                continue
+            if isinstance(picture, _Deep):
+                deep[index] = picture
+            else:
+                images[index] = picture
+        return len(part)
+
+    with (
+        ThreadPool(min(cores(), _MOST_THREADS)) as pool,
+        tqdm(total=len(files), desc="decoding images", unit="image", disable=not progress) as bar,
+    ):
+        for count in pool.imap_unordered(decode_from, range(0, len(files), _FILES_AT_ONCE)):
+            bar.update(count)
+    if broken:
+        raise _of_broken(files, broken)
+    ranges: dict[str, tuple[float, float]] = {}  # by type: that of floats says nothing about integers
+    for image in deep.values():
+        low, high = ranges.get(image.dtype, (image.low, image.high))
+        ranges[image.dtype] = min(low, image.low), max(high, image.high)
+    for index, image in deep.items():
+        low, high = ranges[image.dtype]
+        shades = (image.values.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)
+        images[index] = shades.round().clip(0, 255)[..., None]
+    return Decoded(images, bool(deep))
+
+
+def _decode(path: str, height: int, width: int) -> NDArray[np.uint8] | _Deep:
+    with Image.open(path) as file:
+        file.load()
+        with suppress(Exception):  # a damaged EXIF block does not make the image useless
+            ImageOps.exif_transpose(file, in_place=True)
+        if file.mode in ("I", "F") or file.mode.startswith("I;16"):
+            return _deep(np.asarray(file), height, width)
+        if file.has_transparency_data:
+            over = file.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+        else:
+            image = file.convert("RGB")
+    return np.asarray(_resized(image, height, width))
+
+
+def _deep(values: NDArray[Any], height: int, width: int) -> _Deep:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError("it has no finite values")
+    low, high = float(finite.min()), float(finite.max())
+    # Where nothing was measured is black.
+    floats = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
+    image = _resized(Image.fromarray(floats), height, width)
+    return _Deep(np.asarray(image), low, high, values.dtype.name)
+
+
+def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _reason(file: ImageFile, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "no image" if file.size_bytes else "empty"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _of_broken(files: Sequence[ImageFile], broken: dict[int, str]) -> DataError:
+    reasons = [(files[index].path, reason) for index, reason in sorted(broken.items())]
+    if len(reasons) == 1:
+        (path, reason) = reasons[0]
+        return DataError(f"{path}: cannot be decoded ({reason}); repair the image, or take it out")
+    lines = [f"  {path}: {reason}" for path, reason in reasons[:_MOST_NAMED]]
+    lines += [f"  and {len(reasons) - _MOST_NAMED} more"] if len(reasons) > _MOST_NAMED else []
+    head = f"{len(reasons)} of {len(files)} images cannot be decoded; repair them, or take them out:"
+    return DataError("\n".join([head, *lines]))
+
+
+def digest(text: str) -> str:
+    """16 hex digits that stand for a text."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,207 @@
+"""Finding the images of a folder without opening them, and saying what is wrong with it."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from PIL import Image
+
+from tune_cnn.data.decoding import ImageFile, digest
+from tune_cnn.data.source import enumerated
+from tune_cnn.errors import DataError
+
+# What operating systems and storage boxes leave in folders, beside names that begin with a dot; in lower case.
+_SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
+_SYSTEM_NAMES |= {"system volume information", "lost+found", "__pycache__"}
+# Formats that Pillow names without decoding them by itself.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# What others call train/ and test/; in lower case.
+_OTHER_NAMES = {
+    "train": {"train", "training", "train_set", "training_set", "trn"},
+    "test": {"test", "testing", "test_set", "val", "valid", "validation", "dev", "eval"},
+}
+
+
+class Folder(NamedTuple):
+    """What lies in a folder of images, in the order of torchvision's `ImageFolder`.
+
+    Attributes:
+        classes: Names of the classes.
+        train: The files below `train/`.
+        test: The files below `test/`.
+        fingerprint: 16 hex digits over the names and sizes of all files; the same wherever the folder lies.
+        left_out: What else lies there, a phrase for each kind.
+    """
+
+    classes: tuple[str, ...]
+    train: list[ImageFile]
+    test: list[ImageFile]
+    fingerprint: str
+    left_out: list[str]
+
+
+def list_folder(root: str) -> Folder:
+    """Find the images of a folder without opening them.
+
+    Raises:
+        DataError: The folder cannot be read, or is not what `ImageFolder` needs; every fault is named.
+    """
+    if not os.path.isdir(root):
+        fault = "a file and no folder; unpack it" if os.path.exists(root) else "there is no such folder"
+        raise DataError(f"{root}: {fault}; check the path of image_folder")
+    try:
+        return _list(root)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); make it readable, or take it out"
+        ) from error
+
+
+def _list(root: str) -> Folder:
+    listing = _Listing(root)
+    beside, folders = listing.entries(root)
+    problems = [_missing(root, part, folders) for part in ("train", "test") if part not in folders]
+    if problems:
+        raise DataError("\n".join(problems))
+    train, test = listing.split("train"), listing.split("test")
+    if set(train) != set(test) and not listing.problems:
+        only = [
+            f"only {part}/ has {enumerated(sorted(mine - other))}"
+            for part, mine, other in (("train", set(train), set(test)), ("test", set(test), set(train)))
+            if mine - other
+        ]
+        listing.problems.append(
+            f"{root}: train/ and test/ do not have the same classes: {', '.join(only)}; "
+            "give every class a folder of the same name in both"
+        )
+    if listing.dead_links:
+        count, some = len(listing.dead_links), enumerated(listing.dead_links)
+        listing.problems.append(f"{count:,} links lead nowhere: {some}; repair them, or take them out")
+    if listing.problems:
+        raise DataError("\n".join(listing.problems))
+    left_out = [f"the folder {name}" for name in folders if name not in ("train", "test")]
+    left_out += [f"{len(beside):,} images beside train/ and test/"] if beside else []
+    fitted, tested = (
+        [file._replace(label=label) for label, name in enumerate(sorted(part)) for file in part[name]]
+        for part in (train, test)
+    )
+    lines = [f"{file.name}\0{file.size_bytes}\n" for file in fitted + tested]
+    # A name that is not UTF-8 cannot be written into results and pages.
+    classes = tuple(os.fsencode(name).decode(errors="replace") for name in sorted(train))
+    return Folder(classes, fitted, tested, digest("".join(lines)), left_out + listing.phrases())
+
+
+class _Listing:
+    """One pass over a folder: collects the faults of its structure, and counts what is left out."""
+
+    def __init__(self, root: str) -> None:
+        Image.init()  # else it knows but a few formats
+        self.extensions = {e for e, kind in Image.EXTENSION.items() if kind in Image.OPEN.keys() - _NOT_DECODED}
+        self.root = root
+        self.problems: list[str] = []
+        self.dead_links: list[str] = []
+        self.left_out = {kind: Counter[str]() for kind in ("inner", "hidden", "other", "loop")}
+
+    def split(self, part: str) -> dict[str, list[ImageFile]]:
+        """The images of each class below `train/` or `test/`, by the names of their folders."""
+        place = os.path.join(self.root, part)
+        loose, names = self.entries(place)
+        classes = {name: self._files(os.path.join(place, name)) for name in names}
+        inner = {name: _branches(files) for name, files in classes.items() if files}
+        wanted = "it must hold one folder of images for each class"
+        if loose:
+            first = os.path.basename(loose[0].path)
+            beside = f"beside the class folders {enumerated(names)}" if names else "and there are no class folders"
+            fault = (
+                f"{len(loose):,} images lie directly in it ({first}), {beside}; move each into the folder of its class"
+            )
+        elif not names:
+            fault = f"nothing is in it; {wanted}"
+        elif empty := [name for name in names if not classes[name]]:
+            there = "; ".join(self.phrases())
+            fault = f"no images for the classes {enumerated(empty)}{there and f' (there are {there})'}; "
+            fault += "put images into these folders, or take them out"
+        elif len(names) == 1:
+            around, below = inner[names[0]]
+            fault = f"only one class, {names[0]}, so that there is nothing to tell apart; "
+            fault += f"move the folders {enumerated(below)} of {around} up into {part}/" if below else wanted
+        else:
+            self.left_out["inner"].update(name for _, below in inner.values() for name in below)
+            return classes
+        self.problems.append(f"{place}: {fault}")
+        return classes
+
+    def _files(self, place: str, above: tuple[tuple[int, int], ...] = ()) -> list[ImageFile]:
+        """All images below a folder; links are followed, but not in circles."""
+        status = os.stat(place)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            self.left_out["loop"][os.path.basename(place)] += 1
+            return []
+        files, names = self.entries(place)
+        for name in names:
+            files += self._files(os.path.join(place, name), (*above, here))
+        return sorted(files, key=lambda file: os.path.split(file.path))
+
+    def entries(self, place: str) -> tuple[list[ImageFile], list[str]]:
+        """The images and the names of the folders that lie directly in a folder, without hidden ones."""
+        files, names = [], []
+        with os.scandir(place) as entries:
+            for entry in entries:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                is_hidden = entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    self.dead_links += [] if is_hidden else [entry.path]
+                elif is_hidden:
+                    self.left_out["hidden"][entry.name] += entry.is_dir() or suffix in self.extensions
+                elif entry.is_dir():
+                    names.append(entry.name)
+                elif suffix in self.extensions and entry.is_file():
+                    status = entry.stat()
+                    name = entry.path[len(self.root) :].replace(os.sep, "/").lstrip("/")
+                    files.append(ImageFile(entry.path, name, 0, status.st_size, status.st_mtime_ns))
+                else:
+                    self.left_out["other"][suffix or entry.name] += 1
+        return files, sorted(names)
+
+    def phrases(self) -> list[str]:
+        """What was left out, for people."""
+        phrases = {
+            "inner": "{1} inside the classes as classes of their own",
+            "hidden": "{0:,} hidden ({1})",
+            "other": "{0:,} other than images ({1})",
+            "loop": "{0:,} links to a folder around them ({1})",
+        }
+        found = []
+        for kind, counter in self.left_out.items():
+            named = sorted((-count, name) for name, count in counter.items() if count)  # the most frequent first
+            if named:
+                names = enumerated([name for _, name in named], most=3)
+                found.append(phrases[kind].format(counter.total(), names))
+        return found
+
+
+def _branches(files: Sequence[ImageFile]) -> tuple[str, list[str]]:
+    """The innermost folder that holds all of some images, and its folders, unless images lie beside them."""
+    folders = {os.path.dirname(file.name) for file in files}
+    around = os.path.commonpath(folders)
+    return around, sorted({os.path.relpath(folder, around).split(os.sep)[0] for folder in folders} - {"."})
+
+
+def _missing(root: str, part: str, folders: Sequence[str]) -> str:
+    """The message about a folder without `train/` or `test/`, with what is there instead."""
+    hint = ""
+    alike = [name for name in folders if name.lower() in _OTHER_NAMES[part] and name not in ("train", "test")]
+    around = os.path.dirname(root)
+    if alike:
+        hint = f"; rename {alike[0]} to {part}"
+    elif inner := [name for name in folders if os.path.isdir(os.path.join(root, name, "train"))]:
+        hint = f"; there is one in {inner[0]}, so write image_folder:{os.path.join(root, inner[0])}"
+    elif os.path.basename(root) in ("train", "test") and os.path.isdir(os.path.join(around, part)):
+        hint = f"; write image_folder:{around}"
+    elif folders:
+        hint = f"; there are only {enumerated(folders)}"
+    return (
+        f"{os.path.join(root, part)}: there is no such folder; it must hold one folder of images for each class{hint}"
+    )

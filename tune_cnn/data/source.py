@@ -1,0 +1,126 @@
+"""What every source of images can do, and what is common to all: which images are taken, and the split."""
+
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_cnn.errors import DataError
+from tune_cnn.settings import DataSettings
+
+VALIDATION_SHARE = 0.15
+
+Indices = NDArray[np.int64]
+
+
+class ImageSet(NamedTuple):
+    """Images uint8 (N, H, W, C), C-contiguous, and their labels int64 (N,).
+
+    NumPy and not PyTorch, since Ray shares arrays between processes without copies; those are read-only.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        """How many images."""
+        return len(self.labels)
+
+    def take(self, indices: Indices) -> "ImageSet":
+        """A copy of some of the images."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
+
+class Found(NamedTuple):
+    """What a source has, told without decoding or downloading any image.
+
+    Attributes:
+        place: Where the images lie, for messages.
+        train: How many training images there are, those for validation among them.
+        test: How many test images there are.
+        classes: How many classes.
+        names: Those of the classes, if they are known before the images are read.
+        left_out: What is there but not used, a phrase for each kind.
+    """
+
+    place: str
+    train: int
+    test: int
+    classes: int
+    names: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+
+
+class Source(ABC):
+    """One kind of images; `SOURCES` has them all.
+
+    Args:
+        data: Which images; resolved or not.
+    """
+
+    def __init__(self, data: DataSettings) -> None:
+        self.data = data
+
+    @abstractmethod
+    def find(self) -> Found:
+        """What there is.
+
+        Raises:
+            DataError: The images are missing or unfit.
+        """
+
+    @abstractmethod
+    def resolve(self) -> DataSettings:
+        """The settings with what only the images tell; see `data.resolve`."""
+
+    @abstractmethod
+    def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+        """The chosen images for training and for testing, and the names of the classes; see `data.load`."""
+
+    def first(self, count: int, download: bool) -> tuple[ImageSet, int]:
+        """The first images of the training set and its size; see `data.first_images`."""
+        train, _, _ = self.read(download=download)
+        fitted, _ = split(train.count)
+        return train.take(fitted[:count]), len(fitted)
+
+
+def choose(data: DataSettings, found: Found) -> tuple[Indices, Indices]:
+    """Which images to take for training and for testing: all, or the same random ones each time, in their order.
+
+    Raises:
+        DataError: There are too few.
+    """
+    if found.train < 2:
+        raise DataError(f"{found.place}: one training image cannot be split; add training images")
+    chosen = []
+    for key, count in (("train_images", found.train), ("test_images", found.test)):
+        wanted = getattr(data, key)
+        if wanted is not None and wanted > count:
+            raise DataError(f"{found.place}: data.{key} asks for {wanted} of {count} images; ask for {count} at most")
+        chosen.append(np.sort(np.random.RandomState(0).permutation(count)[:wanted]))
+    return chosen[0], chosen[1]
+
+
+def split(count: int) -> tuple[Indices, Indices]:
+    """Which of `count` images are for training, and which for validation.
+
+    It is the split of scikit-learn's `train_test_split(test_size=0.15, random_state=0)`.
+    """
+    order = np.random.RandomState(0).permutation(count)
+    validation_count = math.ceil(VALIDATION_SHARE * count)
+    return order[validation_count:], order[:validation_count]
+
+
+def absolute(path: str) -> str:
+    """A path without `~`, whatever the working folder becomes."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def enumerated(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c, d, e and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,195 @@
+"""The JSON file that every experiment leaves: written strictly, and read as those who did the assignment write it."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tune_cnn.errors import ResultError
+from tune_cnn.files import replace_file
+from tune_cnn.train_results import FitResult
+
+_CURVES = FitResult._fields[1:]
+_MOST = 3.4e38  # about the largest number of PyTorch's floats; beyond it a value counts as infinite
+
+_remarks: set[tuple[Path, str]] = set()  # that were printed
+
+
+def save_experiment(path: Path, config: Mapping[str, Any], results: FitResult, trial: Mapping[str, Any]) -> None:
+    """Write a result file: strict JSON, in which a number that is not finite is null.
+
+    Args:
+        path: Its folder is made if need be.
+        config: What `experiments.experiment_config` gives.
+        results: The history.
+        trial: What `Trial.summary` gives.
+    """
+    content = {"config": config, "results": results._asdict(), "trial": trial}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, to_strict_json(content).encode())
+
+
+def load_experiment(path: str | Path) -> tuple[dict[str, Any], FitResult]:
+    """Read a result file, ours or that of another program; see `load_result_file`.
+
+    Returns:
+        The config as it stands there ({} where the file has none), and the history.
+
+    Raises:
+        ResultError: There is no such file, it is damaged, or it holds no curves of numbers.
+    """
+    config, results, _ = load_result_file(path)
+    return config, results
+
+
+def load_result_file(path: str | Path) -> tuple[dict[str, Any], FitResult, dict[str, Any]]:
+    """Read a result file: config, history, and the facts about the trial ({} where the file has none).
+
+    In the history, null is NaN, accuracies are in percent, and the number of epochs is that of the accuracies. What
+    had to be cut, filled in or scaled for this is said on stderr, once for each file.
+
+    Raises:
+        ResultError: There is no such file, it is damaged, or it holds no curves of numbers.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise ResultError(
+            f"{path}: cannot be read ({error.strerror}); run its experiment, or check the name"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{path}: damaged ({error}); export or run its experiment again") from error
+    return parse_result(content, str(path))
+
+
+def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult, dict[str, Any]]:
+    """Read the content of a result file; see `load_result_file`."""
+    parts = content if isinstance(content, dict) else {"results": content}
+    config, trial = (part if isinstance(part := parts.get(key), dict) else {} for key in ("config", "trial"))
+    results = parts.get("results", parts)
+    if isinstance(results, list) and len(results) == len(FitResult._fields):
+        results = dict(zip(FitResult._fields, results, strict=True))  # a named tuple that was written as it is
+    if not isinstance(results, dict) or results.keys().isdisjoint(_CURVES):
+        raise ResultError(f"{place}: not a result file: it has no results with {', '.join(_CURVES)}; name another file")
+    curves = {}
+    for name in _CURVES:
+        try:
+            curves[name] = _curve(results.get(name))
+        except ValueError as error:
+            raise ResultError(f"{place}: results.{name} is not a curve of numbers ({error}); correct it") from error
+    history, remarks = _history(curves, results.get("num_epochs"))
+    if not trial and _are_fractions(history):  # ours are percent
+        train, test = ([100 * value for value in curve] for curve in (history.train_acc, history.test_acc))
+        history = history._replace(train_acc=train, test_acc=test)
+        remarks.append("accuracies never exceed 1; taken for fractions")
+    for remark in remarks:
+        if (known := (Path(place).absolute(), remark)) not in _remarks:
+            print(f"{place}: {remark}", file=sys.stderr)
+            _remarks.add(known)
+    return _spelt(config), history, trial
+
+
+def to_strict_json(content: object) -> str:
+    """Indented JSON in which a number that is not finite is null."""
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _curve(value: object) -> list[float]:
+    """The numbers of a curve in their order, even from lists of lists or texts; null is NaN.
+
+    Raises:
+        ValueError: What is none, in a few characters.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = value.strip("[] \n").replace(",", " ").split()
+    if isinstance(value, dict) and all(key.isdecimal() for key in value):  # as pandas writes a series
+        value = list(value.values())
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.40} is no list")
+    return [_number(item) for part in value for item in (part if isinstance(part, list) else [part])]
+
+
+def _number(value: object) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, str):  # perhaps as str() shows a tensor: tensor(2.3026, device='cuda:0')
+        value = float(re.sub(r"^[\w.]+\(([^,()]+).*\)$", r"\1", value).rstrip("%"))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r:.40} is no number")
+    return math.inf if value > _MOST else -math.inf if value < -_MOST else float(value)
+
+
+def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, list[str]]:
+    """A history whose parts fit together, and what had to be done for it.
+
+    Args:
+        curves: By name. Accuracies are cut to the shorter curve, and losses in proportion. Where there are none, they
+            become NaN.
+        told: The number of epochs that the file tells, which only counts if there are no accuracies.
+    """
+    remarks = []
+    losses = {len(curves[name]) for name in ("train_loss", "test_loss")}
+    counts = {name: len(curves[name]) for name in ("train_acc", "test_acc")}
+    longest = max(counts.values())
+    if longest:
+        epochs = min(filter(None, counts.values()))
+    else:  # as many as both losses can be of
+        epochs = math.gcd(*losses)
+        if isinstance(told, int) and 0 < told <= min(filter(None, losses), default=0):
+            epochs = int(told)
+        longest = epochs
+    if epochs < longest:
+        lengths = " and ".join(f"{name} has {count}" for name, count in counts.items())
+        remarks.append(f"{lengths} values; both are cut to {epochs}")
+    if epochs and (missing := [name for name, n in counts.items() if not n]):
+        remarks.append(f"{' and '.join(missing)} without a value; num_epochs is taken to be {epochs}")
+    if told not in (None, 0, epochs, str(epochs)) and longest == epochs:
+        remarks.append(f"num_epochs is {told!r:.40}, but the curves have {epochs}, which count")
+    for name, curve in curves.items() if epochs else ():
+        if name.endswith("acc"):
+            curves[name] = curve[:epochs] or [math.nan] * epochs
+        elif len(curve) % longest == 0 or len(curve) % epochs:  # else they are those of the shorter curve
+            curves[name] = curve[: round(len(curve) * epochs / longest)]
+    return FitResult(epochs, **curves), remarks
+
+
+def _are_fractions(history: FitResult) -> bool:
+    """Whether the accuracies can only be fractions of 1.
+
+    In percent, all below 1 would be guessing among a hundred classes or more, whose loss is ln 100 = 4.6 or more.
+    """
+    accuracies = [value for value in chain(history.train_acc, history.test_acc) if not math.isnan(value)]
+    if not accuracies or min(accuracies) < 0 or not 0 < max(accuracies) <= 1:
+        return False
+    lowest = min(filter(math.isfinite, chain(history.train_loss, history.test_loss)), default=None)
+    if set(accuracies) <= {0, 1}:  # perhaps 1 % in every epoch
+        return lowest is not None and lowest < 1
+    return lowest is None or lowest < 4
+
+
+def _spelt(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with its optimizer in small letters, as we write it."""
+    return {
+        key: value.lower()
+        if key == "optimizer" and isinstance(value, str)
+        else _spelt(value)
+        if key == "kw" and isinstance(value, dict)
+        else value
+        for key, value in config.items()
+    }
