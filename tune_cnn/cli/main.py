@@ -19,6 +19,7 @@ def run() -> NoReturn:
 
     Nothing is left to clean up: whatever a command opens or starts, it closes and stops itself.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports the random.py of the user's working folder
     exit_code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):

@@ -7,12 +7,17 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import tune_cnn
 from tune_cnn.errors import ResourceError, StorageError
 from tune_cnn.machine import cores
 from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.ray_errors import why_no_start
 from tune_cnn.sweep.resources import Node
+from tune_cnn.waiting import waiting
 
 _OBJECT_STORE_SLACK = 256 * 2**20
 _KNOCK_S = 10
@@ -48,7 +53,7 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         The machines of the cluster.
 
     Raises:
-        ResourceError: There is no cluster at the address.
+        ResourceError: There is no cluster at the address, or Ray cannot start here.
     """
     if options.address is None and "ray" not in sys.modules:
         # Ray's daemons listen on every interface. With a token that nobody else knows, they listen to nobody else.
@@ -62,7 +67,21 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
     if ray.is_initialized():
         yield nodes()
         return
-    if options.address is None:
+    with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):
+        if options.address is None:
+            _start(options, data_bytes)
+        else:
+            _join(options.address)
+    try:
+        yield nodes()
+    finally:
+        ray.shutdown()
+
+
+def _start(options: ClusterOptions, data_bytes: int) -> None:
+    import ray
+
+    try:
         # `local`, because ray.init would otherwise try to join whatever ran here before, even if it is dead.
         ray.init(
             address="local",
@@ -72,21 +91,40 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            job_config=_job_config(),
         )
-    else:
-        _knock(options.address)
-        try:
-            ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            reason = str(error).partition(". ")[0]
-            raise ResourceError(
-                f"--address {options.address}: no Ray cluster lets this process in ({reason}); set RAY_AUTH_MODE=token "
-                f"and RAY_AUTH_TOKEN as on its machines, or start one with: ray start --head"
-            ) from error
-    try:
-        yield nodes()
-    finally:
+    except Exception as error:  # Ray raises nearly everything
         ray.shutdown()
+        raise ResourceError(why_no_start(error, options.gpus, data_bytes)) from error
+
+
+def _join(address: str) -> None:
+    import ray
+
+    _knock(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config())
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).partition(". ")[0]
+        raise ResourceError(
+            f"--address {address}: no Ray cluster lets this process in ({reason}); set RAY_AUTH_MODE=token "
+            f"and RAY_AUTH_TOKEN as on its machines, or start one with: ray start --head"
+        ) from error
+
+
+def _job_config() -> Any:
+    """One in which workers do not import from the folder of the user, whose `random.py` would shadow Python's."""
+    from ray.job_config import JobConfig
+
+    class OwnPathOnly(JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # Ray puts the working folder and that of the script first on `sys.path` unless this holds
+
+    try:
+        version("tune_cnn")
+    except PackageNotFoundError:  # run from a clone, where workers would not find it
+        return OwnPathOnly(_py_driver_sys_path=[str(Path(tune_cnn.__file__).parent.parent)])
+    return OwnPathOnly()
 
 
 def _knock(address: str) -> None:

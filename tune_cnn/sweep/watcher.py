@@ -8,6 +8,7 @@ from ray.tune import Callback
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
+from tune_cnn.sweep.ray_errors import last_words, logs_folder
 from tune_cnn.sweep.storage import SweepFolder, TrialFolder
 
 
@@ -68,7 +69,9 @@ class Watcher(Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
-        self.failures[trial_id] = _failure(folder) or f"its process was lost {trial.num_failures} times; out of memory?"
+        self.failures[trial_id] = _failure(folder) or (
+            f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
+        )
         self._progress.ended(folder.label, self.failures[trial_id])
 
     def _safely(self, action: Callable[[], object]) -> None:

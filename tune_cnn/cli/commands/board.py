@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         address = f"http://{_HOST}:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
         print(f"Depth and width compared: {address}", file=sys.stderr)
     with folder.trials.on_disk() as logdir:
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
+        command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(logdir)]
         command += ["--host", _HOST, "--port", str(options.port), "--reload_interval", "1"]
         try:
             return _run(command)

@@ -1,0 +1,61 @@
+"""Why Ray does not start, and why one of its processes ended, each in one line."""
+
+import os
+import re
+from pathlib import Path
+
+_OPEN_FILES = 1024  # with which Ray starts for sure
+
+
+def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
+    """What to mend, where it can be told: a variable of the environment, a limit.
+
+    Args:
+        error: What `ray.init` raised.
+        gpus: That were asked for.
+        data_bytes: Size of the images that it should have shared.
+    """
+    reason = " ".join(str(error).split())
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    folder = os.environ.get(variable, "/tmp")
+    where = f"{variable}={folder}" if variable else folder
+    if "CUDA_VISIBLE_DEVICES" in reason:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return f"--gpus {gpus}: CUDA_VISIBLE_DEVICES={visible} allows fewer; unset it, or leave --gpus out"
+    if "AF_UNIX path" in reason:
+        return f"{where}: too long a path for the sockets of Ray; set a shorter one, such as RAY_TMPDIR=/tmp"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{where}: cannot be used by Ray ({error.strerror}); set RAY_TMPDIR to a folder that can be written"
+    if "object_store_memory" in reason:
+        return f"the images take {data_bytes / 1e9:.1f} GB, more than this machine can share; use fewer or smaller ones"
+    import resource  # which Windows lacks
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= files < _OPEN_FILES:
+        return f"Ray does not start, for only {files} files may be open at once; type: ulimit -n {_OPEN_FILES}"
+    return f"Ray does not start ({reason}); see what its processes say in {folder}/ray/session_latest/logs"
+
+
+def logs_folder() -> Path:
+    """Where the processes of this Ray leave what they say."""
+    from ray._private.worker import _global_node
+
+    return Path(_global_node.get_logs_dir_path())
+
+
+def last_words(error: str, logs: Path) -> str:
+    """Why the process of a trial ended: its own last line, if it left any.
+
+    Args:
+        error: What Tune keeps of a trial's failures.
+        logs: The folder of Ray's logs.
+    """
+    last = re.sub(r"\x1b\[\d+m", "", re.split(r"^Failure # .*$", error, flags=re.MULTILINE)[-1])
+    if "node has died" in last:
+        return "its machine was lost"
+    if process := re.search(r"^\s*pid: (\d+)$", last, re.MULTILINE):
+        said = "".join(path.read_text(errors="replace") for path in logs.glob(f"worker-*-{process[1]}.err"))
+        last = said.strip() or "killed, perhaps for want of memory"
+    # What is indented, or begins with a date, belongs to a list of calls.
+    lines = [line.strip() for line in last.splitlines() if re.match(r"[^\s\[]", line)]
+    return lines[-1] if lines else "it has left no reason"
