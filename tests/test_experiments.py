@@ -235,10 +235,10 @@ def test_an_interrupted_experiment_continues(monkeypatch, capsys):
 
     run_epoch = Trial.run_epoch
 
-    def run_three_epochs(trial: Trial, verbose: bool) -> None:
+    def run_three_epochs(trial: Trial, verbose: bool) -> object:
         if trial.history.num_epochs == 3:
             raise KeyboardInterrupt
-        run_epoch(trial, verbose)
+        return run_epoch(trial, verbose)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trial, "run_epoch", run_three_epochs)

@@ -280,33 +280,138 @@ def test_a_trial_continues_from_any_epoch_bit_for_bit(settings):
 def test_a_state_of_another_trial_is_refused():
     state = state_after(SMALL, 1)
     other = Trial(replace(SMALL, lr=2e-2), EASY)
-    message = f"a checkpoint of trial {SMALL.trial_id} does not continue {other.settings.trial_id}"
-    with pytest.raises(ResultError, match=message):
+    with pytest.raises(ResultError, match=r"^lr is 0\.003 there and 0\.02 here$"):
         other.load_state_dict(state)
+    del state["settings"]  # as version 0.1.0 wrote it
+    with pytest.raises(ResultError, match=f"^it is of trial {SMALL.trial_id}, not of {other.settings.trial_id}$"):
+        other.load_state_dict(state)
+    Trial(SMALL, EASY).load_state_dict(state)
 
 
-def without(*keys: str) -> Callable[[dict[str, Any]], None]:
+@pytest.mark.parametrize(
+    "settings", [SMALL, replace(SMALL, average=0.8), replace(STATEFUL, schedule="constant", warmup=0)]
+)
+@pytest.mark.parametrize("ended", [{"epochs": 1}, {"epochs": 3}, {"early_stopping": 1}])
+def test_a_finished_trial_continues_to_more_epochs_as_if_it_had_had_them_from_the_start(settings, ended):
+    """Whatever ended it, and although its best weights have been tested in between."""
+    expected = run(replace(settings, epochs=8, early_stopping=None))
+    first = run(replace(expected.settings, **ended))
+    assert first.history.num_epochs < 8
+    state = state_from_bytes(state_to_bytes(first.state_dict()), "here")
+    torch.manual_seed(99)
+    longer = Trial(expected.settings, EASY)
+    longer.load_state_dict(state)
+    assert longer.stop_reason is None
+    while longer.stop_reason is None:
+        longer.run_epoch()
+    assert_identical(longer, expected)
+
+
+def test_a_schedule_that_depends_on_the_number_of_epochs_is_not_continued_to_another_one():
+    state = run(replace(STATEFUL, early_stopping=1)).state_dict()
+    Trial(STATEFUL, EASY).load_state_dict(state)
+    for schedule in ({"schedule": "linear", "warmup": 0.0}, {"schedule": "constant", "warmup": 0.2}):
+        state = run(replace(STATEFUL, epochs=2, **schedule)).state_dict()
+        with pytest.raises(ResultError, match=r"^epochs is 2 there and 3 here, and the learning rate depends on it$"):
+            Trial(replace(STATEFUL, epochs=3, **schedule), EASY).load_state_dict(state)
+
+
+def test_a_trial_with_fewer_epochs_than_a_state_has_ends_there_if_the_best_weights_are_of_one_of_them():
+    longer = replace(SMALL, early_stopping=None, epochs=7)
+    trained = run(longer)
+    best = trained.history.best_epoch
+    assert 2 < best < 6
+    for shorter in ({"epochs": best}, {"epochs": 6}, {"early_stopping": 2}):
+        cut = Trial(replace(longer, **shorter), EASY)
+        cut.load_state_dict(trained.state_dict())
+        expected = run(cut.settings)
+        assert_identical(cut, expected)
+        assert len(cut.epoch_durations_s) == expected.history.num_epochs < 7
+        assert not cut.can_be_continued
+    cut = Trial(replace(longer, epochs=best - 1), EASY)
+    with pytest.raises(
+        ResultError, match=f"^it has the best weights of epoch {best}, and this training ends with epoch"
+    ):
+        cut.load_state_dict(trained.state_dict())
+
+
+def change(*keys: Any, to: Any = ...) -> Callable[[dict[str, Any]], None]:
+    """Set a part of a state to a value, or to what a function makes of it; or delete it."""
+
     def spoil(state: dict[str, Any]) -> None:
         for key in keys[:-1]:
             state = state[key]
-        del state[keys[-1]]
+        if to is ...:
+            del state[keys[-1]]
+        else:
+            state[keys[-1]] = to(state[keys[-1]]) if callable(to) else to
 
     return spoil
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        ("trainer",), ("trainer", "model"), ("trainer", "optimizer"), ("trainer", "rng"), ("trainer", "rng", "cpu"),
-        ("trainer", "model", "classifier.0.weight"), ("history",), ("history", "test_acc"), ("best_weights",),
-        ("epoch_durations_s",),
-    ],
-)  # fmt: skip
-def test_an_incomplete_state_is_refused(keys):
-    state = state_after(SMALL, 1)
-    without(*keys)(state)
-    with pytest.raises(ResultError, match=f"an incomplete checkpoint of trial {SMALL.trial_id}"):
-        Trial(SMALL, EASY).load_state_dict(state)
+def weights(*further: Any) -> tuple[Any, ...]:
+    return ("trainer", "model", *further)
+
+
+def kept(*further: Any) -> tuple[Any, ...]:
+    """What the optimizer keeps for the first weights."""
+    return ("trainer", "optimizer", "state", 0, *further)
+
+
+SPOILED = {
+    "nothing of the trainer": change("trainer"),
+    "no weights": change(*weights()),
+    "a weight is missing": change(*weights("classifier.0.weight")),
+    "a weight too many": change(*weights(), to=lambda m: {**m, "more": torch.zeros(1)}),
+    "the last weight has another shape": change(*weights("classifier.2.bias"), to=torch.zeros(5)),
+    "the last weight has another type": change(*weights("classifier.2.bias"), to=torch.Tensor.double),
+    "weights are no mapping": change(*weights(), to=3),
+    "no optimizer": change("trainer", "optimizer"),
+    "no groups": change("trainer", "optimizer", "param_groups", to=[]),
+    "no rate": change("trainer", "optimizer", "param_groups", 0, "lr"),
+    "a rate that is a text": change("trainer", "optimizer", "param_groups", 0, "lr", to="high"),
+    "momentum of another shape": change(*kept("momentum_buffer"), to=lambda m: m.flatten()),
+    "momentum of fewer": change(*kept("momentum_buffer"), to=lambda m: m[:1]),
+    "momentum that is a text": change(*kept("momentum_buffer"), to="high"),
+    "no random state": change("trainer", "rng"),
+    "no random state of the CPU": change("trainer", "rng", "cpu"),
+    "a random state that is cut": change("trainer", "rng", "cpu", to=lambda state: state[:100]),
+    "a random state of floats": change("trainer", "rng", "cpu", to=torch.Tensor.float),
+    "no schedule": change("trainer", "scheduler"),
+    "a schedule that has lost its batch": change("trainer", "scheduler", "last_epoch", to="third"),
+    "no average": change("trainer", "average"),
+    "no history": change("history"),
+    "a history of something else": change("history", to=[1, 2]),
+    "a curve is missing": change("history", "test_acc"),
+    "a curve is short": change("history", "test_acc", to=[]),
+    "a curve of texts": change("history", "train_loss", to=lambda losses: list(map(str, losses))),
+    "no best weights": change("best_weights"),
+    "a best weight is missing": change("best_weights", "classifier.0.weight"),
+    "the best weights are numbers": change("best_weights", to=lambda best: dict.fromkeys(best, 1.0)),
+    "no durations": change("epoch_durations_s"),
+    "durations of other epochs": change("epoch_durations_s", to=[1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_a_state_that_does_not_fit_is_refused_and_leaves_no_trace(spoil):
+    settings = replace(STATEFUL, epochs=2)
+    state = state_after(settings, 1)
+    spoil(state)
+    trial = Trial(settings, EASY)
+    with pytest.raises(ResultError, match=r"."):
+        trial.load_state_dict(state)
+    while trial.stop_reason is None:
+        trial.run_epoch()
+    assert_identical(trial, run(settings))
+
+
+def test_a_state_without_what_adam_keeps_is_refused():
+    for spoil in (change(*kept("exp_avg")), change(*kept("step")), change(*kept("exp_avg_sq"), to=lambda m: m[0])):
+        state = state_after(SMALL, 1)
+        spoil(state)
+        with pytest.raises(ResultError, match=r"."):
+            Trial(SMALL, EASY).load_state_dict(state)
 
 
 def test_run_shows_its_epochs_and_why_it_ended(capsys):
@@ -325,21 +430,31 @@ def test_run_continues_from_its_checkpoint_file(tmp_path, capsys, monkeypatch, s
     checkpoint = tmp_path / "trial.pt"
     interrupted = Trial(settings, EASY)
     with monkeypatch.context() as patch:
-        patch.setattr("tune_cnn.trial.save_state", lambda path, state: (save_state(path, state), 1 / 0))
+        patch.setattr("tune_cnn.training.loop.save_state", lambda path, state: (save_state(path, state), 1 / 0))
         with pytest.raises(ZeroDivisionError):
             interrupted.run(checkpoint)
     capsys.readouterr()
-    for _ in range(2):  # the second time, all that follows the best epoch runs again
-        torch.manual_seed(99)
-        resumed = Trial(settings, EASY)
-        resumed.run(checkpoint)
-        assert capsys.readouterr().out.startswith(f"*** Continuing from checkpoint file {checkpoint}\n")
-        assert_identical(resumed, expected)
+    torch.manual_seed(99)
+    resumed = Trial(settings, EASY)
+    resumed.run(checkpoint)
+    continuing = f"*** Continuing from checkpoint file {checkpoint}\n"
+    assert capsys.readouterr().out.startswith(f"{continuing}--- EPOCH 2/")
+    assert_identical(resumed, expected)
+    # The end is saved, too: nothing runs again, and more epochs follow the last one.
+    again = Trial(settings, EASY)
+    again.run(checkpoint)
+    assert "EPOCH" not in capsys.readouterr().out
+    assert_identical(again, expected)
+    epochs = expected.history.num_epochs + 1
+    longer = Trial(replace(settings, epochs=epochs, early_stopping=None), EASY)
+    longer.run(checkpoint)
+    assert capsys.readouterr().out == f"{continuing}--- EPOCH {epochs}/{epochs} ---\n"
+    assert_identical(longer, run(longer.settings))
 
 
 def test_a_checkpoint_file_of_another_trial_is_named(tmp_path):
     Trial(SMALL, EASY).run(tmp_path / "trial.pt")
-    with pytest.raises(ResultError, match=r"trial\.pt: a checkpoint of trial .* does not continue .*; delete it, or"):
+    with pytest.raises(ResultError, match=r"trial\.pt: does not .*: ycn is False there and True here; delete it, or"):
         Trial(YCN, EASY).run(tmp_path / "trial.pt")
 
 

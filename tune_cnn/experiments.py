@@ -16,7 +16,9 @@ from tune_cnn.models import cost
 from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import check, name_problems, suggest, text
 from tune_cnn.settings import OPTIONAL, DataSettings, Settings, parse_settings
-from tune_cnn.trial import Trial, choose_device
+from tune_cnn.train_results import mean
+from tune_cnn.training.devices import choose_device
+from tune_cnn.trial import Trial
 
 __all__ = ["experiment_config", "load_experiment", "run_experiment", "train"]
 
@@ -136,7 +138,7 @@ def train(
     result = trial.test_result
     assert result is not None
     print(f"Test Accuracy: {result.accuracy}")
-    print(f"Test Loss: {sum(result.losses) / len(result.losses)}")
+    print(f"Test Loss: {mean(result.losses)}")
     return trial
 
 

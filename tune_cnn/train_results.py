@@ -1,13 +1,21 @@
 """What a training yields: per batch, per epoch, per fit; and the rule that ends it."""
 
 import math
+from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from tune_cnn.errors import ResultError
 
 
 def chance(classes: int) -> float:
     """The accuracy of guessing, in percent."""
     return 100 / classes
+
+
+def mean(losses: Sequence[float]) -> float:
+    """The mean of some losses, rounded once."""
+    return math.fsum(losses) / len(losses)
 
 
 class BatchResult(NamedTuple):
@@ -44,6 +52,24 @@ class FitResult(NamedTuple):
     @classmethod
     def empty(cls) -> "FitResult":
         return cls(0, [], [], [], [])
+
+    @classmethod
+    def from_state(cls, values: Any) -> "FitResult":
+        """The history in a checkpoint, from what `_asdict` gave.
+
+        Raises:
+            ResultError: It is not one.
+        """
+        try:
+            history = cls(**values)
+            epochs = history.num_epochs
+            counts = [len(curve) for curve in history[1:]]
+            are_numbers = all(type(value) is float for value in chain(*history[1:]))
+            if not are_numbers or counts[1] != epochs or counts[3] != epochs or any(n % max(epochs, 1) for n in counts):
+                raise ValueError("its curves do not fit together")
+        except (TypeError, ValueError) as error:
+            raise ResultError(f"it has no history ({error})") from error
+        return history
 
     def with_epoch(self, train: EpochResult, validation: EpochResult) -> "FitResult":
         """The history with one more epoch."""
@@ -100,6 +126,20 @@ class FitResult(NamedTuple):
             if len(mine) != len(theirs):
                 return f"{name}: {len(mine)} and {len(theirs)} values"
         return None
+
+    def first(self, epochs: int) -> "FitResult":
+        """The history of the first epochs; all have equally many batches."""
+        curves = [curve[: len(curve) * epochs // max(self.num_epochs, 1)] for curve in self[1:]]
+        return FitResult(epochs, *curves)
+
+    def until_stop(self, epochs: int, early_stopping: int | None) -> "FitResult":
+        """The part of this history that a training which ends by such a rule would have; see `stop_reason`."""
+        best = 0
+        for index, accuracy in enumerate(self.test_acc[:-1]):
+            best = index if accuracy > self.test_acc[best] else best
+            if stop_reason(index + 1, index - best, False, epochs, early_stopping) is not None:
+                return self.first(index + 1)
+        return self
 
     def stop_reason(self, epochs: int, early_stopping: int | None) -> str | None:
         """Why this training is over, or None if it goes on; see `stop_reason`."""

@@ -4,6 +4,7 @@ A trial knows nothing of what runs it: the notebook, a single run and a sweep ge
 after any epoch and continue elsewhere, bit for bit.
 """
 
+import copy
 import platform
 import time
 from functools import cached_property, partial
@@ -20,14 +21,16 @@ from tune_cnn import models
 from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.augmentation import Augmentation, views
 from tune_cnn.data.batches import Batches, batches, evaluation_batches
-from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.errors import ResultError
 from tune_cnn.machine import cpu_kind
 from tune_cnn.settings import Settings
-from tune_cnn.train_results import EpochResult, FitResult
-from tune_cnn.training import AUTOCAST, TorchTrainer, say_stop
-from tune_cnn.training.checkpoints import load_state, save_state
+from tune_cnn.train_results import EpochResult, FitResult, mean
+from tune_cnn.training import AUTOCAST, TorchTrainer
+from tune_cnn.training.checkpoints import save_state
+from tune_cnn.training.loop import run_epochs
 from tune_cnn.training.memory import keep_freed_memory
 from tune_cnn.training.optimizers import build_optimizer, build_scheduler
+from tune_cnn.training.state import check_settings, check_tensors
 
 _MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their own
 
@@ -70,56 +73,63 @@ class Trial:
         self.best_weights: dict[str, Tensor] = {}
         self.epoch_durations_s: list[float] = []
         self.further_facts: dict[str, Any] = {}
+        self._is_cut = False  # the trainer's weights are those of a later epoch than the history's last one
 
-    def run_epoch(self, verbose: bool = False) -> None:
+    def run_epoch(self, verbose: bool = False) -> tuple[EpochResult, EpochResult]:
         """Train and validate one epoch; after the last one, also measure the best weights on the test set.
 
         Args:
             verbose: Show progress bars.
         """
         started = time.perf_counter()
-        train, validation = self.trainer.fit_epoch(self.train_batches, self.validation_batches, verbose)
-        self.history = self.history.with_epoch(train, validation)
+        results = self.trainer.fit_epoch(self.train_batches, self.validation_batches, verbose)
+        self.history = self.history.with_epoch(*results)
         if self.history.best_epoch == self.history.num_epochs:
             self.best_weights = {
                 name: value.detach().to("cpu", copy=True) for name, value in self.trainer.evaluated.state_dict().items()
             }
         self._finish_if_over(verbose)
         self.epoch_durations_s.append(time.perf_counter() - started)
+        return results
 
     def run(self, checkpoint: Path | None = None) -> None:
         """Run all the epochs that are left, and show progress bars.
 
         Args:
-            checkpoint: Saved whenever the validation accuracy improves; continued from if it is there.
+            checkpoint: Saved whenever the validation accuracy improves, and at the end; continued from if it is there.
 
         Raises:
-            ResultError: The checkpoint is damaged, or that of another trial.
+            ResultError: The checkpoint is damaged, or does not continue this training.
         """
-        if checkpoint is not None and checkpoint.exists():
-            print(f"*** Continuing from checkpoint file {checkpoint}")
-            state = load_state(checkpoint)
-            try:
-                self.load_state_dict(state)
-            except ResultError as error:
-                raise ResultError(f"{checkpoint}: {error}; delete it, or choose another name") from error
-        while self.stop_reason is None:
-            print(f"--- EPOCH {self.history.num_epochs + 1}/{self.settings.epochs} ---", flush=True)
-            self.run_epoch(verbose=True)
-            if checkpoint is not None and self.history.best_epoch == self.history.num_epochs:
-                save_state(checkpoint, self.state_dict())
-        say_stop(self.stop_reason, self.settings.early_stopping)
+        run_epochs(self, self.settings.epochs, self.settings.early_stopping, checkpoint)
+        if checkpoint is not None and self.can_be_continued:
+            save_state(checkpoint, self.state_dict())
+
+    def measure_test(self, verbose: bool = False) -> None:
+        """Measure the best weights so far on the test set; the training could go on as if nothing had happened."""
+        evaluated = self.trainer.evaluated
+        trained = copy.deepcopy(evaluated.state_dict())
+        predictions: list[Tensor] = []
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            evaluated.load_state_dict(self.best_weights)
+            self.test_result = self.trainer.test_epoch(
+                self._evaluation_batches(self.images.test),
+                verbose,
+                predictions=predictions,
+                views=partial(views, count=self.settings.test_views),
+            )
+            evaluated.load_state_dict(trained)
+        self.test_predictions = torch.cat(predictions).cpu().numpy()
 
     def _finish_if_over(self, verbose: bool = False) -> None:
         self.stop_reason = self.history.stop_reason(self.settings.epochs, self.settings.early_stopping)
         if self.stop_reason is not None:
-            self.trainer.evaluated.load_state_dict(self.best_weights)
-            test_batches = self._evaluation_batches(self.images.test)
-            predictions: list[Tensor] = []
-            self.test_result = self.trainer.test_epoch(
-                test_batches, verbose, predictions=predictions, views=partial(views, count=self.settings.test_views)
-            )
-            self.test_predictions = torch.cat(predictions).cpu().numpy()
+            self.measure_test(verbose)
+
+    @property
+    def can_be_continued(self) -> bool:
+        """Whether this training, now or with more epochs, could go on from its state."""
+        return not self._is_cut and self.history.is_finite
 
     def _evaluation_batches(self, image_set: ImageSet) -> Batches:
         assert self.settings.bs_test is not None
@@ -127,32 +137,47 @@ class Trial:
         return evaluation_batches(image_set, self.settings.bs_test, at_once)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values from which another `Trial` of the same settings continues bit for bit."""
+        """Tensors and plain values from which another `Trial` continues bit for bit; as at the end of the last epoch.
+
+        Its settings may differ in what only ends a training: `epochs`, unless the learning rate depends on it, and
+        `early_stopping`.
+        """
         return {
             "trial_id": self.settings.trial_id,
+            "settings": self.settings.to_json(),
             "trainer": self.trainer.state_dict(),
             "history": self.history._asdict(),
             "best_weights": self.best_weights,
             "epoch_durations_s": self.epoch_durations_s,
+            "summary": self.summary(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave.
+        """Continue from what `state_dict` gave; where that cannot be, everything is as it was before.
+
+        A state with more epochs than this trial would have had is cut to those.
 
         Raises:
-            ResultError: The state is that of another trial, or incomplete.
+            ResultError: It is the state of another training, incomplete, or its best weights are of a later epoch than
+                this trial has.
         """
-        if state.get("trial_id") != self.settings.trial_id:
-            raise ResultError(
-                f"a checkpoint of trial {state.get('trial_id')} does not continue {self.settings.trial_id}"
-            )
-        try:
-            self.trainer.load_state_dict(state["trainer"])
-            self.history = FitResult(**state["history"])
-            self.best_weights = dict(state["best_weights"])
-            self.epoch_durations_s = list(state["epoch_durations_s"])
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ResultError(f"an incomplete checkpoint of trial {self.settings.trial_id}: {error}") from error
+        check_settings(state, self.settings)
+        history = FitResult.from_state(state.get("history"))
+        durations, best = state.get("epoch_durations_s"), state.get("best_weights")
+        if not isinstance(durations, list) or [type(value) for value in durations] != [float] * history.num_epochs:
+            raise ResultError("it has no durations of its epochs")
+        if not isinstance(best, dict):
+            raise ResultError("it has no best weights")
+        if history.num_epochs:
+            check_tensors(best, self.trainer.evaluated.state_dict())
+        cut = history.until_stop(self.settings.epochs, self.settings.early_stopping)
+        if cut.best_epoch != history.best_epoch:
+            best_of = f"it has the best weights of epoch {history.best_epoch}"
+            raise ResultError(f"{best_of}, and this training ends with epoch {cut.num_epochs}")
+        trainer = state.get("trainer")
+        self.trainer.load_state_dict(trainer if isinstance(trainer, dict) else {})
+        self.history, self.best_weights, self._is_cut = cut, best, cut is not history
+        self.epoch_durations_s = durations[: cut.num_epochs]
         self._finish_if_over()
 
     @cached_property
@@ -178,7 +203,7 @@ class Trial:
         return {
             "id": self.settings.trial_id,
             "test_accuracy": test.accuracy if test else None,
-            "test_loss": sum(test.losses) / len(test.losses) if test else None,
+            "test_loss": mean(test.losses) if test else None,
             "confusion": self.confusion,
             "best_epoch": self.history.best_epoch,
             "best_validation_accuracy": self.history.best_accuracy,
@@ -199,7 +224,7 @@ class Trial:
             "threads": torch.get_num_threads(),
             "versions": {
                 "tune_cnn": tune_cnn.__version__,
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),
                 "python": platform.python_version(),
             },
             **self.further_facts,
@@ -232,24 +257,3 @@ def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches
         precision=settings.precision,
         compile=settings.compile,
     )
-
-
-def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_device(name: torch.device | str | None) -> torch.device:
-    """The device of this name; None: the default one.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
-    if name is None:
-        return default_device()
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        fault = str(error).partition("\n")[0].rstrip(".")
-        remedy = "leave it out for the GPU if there is one, else the CPU"
-        raise ConfigError("device", [f"device: {str(name)!r} cannot be used ({fault}); {remedy}"]) from error

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from tune_cnn.data.source import ImageSet
-
-Batch = tuple[Tensor, Tensor]
+from tune_cnn.training.loop import Batch
 
 
 class _WholeBatches(Dataset[Batch]):

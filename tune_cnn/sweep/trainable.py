@@ -19,7 +19,8 @@ from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
-from tune_cnn.trial import Trial, default_device
+from tune_cnn.training.devices import default_device
+from tune_cnn.trial import Trial
 
 
 class TrialPlan(NamedTuple):

@@ -1,5 +1,5 @@
 """The one training loop, its optimizers, weight averaging and checkpoints."""
 
-from tune_cnn.training.trainer import AUTOCAST, TorchTrainer, say_stop
+from tune_cnn.training.trainer import AUTOCAST, TorchTrainer
 
-__all__ = ["AUTOCAST", "TorchTrainer", "say_stop"]
+__all__ = ["AUTOCAST", "TorchTrainer"]

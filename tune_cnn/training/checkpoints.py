@@ -28,6 +28,8 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
     try:
         # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ResultError(f"{place}: compressed, so not ours; delete it")  # it may unpack to any size
             if damaged := archive.testzip():
                 raise ResultError(f"{place}: damaged at {damaged}; delete it")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

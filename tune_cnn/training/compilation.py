@@ -6,10 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-
-def device_of(model: nn.Module) -> torch.device:
-    """Device of a network's weights."""
-    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
+from tune_cnn.training.devices import device_of
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -1,9 +1,8 @@
 """The one training loop. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from tune_cnn.errors import ResultError
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
-from tune_cnn.training.checkpoints import load_state, save_state
-from tune_cnn.training.compilation import compiled, device_of
+from tune_cnn.training.compilation import compiled
+from tune_cnn.training.devices import device_of
 from tune_cnn.training.ema import averaged
-
-Batch = tuple[Tensor, Tensor] | list[Tensor]
+from tune_cnn.training.loop import Batch, run_batches, run_epochs
+from tune_cnn.training.state import TrainingState
 
 # What autocast computes in, by precision; the others leave it alone.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-# How often a progress bar asks for the running loss, in seconds: each time, a GPU has to be waited for.
-_LOSS_INTERVAL_S = 1.0
 
 
 class TorchTrainer:
@@ -109,33 +103,10 @@ class TorchTrainer:
         Raises:
             ResultError: The checkpoint file is damaged, not one of ours, or that of another network or optimizer.
         """
-        history = FitResult.empty()
+        fit = _Fit(self, dl_train, dl_val, max_batches)
         checkpoint = Path(f"{checkpoints}.pt") if checkpoints else None
-        if checkpoint is not None and checkpoint.exists():
-            print(f"*** Continuing from checkpoint file {checkpoint}")
-            state = load_state(checkpoint)
-            try:
-                self.load_state_dict(state)
-                history = FitResult(**state["history"])
-            except (KeyError, TypeError, RuntimeError, ValueError) as error:
-                raise ResultError(
-                    f"{checkpoint}: does not continue this training; delete it, or choose another name"
-                ) from error
-
-        while (reason := history.stop_reason(num_epochs, early_stopping)) is None:
-            epoch = history.num_epochs
-            verbose = print_every > 0 and (epoch % print_every == 0 or epoch == num_epochs - 1)
-            if verbose:
-                print(f"--- EPOCH {epoch + 1}/{num_epochs} ---", flush=True)
-            train, validation = self.fit_epoch(dl_train, dl_val, verbose, max_batches)
-            history = history.with_epoch(train, validation)
-            if checkpoint is not None and history.best_epoch == history.num_epochs:
-                save_state(checkpoint, {**self.state_dict(), "history": history._asdict()})
-            if post_epoch_fn is not None:
-                post_epoch_fn(epoch, train, validation, verbose)
-        if print_every > 0:
-            say_stop(reason, early_stopping)
-        return history
+        run_epochs(fit, num_epochs, early_stopping, checkpoint, print_every, post_epoch_fn)
+        return fit.history
 
     def fit_epoch(
         self,
@@ -159,7 +130,7 @@ class TorchTrainer:
             ValueError: There are no batches.
         """
         self.model.train()
-        return self._run_epoch(dl, self._train_step, "train_batch", verbose, max_batches)
+        return run_batches(dl, self._train_step, "train_batch", verbose, max_batches)
 
     @torch.no_grad()
     def test_epoch(
@@ -183,7 +154,7 @@ class TorchTrainer:
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
         with self._autocast():  # which casts each weight once, not in each batch; in inference mode it would not
-            return self._run_epoch(
+            return run_batches(
                 dl, lambda batch: self._test_step(batch, part, predictions, views), "test_batch", verbose, max_batches
             )
 
@@ -201,26 +172,21 @@ class TorchTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything from which training continues as if it had never stopped: weights, optimizer, random state."""
-        rng = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng}
-        return state | {name: part.state_dict() for name, part in self._further_parts().items()}
+        return self._state().to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, part in self._further_parts().items():
-            part.load_state_dict(state[name])
-        torch.set_rng_state(state["rng"]["cpu"].cpu())
-        if self.device.type == "cuda" and "cuda" in state["rng"]:
-            torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
+        """Continue from what `state_dict` gave; where that cannot be, everything is as it was before.
 
-    def _further_parts(self) -> dict[str, Any]:
+        Raises:
+            ResultError: The state lacks parts, or they do not fit this network or optimizer.
+        """
+        self._state().load(state)
+
+    def _state(self) -> TrainingState:
         scaler = self._scaler if self._scaler.is_enabled() else None
-        parts: dict[str, Any] = {"scheduler": self.scheduler, "average": self._average, "scaler": scaler}
-        return {name: part for name, part in parts.items() if part is not None}
+        parts = {"scheduler": self.scheduler, "average": self._average, "scaler": scaler}
+        present = {name: part for name, part in parts.items() if part is not None}
+        return TrainingState(self.model, self.optimizer, present, self.device)
 
     def _to_device(self, batch: Batch, augment: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         images, labels = (part.to(self.device, non_blocking=True) for part in batch)
@@ -268,41 +234,26 @@ class TorchTrainer:
             predictions.append(classes)
         return torch.stack(losses), (classes == labels).sum(), len(labels)
 
-    def _run_epoch(
-        self,
-        dl: DataLoader[Any],
-        step: Callable[[Batch], tuple[Tensor, Tensor, int]],
-        name: str,
-        verbose: bool,
-        max_batches: int | None,
-    ) -> EpochResult:
-        # Losses and counts stay tensors on the device until the epoch's end: reading one waits for the device.
-        losses: list[Tensor] = []
-        correct: list[Tensor] = []
-        num_samples = 0
-        total = len(dl) if max_batches is None else min(max_batches, len(dl))
-        if total == 0:
-            raise ValueError(f"{name}: there are no batches to go through")
-        with tqdm(desc=name, total=total, disable=not verbose, dynamic_ncols=True) as bar:
-            shown = time.monotonic()
-            for batch in islice(dl, total):
-                batch_losses, batch_correct, count = step(batch)
-                losses.append(batch_losses)
-                correct.append(batch_correct)
-                num_samples += count
-                if verbose and time.monotonic() - shown > _LOSS_INTERVAL_S:
-                    bar.set_description(f"{name} ({batch_losses[-1].item():.3f})", refresh=False)
-                    shown = time.monotonic()
-                bar.update()
-            values = torch.cat(losses).tolist()
-            accuracy = 100.0 * int(torch.stack(correct).sum()) / num_samples
-            bar.set_description(f"{name} (Avg. Loss {sum(values) / len(values):.3f}, Accuracy {accuracy:.1f})")
-        return EpochResult(values, accuracy)
 
+@dataclass
+class _Fit:
+    """A call of `TorchTrainer.fit`, as the loop over epochs wants it."""
 
-def say_stop(reason: str | None, early_stopping: int | None) -> None:
-    """Say why a training ended before its last epoch."""
-    if reason == "plateau":
-        print(f"No improvement in {early_stopping} epochs, stopping early.")
-    elif reason == "diverged":
-        print("The loss is no longer a finite number, stopping; a smaller lr may help.")
+    trainer: TorchTrainer
+    dl_train: DataLoader[Any]
+    dl_val: DataLoader[Any]
+    max_batches: int | None
+    history: FitResult = field(default_factory=FitResult.empty)
+
+    def run_epoch(self, verbose: bool) -> tuple[EpochResult, EpochResult]:
+        train, validation = self.trainer.fit_epoch(self.dl_train, self.dl_val, verbose, self.max_batches)
+        self.history = self.history.with_epoch(train, validation)
+        return train, validation
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.trainer.state_dict(), "history": self.history._asdict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        history = FitResult.from_state(state.get("history"))
+        self.trainer.load_state_dict(state)
+        self.history = history

@@ -1,0 +1,122 @@
+"""The loops over batches and over epochs, which every training runs through."""
+
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from tune_cnn.errors import ResultError
+from tune_cnn.train_results import EpochResult, FitResult, mean
+from tune_cnn.training.checkpoints import load_state, save_state
+
+# Images (B, C, H, W) and labels (B,); a plain DataLoader gives them as a list.
+Batch = tuple[Tensor, Tensor] | list[Tensor]
+
+# How often a progress bar asks for the running loss, in seconds: each time, a GPU has to be waited for.
+_LOSS_INTERVAL_S = 1.0
+
+_STOPPED = {
+    "plateau": "No improvement in {early_stopping} epochs, stopping early.",
+    "diverged": "The loss is no longer a finite number, stopping; a smaller lr may help.",
+}
+
+
+class Training(Protocol):
+    """What the loop runs: a trial, or a `TorchTrainer` with its batches."""
+
+    history: FitResult
+
+    def run_epoch(self, verbose: bool) -> tuple[EpochResult, EpochResult]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def run_epochs(
+    training: Training,
+    num_epochs: int,
+    early_stopping: int | None,
+    checkpoint: Path | None = None,
+    print_every: int = 1,
+    post_epoch_fn: Callable[[int, EpochResult, EpochResult, bool], None] | None = None,
+) -> None:
+    """Run all the epochs that are left.
+
+    Args:
+        training: Its `history` grows by each epoch.
+        num_epochs: As the further ones, see `TorchTrainer.fit`.
+        checkpoint: Saved whenever the validation accuracy improves; continued from if it is there.
+
+    Raises:
+        ResultError: The checkpoint is damaged, or does not continue this training.
+    """
+    if checkpoint is not None and checkpoint.exists():
+        print(f"*** Continuing from checkpoint file {checkpoint}")
+        state = load_state(checkpoint)
+        try:
+            training.load_state_dict(state)
+        except ResultError as error:
+            fault = f"{checkpoint}: does not continue this training: {error}"
+            raise ResultError(f"{fault}; delete it, or choose another name") from error
+    while (reason := training.history.stop_reason(num_epochs, early_stopping)) is None:
+        index = training.history.num_epochs
+        verbose = print_every > 0 and (index % print_every == 0 or index == num_epochs - 1)
+        if verbose:
+            print(f"--- EPOCH {index + 1}/{num_epochs} ---", flush=True)
+        train, validation = training.run_epoch(verbose)
+        if checkpoint is not None and training.history.best_epoch == training.history.num_epochs:
+            save_state(checkpoint, training.state_dict())
+        if post_epoch_fn is not None:
+            post_epoch_fn(index, train, validation, verbose)
+    if print_every > 0 and reason in _STOPPED:
+        print(_STOPPED[reason].format(early_stopping=early_stopping))
+
+
+def run_batches(
+    dl: DataLoader[Any],
+    step: Callable[[Batch], tuple[Tensor, Tensor, int]],
+    name: str,
+    verbose: bool,
+    max_batches: int | None,
+) -> EpochResult:
+    """Run one pass over the batches.
+
+    Args:
+        dl: The batches.
+        step: Gives the losses (at least one), the number of images that are classified correctly, and of all.
+        name: What the progress bar calls it.
+        verbose: Show the bar.
+        max_batches: Stop after so many; None: all.
+
+    Raises:
+        ValueError: There are no batches.
+    """
+    # Losses and counts stay tensors on the device until the epoch's end: reading one waits for the device.
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
+    num_samples = 0
+    total = len(dl) if max_batches is None else min(max_batches, len(dl))
+    if total == 0:
+        raise ValueError(f"{name}: there are no batches to go through")
+    with tqdm(desc=name, total=total, disable=not verbose, dynamic_ncols=True) as bar:
+        shown = time.monotonic()
+        for batch in islice(dl, total):
+            batch_losses, batch_correct, count = step(batch)
+            losses.append(batch_losses)
+            correct.append(batch_correct)
+            num_samples += count
+            if verbose and time.monotonic() - shown > _LOSS_INTERVAL_S:
+                bar.set_description(f"{name} ({batch_losses[-1].item():.3f})", refresh=False)
+                shown = time.monotonic()
+            bar.update()
+        values = torch.cat(losses).tolist()
+        accuracy = 100.0 * int(torch.stack(correct).sum()) / num_samples
+        bar.set_description(f"{name} (Avg. Loss {mean(values):.3f}, Accuracy {accuracy:.1f})")
+    return EpochResult(values, accuracy)

@@ -1,0 +1,129 @@
+"""What a training continues from, and whether it fits."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.settings import Settings
+
+
+class TrainingState(NamedTuple):
+    """All that changes from batch to batch.
+
+    Attributes:
+        model: What is trained.
+        optimizer: Over its weights.
+        parts: What else has a state: `scheduler`, `average`, `scaler`.
+        device: Where the training computes.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    parts: Mapping[str, Any]
+    device: torch.device
+
+    def to_dict(self) -> dict[str, Any]:
+        """As tensors and plain values, with the random state."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng}
+        return state | {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `to_dict` gave; where that cannot be, everything is as it was before.
+
+        Raises:
+            ResultError: The state lacks parts, or they do not fit.
+        """
+        before = copy.deepcopy(self.to_dict())
+        try:
+            check_tensors(state["model"], self.model.state_dict())
+            _check_optimizer_state(state["optimizer"], self.optimizer)
+            self._load(copy.deepcopy(state))
+            self._rehearse()
+            self._load(state)
+        except Exception as error:
+            self._load(before)
+            kind = "" if isinstance(error, ResultError) else f"{type(error).__name__}: "
+            raise ResultError(kind + " ".join(str(error).split())) from error
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["rng"]["cpu"].cpu())
+        if self.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
+
+    def _rehearse(self) -> None:
+        """Take a step without a gradient: optimizers and schedules do not look at what they load before they use it."""
+        for group in self.optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = torch.zeros_like(weight)
+        self.optimizer.step()
+        if "scheduler" in self.parts:
+            self.parts["scheduler"].step()
+        self.optimizer.zero_grad()
+
+
+def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """Make sure that tensors have the names, shapes and types of those that they would replace.
+
+    Raises:
+        ResultError: With the first that has not.
+    """
+    for name in [*expected, *found]:
+        mine, other = expected.get(name), found.get(name)
+        if not isinstance(mine, Tensor) or not isinstance(other, Tensor):
+            raise ResultError(f"{name} is {'unknown' if mine is None else 'missing'}")
+        if (mine.shape, mine.dtype) != (other.shape, other.dtype):
+            raise ResultError(f"{name} is {other.dtype} {[*other.shape]}, not {mine.dtype} {[*mine.shape]}")
+
+
+def _check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Make sure that what an optimizer keeps for each weight has its shape; the fused ones do not look.
+
+    Raises:
+        ResultError: Something has not.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, kept in state["state"].items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.ndim > 0 and value.shape != weights[index].shape:
+                shapes = f"{[*value.shape]}, not {[*weights[index].shape]}"
+                raise ResultError(f"the optimizer's {name} of weight {index} is {shapes}")
+
+
+def course(settings: Settings) -> dict[str, Any]:
+    """What decides a training up to any of its epochs: its settings less those that only end it."""
+    data = {f"data.{key}": value for key, value in settings.data.identity().items()}
+    values = {**settings.to_json(), **data}
+    del values["data"], values["early_stopping"]
+    if settings.schedule == "constant" and settings.warmup == 0:
+        del values["epochs"]  # which is else in the learning rate of every batch
+    return values
+
+
+def check_settings(state: Mapping[str, Any], settings: Settings) -> None:
+    """Make sure that a trial's state is that of a training which these settings continue.
+
+    Raises:
+        ResultError: It is not; the message has the first setting that differs.
+    """
+    if state.get("trial_id") == settings.trial_id:
+        return
+    try:
+        there = Settings.from_json(state["settings"])
+    except (KeyError, TypeError, AttributeError, ConfigError):  # version 0.1.0 kept no settings
+        raise ResultError(f"it is of trial {state.get('trial_id')}, not of {settings.trial_id}") from None
+    theirs, mine = course(there), course(settings)
+    for key in sorted({**mine, **theirs}, key="epochs".__eq__):
+        if theirs.get(key) != mine.get(key):
+            why = ", and the learning rate depends on it" if key == "epochs" else ""
+            raise ResultError(f"{key} is {theirs.get(key)} there and {mine.get(key)} here{why}")
