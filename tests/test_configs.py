@@ -1,10 +1,15 @@
 """The shipped config files say what they hold and how to run them, and hold what the assignment asks for."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+from ruamel.yaml import YAML
 
 from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep.config_file import file_schema
 from tune_cnn.sweep.search_space import distinct_trials, load_experiments
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -31,6 +36,38 @@ def expected(k: int, layers: int, ycn: bool = False) -> Settings:
     return Settings(**{**vars(COMMON), "filters_per_layer": (k,), "layers_per_block": layers, "ycn": ycn})
 
 
+def test_schema_for_editors_is_current(tmp_path: Path) -> None:
+    current = tmp_path / "schema.json"
+    current.write_text(json.dumps(file_schema(), indent=1) + "\n")
+    assert current.read_text() == (FOLDER / "schema.json").read_text(), f"cp {current} {FOLDER}"
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_schema_accepts_the_shipped_files(name: str) -> None:
+    jsonschema.validate(YAML(typ="safe", pure=True).load(FOLDER / f"{name}.yaml"), file_schema())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"learning_rate": 1}}, "'learning_rate' was unexpected"),
+        ({"settings": {"epochs": 0}}, "0 is less than the minimum of 1"),
+        ({"grid": {"lr": 0.1}}, "0.1 is not of type 'array'"),
+        ({"grid": {"optimizer": ["adam", "adm"]}}, "'adm' is not one of"),
+        ({"seeds": [1, 1]}, "non-unique elements"),
+        ({"when": 1}, "'when' was unexpected"),
+    ],
+)
+def test_schema_refuses_what_the_command_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(jsonschema.ValidationError, match=message):
+        jsonschema.validate({"run_name": "a", **changes}, file_schema())
+
+
+def test_schema_explains_every_key() -> None:
+    sections = file_schema()["$defs"].values()
+    assert all(value["description"] for section in sections for value in section["properties"].values())
+
+
 def test_every_shipped_file_is_tested() -> None:
     assert sorted(path.name for path in FOLDER.glob("*.yaml")) == [f"{name}.yaml" for name in COUNTS]
 
@@ -38,9 +75,10 @@ def test_every_shipped_file_is_tested() -> None:
 @pytest.mark.parametrize("name", COUNTS)
 def test_file_opens_with_its_purpose_its_size_and_its_command(name: str) -> None:
     lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
-    assert lines[0].startswith("# ")
-    assert f"{COUNTS[name]} experiment" in lines[1]
-    assert lines[1].endswith(f"Run with:  tune-cnn sweep configs/{name}.yaml")
+    assert lines[0] == "# yaml-language-server: $schema=schema.json"
+    assert lines[1].startswith("# ")
+    assert f"{COUNTS[name]} experiment" in lines[2]
+    assert lines[2].endswith(f"Run with:  tune-cnn sweep configs/{name}.yaml")
     assert len(settings_by_name(name)) == COUNTS[name]
 
 

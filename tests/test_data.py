@@ -677,8 +677,8 @@ def test_without_a_network_the_ways_out_are_named(cifar10_archive, monkeypatch):
     assert message.startswith(f"CIFAR-10 is not in {archive.root}, and cannot be downloaded from {url}: ")
     assert "Connection refused" in message
     assert f"get cifar-10-python.tar.gz elsewhere, put it into {archive.root}, and run the same again" in message
-    assert "--data image_folder:PATH" in message
-    assert "--data shapes" in message
+    assert "data: image_folder:PATH" in message
+    assert "data: shapes" in message
 
     # The first way out.
     (archive.root / "cifar-10-python.tar.gz").write_bytes(archive.content)

@@ -5,6 +5,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tune_cnn import experiments
@@ -121,6 +122,19 @@ def test_the_config_repeats_the_run(settings):
     assert load_experiment("results/again.json")[1] == expected
 
 
+def test_values_of_a_notebook_are_the_plain_ones_that_they_equal(folder):
+    expected = run_and_load("run", **{**QUICK, "filters_per_layer": [4, 6], "lr": 1e-3})
+    trial_id = content("results/run.json")["trial"]["id"]
+    run_experiment(
+        "run", Path("results"), np.int64(42), np.float64(10), epochs=4 / 2, filters_per_layer=np.array([4, 6]),
+        lr=np.float32(1e-3), layers_per_block=np.array(1), hidden_dims=(8,), ycn=np.bool_(False), optimizer="Adam",
+        data={**SHAPES, "in_size": (3, 8, 8)}, device="cpu",
+    )  # fmt: skip
+    assert load_experiment("results/run.json")[1] == expected
+    assert content("results/run.json")["trial"]["id"] == trial_id
+    assert content("results/run.json")["config"]["kw"] == {"data": SHAPES}
+
+
 def test_the_config_of_a_folder_of_images_keeps_its_path_only(image_folder):
     run_experiment("run", **{**QUICK, "data": f"image_folder:{image_folder}"})
     assert content("results/run.json")["config"]["kw"] == {
@@ -200,6 +214,12 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_images_are_loaded(
         run_experiment("run", **{**QUICK, "pool_every": 1, "layers_per_block": 4})
 
 
+@pytest.mark.parametrize("change", [{"layers_per_block": 10**12}, {"filters_per_layer": [10**10] * 2}])
+def test_a_monstrous_network_is_refused_before_it_is_built(change):
+    with pytest.raises(ConfigError, match=r"conv layers; give at most 1,000|a layer is too large to exist"):
+        run_experiment("run", **{**QUICK, **change})
+
+
 def test_a_fault_of_our_own_is_no_fault_of_the_user(monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ValueError("our bug")
@@ -222,6 +242,8 @@ def test_folders_that_cannot_be_are_refused_before_the_training(monkeypatch):
 
 
 def test_images_that_are_not_there_are_an_error():
+    with pytest.raises(ConfigError, match=r"data: '/nowhere' is not a source; write image_folder:/nowhere"):
+        run_experiment("run", **{**QUICK, "data": "/nowhere"})
     with pytest.raises(DataError, match="nowhere: there is no such folder"):
         run_experiment("run", **{**QUICK, "data": "image_folder:nowhere"})
 

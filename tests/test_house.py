@@ -133,7 +133,8 @@ def test_help_imports_neither_torch_nor_ray():
     program = (
         "import sys; from tune_cnn.cli import main\n"
         "try: main(sys.argv[1:])\n"
-        "except SystemExit: print('heavy:', [m for m in ('torch', 'ray', 'numpy', 'matplotlib') if m in sys.modules])"
+        "except SystemExit:\n"
+        "    print('heavy:', [m for m in ('torch', 'ray', 'numpy', 'matplotlib', 'pydantic') if m in sys.modules])"
     )
     for arguments in (["--help"], ["sweep", "--help"], ["--version"], ["sweep"]):
         done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from tune_cnn.cli import main
 from tune_cnn.diagnosis import Diagnoses
@@ -112,4 +112,6 @@ def test_a_mutilated_file_is_planned_or_refused(folder: Path, edits: list[tuple[
 @settings(max_examples=150, deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(["run_name", "grid", "settings", "data", "resources"], VALUES)))
 def test_any_values_are_planned_or_refused(folder: Path, document: dict[str, Any]) -> None:
-    assert_planned_or_refused(folder, yaml.safe_dump(document, sort_keys=False))
+    text = io.StringIO()
+    YAML(typ="safe", pure=True).dump(document, text)
+    assert_planned_or_refused(folder, text.getvalue())

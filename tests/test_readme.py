@@ -9,7 +9,7 @@ import pytest
 
 from tune_cnn import data
 from tune_cnn.cli.arguments import parser
-from tune_cnn.settings import SETTINGS_RULES, DataSettings
+from tune_cnn.settings import KEYS, DataSettings
 from tune_cnn.sweep.search_space import load_experiments
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def test_the_config_file_that_they_show_is_exp1_1():
 
 def test_every_setting_is_explained():
     explained = re.findall(r"`(\w+)`", CONFIGS.partition("## Settings")[2].partition("## Images")[0])
-    assert SETTINGS_RULES.keys() <= set(explained)
+    assert set(KEYS) <= set(explained)
 
 
 def test_links_and_pictures_are_there():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.settings import OPTIONAL
+from tune_cnn.settings import KEYS, OPTIONAL
 from tune_cnn.sweep.search_space import Experiment, Resources, distinct_trials, load_experiments
 
 GRID = """\
@@ -152,10 +152,10 @@ def test_set_gives_a_file_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("seeds: 3", "seeds: 3 is not a list; give its values in brackets, such as [1, 2, 3]"),
-        ("seeds: []", "seeds: an empty list; give at least one value, such as [1, 2, 3]"),
+        ("seeds: 3", "seeds: 3 is not a list; give its values in brackets, such as [3]"),
+        ("seeds: []", "seeds: an empty list; give at least one value"),
         ("seeds: [1, null]", "seeds[1]: None is not a whole number from 0 up"),
-        ("seeds: [1, 2, 1]", "seeds[2]: 1 stands there twice; keep one"),
+        ("seeds: [1, 2, 1]", "seeds: 1 stands there twice; keep one"),
         ("seeds: [1]\nsettings: {seed: 2}", "settings.seed: seeds varies it too; keep one of the two"),
         ("seeds: [1]\ngrid: {seed: [2]}", "grid.seed: seeds varies it too; keep one of the two"),
         ("seed: 3", "seed: not a key of the top level; write it under settings:"),
@@ -193,6 +193,43 @@ def test_set_changes_resources(tmp_path: Path) -> None:
     assert experiment.resources == Resources(gpus_per_trial=0.25)
 
 
+@pytest.mark.parametrize("text", ["data: shapes", "data: {source: shapes}", "data: {source: shapes, train_images: 40}"])
+def test_set_changes_the_images(tmp_path: Path, text: str) -> None:
+    changes = ["data.train_images=50", "data.in_size=[3, 9, 9]"]
+    (experiment,) = load(tmp_path, f"run_name: one\n{text}", overrides=changes)
+    data = experiment.settings.data
+    assert (data.source, data.train_images, data.in_size) == ("shapes", 50, (3, 9, 9))
+    (experiment,) = load(tmp_path, "run_name: one\ndata: cifar10", overrides=changes, data="shapes")
+    assert experiment.settings.data == data
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("run_name={L}_{K}", ["2_32", "4_32", "2_64-128", "4_64-128"]),
+        ("grid={layers_per_block: [1, 3], filters_per_layer: [[8]]}", ["exp_K8_L1", "exp_K8_L3"]),
+        ("grid={hidden_dims: [[], [8]], layers_per_block: [1]}", "run_name: 'exp_K{K}_L{L}' gives hidden_dims"),
+        ("settings={filters_per_layer: [8]}", "settings.filters_per_layer: the grid varies it too"),
+        ("settings={pool_every: 2}", ["exp_K32_L2", "exp_K32_L4", "exp_K64-128_L2", "exp_K64-128_L4"]),
+        ("seeds=[7]", ["exp_K32_L2_S7", "exp_K32_L4_S7", "exp_K64-128_L2_S7", "exp_K64-128_L4_S7"]),
+    ],
+)
+def test_set_changes_a_whole_section(tmp_path: Path, text: str, expected: Any) -> None:
+    if isinstance(expected, list):
+        assert names(load(tmp_path, GRID, overrides=[text])) == expected
+    else:
+        (fault,) = faults(tmp_path, GRID, overrides=[text])
+        assert fault.startswith(expected)
+
+
+def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for change in ("data=cifar10:images", "data.path=images"):
+        (experiment,) = load(tmp_path / "configs", "run_name: one", overrides=[change])
+        assert experiment.settings.data.path == str(tmp_path / "images")
+
+
 def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
     assert faults(tmp_path, GRID, overrides=["layers_per_block=2"]) == [
         "--set layers_per_block: the grid varies it; use --only to choose cells, or --set grid.layers_per_block=[...]"
@@ -202,16 +239,26 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("epochs", "epochs: no value; write key=value, such as lr=1.0e-3"),
         ("epohcs=3", "settings.epohcs: unknown key; did you mean 'epochs'?"),
         ("epochs=0", "settings.epochs: 0 is not a whole number from 1 up"),
         ("lr=fast", "settings.lr: 'fast' is not a number above 0"),
         ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'"),
-        ("grid.lr=[]", "grid.lr: an empty list; give at least one value, such as [1.0e-3, 1.0e-4]"),
-        ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1.0e-3, 1.0e-4]"),
+        ("grid.lr=[]", "grid.lr: an empty list; give at least one value"),
+        ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1]"),
         ("resources.cpus_per_trial=0", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
-        ("machine.cores=2", "machine.cores: not a section of a config file; sections are settings, grid and resources"),
-        ("data=shapes", "data: not changed by --set; write --data SOURCE, such as --data shapes"),
+        (
+            "machine.cores=2",
+            "machine.cores: not a section of a config file; sections are run_name, grid, seeds, settings, data, "
+            "resources",
+        ),
+        ("scheduler=asha", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS)),
+        ("data=mnist", "data.source: 'mnist' is not one of cifar10, image_folder, shapes"),
+        ("data=/images", "data: '/images' is not a source; write image_folder:/images"),
+        ("data.train_images=3", "data.train_images: 3 is not a whole number from 20 up, or null"),
+        ("data.classes=3", "data.classes: found out from the images; leave it out"),
+        ("seeds=[-1]", "seeds[0]: -1 is not a whole number from 0 up"),
+        ("resources={cpus: 1}", "resources.cpus: unknown key; keys are cpus_per_trial, gpus_per_trial"),
+        ("settings=null", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
     ],
 )
 def test_faulty_set_is_told_once_for_all_files(tmp_path: Path, text: str, fault: str) -> None:
@@ -254,6 +301,27 @@ def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "place", "fault"),
+    [
+        ({"data": "/nowhere"}, "--data", "data: '/nowhere' is not a source; write image_folder:/nowhere"),
+        ({"data": "image_folder:/nowhere"}, "--data", "data: /nowhere: there is no such folder"),
+        ({"data": "image_folder"}, "--data", "data: image_folder needs its folder"),
+        ({"overrides": ["data=image_folder:/nowhere"]}, "--set", "data: /nowhere: there is no such folder"),
+        ({"overrides": ["data.in_size=[3, 4, 4]"]}, "--set", "data.in_size: the images of cifar10 are [3, 32, 32]"),
+        ({"overrides": ["data.in_size=[3, 4, 4]"], "data": "shapes"}, "--set", "data.in_size: [3, 4, 4] is too small"),
+    ],
+)
+def test_wrong_images_of_an_option_are_its_fault_and_no_files(
+    tmp_path: Path, options: dict[str, Any], place: str, fault: str
+) -> None:
+    with pytest.raises(ConfigError, match="problem") as caught:
+        load(tmp_path, "run_name: one", "run_name: two\ndata: cifar10", **options)
+    head, line = str(caught.value).splitlines()
+    assert head == f"{place}: 1 problem"
+    assert line.strip().startswith(fault)
+
+
 def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +352,10 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
         (b"run_name: a\x00", "character 12: U+0000 may not stand in YAML; remove it"),
         ('run_name: "\\UFFFFFFFF"', "an escape such as \\U0011FFFF names no character; remove it"),
-        ("[" * 5000, "lists or mappings stand too deep in one another; a config needs four levels at most"),
+        (
+            "[" * 5000,
+            "line 1, column 22: lists or mappings stand too deep in one another; a config needs four levels at most",
+        ),
         ("grid: &a [*a]", "line 1, column 7: anchors and aliases are not read; write the value out"),
         (
             "run_name: !!python/object:os.system a",
@@ -296,9 +367,14 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ("run_name: a\nrun_name: b", "run_name: written twice, in lines 1 and 2; keep one"),
         (
             "run_name: '{K}'\ngrid: {filters_per_layer: [32]}",
-            "grid.filters_per_layer[0]: 32 is not a list of whole numbers from 1 up, such as [64]",
+            "grid.filters_per_layer: [32] is one list, not a list of lists; write [[32]]",
         ),
-        ("run_name: '{lr}'\ngrid: {lr: [1, 2, 1.0]}", "grid.lr[2]: 1.0 stands there twice; keep one"),
+        (
+            "run_name: '{K}'\ngrid: {filters_per_layer: [[8], [0, 1]]}",
+            "grid.filters_per_layer[1]: [0, 1] is not a list of whole numbers from 1 up, such as [64]",
+        ),
+        ("run_name: '{lr}'\ngrid: {lr: [1, 2, 1.0]}", "grid.lr: 1.0 stands there twice; keep one"),
+        ("run_name: 'a'\ngrid: {optimizer: [Adam, adam]}", "grid.optimizer: adam stands there twice; keep one"),
         (
             "run_name: '{L}'\ngrid: {layers_per_block: [2]}\nsettings: {layers_per_block: 4}",
             "settings.layers_per_block: the grid varies it too; keep one of the two",
@@ -316,10 +392,10 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("setings: {}", "setings: unknown key; did you mean 'settings'?"),
         ("lr: 1e-3", "lr: not a key of the top level; write it under settings:"),
         ("1: 2", "1: unknown key; keys are run_name, grid, seeds, settings, data, resources"),
-        ("settings:", "settings: empty; write keys under it, such as lr: 1.0e-3, or leave it out"),
+        ("settings:", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
         (
             "settings: [lr]",
-            "settings: ['lr'] is not a mapping; write keys under it, such as lr: 1.0e-3, or leave it out",
+            "settings: ['lr'] is not a mapping; write keys under it, such as lr: 0.001, or leave it out",
         ),
         ("settings: {learning_rte: 1}", "settings.learning_rte: unknown key; did you mean 'lr'?"),
         ("settings: {epochs: 2020-01-01}", "settings.epochs: '2020-01-01' is not a whole number from 1 up"),
@@ -328,15 +404,20 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("settings: {epochs: true}", "settings.epochs: True is not a whole number from 1 up"),
         ("settings: {lr: .inf}", "settings.lr: inf is not a number above 0"),
         ("settings: {lr: .nan}", "settings.lr: nan is not a number above 0"),
-        (f"settings: {{seed: {'9' * 5000}}}", "settings.seed: a number of 5000 characters; give at most 100"),
+        (
+            f"settings: {{seed: {'9' * 5000}}}",
+            f"settings.seed: '{'9' * 119}... is not a whole number from 0 up, or null",
+        ),
+        ("settings: {scheduler: asha}", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS)),
+        ("scheduler: {asha: {}}", "scheduler: unknown key; keys are run_name, grid, seeds, settings, data, resources"),
         ("grid: {}", "grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out"),
         (
             "grid: {layers_per_block: []}",
-            "grid.layers_per_block: an empty list; give at least one value, such as [2, 4]",
+            "grid.layers_per_block: an empty list; give at least one value",
         ),
         (
             "grid: {layers_per_block: 2}",
-            "grid.layers_per_block: 2 is not a list; give its values in brackets, such as [2, 4]",
+            "grid.layers_per_block: 2 is not a list; give its values in brackets, such as [2]",
         ),
         ("grid: {layers_per_block: [2, 4, x]}", "grid.layers_per_block[2]: 'x' is not a whole number from 1 up"),
         ("grid: {layer_per_block: [2]}", "grid.layer_per_block: unknown key; did you mean 'layers_per_block'?"),
@@ -352,15 +433,15 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("resources: {cpus_per_trial: 0}", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
         (
             "resources: {gpus_per_trial: 1.5}",
-            "resources.gpus_per_trial: 1.5 is not auto, a number from 0 to 1, or a whole number",
+            "resources.gpus_per_trial: 1.5 is not auto, a number from 0 to 1, or a whole number from 1 up",
         ),
         (
             "resources: {gpus_per_trial: -1}",
-            "resources.gpus_per_trial: -1 is not auto, a number from 0 to 1, or a whole number",
+            "resources.gpus_per_trial: -1 is not auto, a number from 0 to 1, or a whole number from 1 up",
         ),
         (
             "resources: {gpus_per_trial: .nan}",
-            "resources.gpus_per_trial: nan is not auto, a number from 0 to 1, or a whole number",
+            "resources.gpus_per_trial: nan is not auto, a number from 0 to 1, or a whole number from 1 up",
         ),
     ],
 )
@@ -383,8 +464,8 @@ when: 1
         f"{tmp_path}/a.yaml: 8 problems",
         "  settings.epochs: written twice, in line 3; keep one",
         "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources",
-        "  grid.layers_per_block: an empty list; give at least one value, such as [2, 4]",
         "  grid.lr[0]: 'fast' is not a number above 0",
+        "  grid.layers_per_block: an empty list; give at least one value",
         "  settings.learning_rte: unknown key; did you mean 'lr'?",
         "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
@@ -404,8 +485,8 @@ def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> Non
         "--data: 1 problem",
         "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
         "a.yaml: 2 problems",
-        "  settings.lr: 0 is not a number above 0",
         "  run_name: missing; write a pattern such as exp_K{K}_L{L}",
+        "  settings.lr: 0 is not a number above 0",
         "c.yaml: 1 problem",
         "  run_name: '{' has a stray brace; a placeholder reads {K} or {lr}, and nothing else has braces",
     ]

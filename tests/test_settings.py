@@ -1,13 +1,16 @@
 """Settings: their rules, their round trip, and what the trial id depends on."""
 
+import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.rules import check, suggest
-from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, parse_data, parse_settings
+from tune_cnn.settings import KEYS, DataSettings, Settings, parse_data, parse_settings
 
 OTHER_SETTINGS: dict[str, Any] = {
     "seed": 1, "bs_train": 64, "bs_test": 8, "batches": 7, "epochs": 9, "early_stopping": None, "lr": 0.5, "reg": 0.5,
@@ -62,6 +65,38 @@ def test_json_round_trip_keeps_everything() -> None:
     assert Settings.from_json(settings.to_json()) == settings
 
 
+# Values as notebooks have them
+
+
+@pytest.mark.parametrize(
+    ("value", "equal"),
+    [
+        ({"layers_per_block": np.int64(3)}, {"layers_per_block": 3}),
+        ({"layers_per_block": 4 / 2 + 1}, {"layers_per_block": 3}),
+        ({"seed": np.uint32(7)}, {"seed": 7}),
+        ({"seed": torch.tensor(7)}, {"seed": 7}),
+        ({"epochs": np.array(5)}, {"epochs": 5}),
+        ({"lr": np.float32(1e-3)}, {"lr": 1e-3}),
+        ({"lr": np.float16(0.1)}, {"lr": 0.1}),
+        ({"lr": np.array(3e-4, np.float32)}, {"lr": 3e-4}),
+        ({"lr": np.logspace(-3, -1, 3)[1]}, {"lr": 1e-2}),
+        ({"reg": np.int64(0)}, {"reg": 0}),
+        ({"filters_per_layer": np.array([4, 6])}, {"filters_per_layer": [4, 6]}),
+        ({"filters_per_layer": (np.int32(4), 6.0)}, {"filters_per_layer": [4, 6]}),
+        ({"hidden_dims": range(4, 7)}, {"hidden_dims": [4, 5, 6]}),
+        ({"ycn": np.bool_(True)}, {"ycn": True}),
+        ({"optimizer": np.str_("Adam")}, {"optimizer": "adam"}),
+        ({"precision": "BF16"}, {"precision": "bf16"}),
+        ({"test_views": 2.0}, {"test_views": 2}),
+        ({"data": {"source": "shapes", "seed": np.int8(1)}}, {"data": {"source": "shapes", "seed": 1}}),
+    ],
+)  # fmt: skip
+def test_a_value_is_the_plain_one_that_it_equals(value: dict[str, Any], equal: dict[str, Any]) -> None:
+    read, expected = parse_settings(value, "a call"), parse_settings(equal, "a call")
+    assert (read, read.trial_id) == (expected, expected.trial_id)
+    assert json.dumps(read.to_json()) == json.dumps(expected.to_json())
+
+
 # Defaults and derived values
 
 
@@ -87,7 +122,8 @@ def test_seed_zero_is_a_seed() -> None:
     ("values", "problem"),
     [
         ({"seed": -1}, "seed: -1 is not a whole number from 0 up, or null"),
-        ({"seed": 1.0}, "seed: 1.0 is not a whole number from 0 up, or null"),
+        ({"seed": 1.5}, "seed: 1.5 is not a whole number from 0 up, or null"),
+        ({"seed": "1"}, "seed: '1' is not a whole number from 0 up, or null"),
         ({"seed": 2**63}, "seed: 9223372036854775808 is not a whole number from 0 up, or null"),
         ({"bs_train": 0}, "bs_train: 0 is not a whole number from 1 up"),
         ({"bs_train": True}, "bs_train: True is not a whole number from 1 up"),
@@ -101,6 +137,14 @@ def test_seed_zero_is_a_seed() -> None:
         ({"filters_per_layer": []}, "filters_per_layer: [] is not a list of whole numbers from 1 up, such as [64]"),
         ({"filters_per_layer": 64}, "filters_per_layer: 64 is not a list of whole numbers from 1 up, such as [64]"),
         ({"hidden_dims": [0]}, "hidden_dims: [0] is not a list of whole numbers from 1 up, such as [100, 100]"),
+        (
+            {"hidden_dims": [8, 2.5]},
+            "hidden_dims: [8, 2.5] is not a list of whole numbers from 1 up, such as [100, 100]",
+        ),
+        ({"lr": 10**400}, f"lr: 1{'0' * 119}... is not a number above 0"),
+        ({"warmup": 1}, "warmup: 1 is not a number from 0 up and below 1"),
+        ({"test_views": True}, "test_views: True is not one of 1, 2, 6"),
+        ({"optimizer": "adm"}, "optimizer: 'adm' is not one of adam, adamw, sgd, muon"),
         ({"ycn": 1}, "ycn: 1 is not true or false"),
         ({"learning_rate": 1}, "learning_rate: unknown key; did you mean 'lr'?"),
         ({"data": "mnist"}, "data.source: 'mnist' is not one of cifar10, image_folder, shapes"),
@@ -114,11 +158,11 @@ def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: 
 
 def test_all_faulty_settings_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match="problem") as caught:
-        parse_settings({"learning_rte": 1, "epochs": "ten", "data": "mnist"}, "exp.yaml", "settings.")
+        parse_settings({"learning_rte": 1, "epochs": "ten", "data": "mnist"}, "a call")
     assert str(caught.value).splitlines() == [
-        "exp.yaml: 3 problems",
-        "  settings.learning_rte: unknown key; did you mean 'lr'?",
-        "  settings.epochs: 'ten' is not a whole number from 1 up",
+        "a call: 3 problems",
+        "  epochs: 'ten' is not a whole number from 1 up",
+        "  learning_rte: unknown key; did you mean 'lr'?",
         "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
     ]
 
@@ -131,12 +175,15 @@ def test_all_faulty_settings_are_told_at_once() -> None:
         ("weight_decay", "did you mean 'reg'?"),
         ("K", "did you mean 'filters_per_layer'?"),
         ("patience", "did you mean 'early_stopping'?"),
-        ("colour", f"keys are {', '.join(SETTINGS_RULES)}"),
+        ("colour", f"keys are {', '.join(KEYS)}, data"),
+        ("scheduler", f"keys are {', '.join(KEYS)}, data"),
+        ("schedulers", f"keys are {', '.join(KEYS)}, data"),
     ],
 )
 def test_unknown_key_suggests_the_real_one_or_lists_all(key: str, remedy: str) -> None:
-    assert suggest(key, SETTINGS_RULES) == remedy
-    assert check({key: 1}, SETTINGS_RULES) == [f"{key}: unknown key; {remedy}"]
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        parse_settings({key: 1}, "a call")
+    assert caught.value.problems == [f"{key}: unknown key; {remedy}"]
 
 
 # The images
@@ -148,6 +195,8 @@ def test_unknown_key_suggests_the_real_one_or_lists_all(key: str, remedy: str) -
         ("cifar10", DataSettings()),
         ("cifar10:/data", DataSettings(path="/data")),
         ("image_folder:C:/images", DataSettings("image_folder", path="C:/images")),
+        ("CIFAR10", DataSettings()),
+        ({"source": "Image_Folder", "path": Path("/x")}, DataSettings("image_folder", path="/x")),
         ({"source": "shapes", "in_size": [3, 16, 16]}, DataSettings("shapes", in_size=(3, 16, 16))),
     ],
 )
@@ -158,6 +207,8 @@ def test_source_is_read_from_a_text_or_a_mapping(value: Any, data: DataSettings)
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
+        ("/images", "data: '/images' is not a source; write image_folder:/images"),
+        ("C:/images", "data: 'C:/images' is not a source; write image_folder:C:/images"),
         (5, "data: 5 is not a source; write one of cifar10, image_folder, shapes, or a mapping"),
         ({"source": "image_folder"}, "data: image_folder needs its folder; write image_folder:/path/to/images"),
         ("shapes:/x", "data: shapes are drawn on the spot and take no path; write shapes"),

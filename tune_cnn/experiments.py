@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ConfigError
 from tune_cnn.machine import cores
-from tune_cnn.models import cost
+from tune_cnn.models import network_fault
 from tune_cnn.result_files import load_experiment, save_experiment
-from tune_cnn.rules import check, name_problems, suggest, text
-from tune_cnn.settings import OPTIONAL, DataSettings, Settings, parse_settings
+from tune_cnn.rules import Text, check, name_problems, plain, suggest
+from tune_cnn.settings import KEYS, OPTIONAL, DataSettings, Settings, parse_settings
 from tune_cnn.train_results import mean
 from tune_cnn.training.devices import choose_device
 from tune_cnn.trial import Trial
@@ -26,6 +26,12 @@ CONFIG_KEYS = (
     "run_name", "out_dir", "seed", "bs_train", "bs_test", "batches", "epochs", "early_stopping", "checkpoints", "lr",
     "reg", "filters_per_layer", "layers_per_block", "pool_every", "hidden_dims", "ycn", "kw",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Places:
+    out_dir: Text
+    checkpoints: Text | None
 
 
 def run_experiment(
@@ -69,38 +75,39 @@ def run_experiment(
         >>> run_experiment("exp1_1_K32_L2", seed=42, bs_train=50, batches=10000, epochs=30, early_stopping=5, reg=2e-3,
         ...                filters_per_layer=[32], layers_per_block=2, pool_every=4, hidden_dims=[100, 100])
     """
-    arguments = dict(locals())
+    arguments = plain(dict(locals()))
     place = f"run_experiment({run_name!r})"
-    if isinstance(kw.get("kw"), Mapping):
-        kw = {**kw.pop("kw"), **kw}
-    known = [*(key for key in CONFIG_KEYS if key != "kw"), "data", "device", *OPTIONAL]
+    further = arguments.pop("kw")
+    if isinstance(further.get("kw"), Mapping):
+        further = {**further.pop("kw"), **further}
+    known = [*arguments, "data", "device", *OPTIONAL]
     problems = [f"run_name: {problem}" for problem in name_problems(run_name)]
-    problems += [f"{key}: unknown argument; {suggest(key, known)}" for key in kw if key not in known]
-    problems += check({"out_dir": out_dir, "checkpoints": checkpoints}, {"out_dir": text(), "checkpoints": text(True)})
-    values = {field.name: arguments[field.name] for field in fields(Settings) if field.name in arguments}
-    values |= {key: kw[key] for key in OPTIONAL if key in kw}
+    problems += [f"{key}: unknown argument; {suggest(key, known)}" for key in further if key not in known]
+    arguments |= further
+    places, found = check(_Places, {key: arguments[key] for key in ("out_dir", "checkpoints")})
+    problems += found
+    settings = Settings()
     try:
-        settings = parse_settings({**values, "data": kw.get("data", "cifar10")}, place)
-        cost(settings)
+        settings = parse_settings({key: arguments[key] for key in (*KEYS, "data") if key in arguments}, place)
     except ConfigError as error:
         problems += error.problems
-    except ValueError as error:  # a network that cannot be built
-        problems.append(str(error))
     try:
-        device = choose_device(kw.get("device"))
+        device = choose_device(arguments.get("device"))
     except ConfigError as error:
         problems += error.problems
-    if problems:
+    if fault := network_fault(settings):
+        problems.append(fault)
+    if problems or places is None:
         raise ConfigError(place, problems)
     # A folder that cannot be made should not be found out after hours of training.
-    problems += _folder_problems("out_dir", Path(out_dir))
-    problems += _folder_problems("checkpoints", Path(checkpoints or ".").parent)
+    problems += _folder_problems("out_dir", Path(places.out_dir))
+    problems += _folder_problems("checkpoints", Path(places.checkpoints or ".").parent)
     if problems:
         raise ConfigError(place, problems)
 
-    trial = train(settings, checkpoints=checkpoints, device=device)
-    path = Path(out_dir) / f"{run_name}.json"
-    config = experiment_config(run_name, out_dir, trial.settings, checkpoints)
+    trial = train(settings, checkpoints=places.checkpoints, device=device)
+    path = Path(places.out_dir) / f"{run_name}.json"
+    config = experiment_config(run_name, places.out_dir, trial.settings, places.checkpoints)
     save_experiment(path, config, trial.history, trial.summary())
     print(f"*** Output file {path} written")
 

@@ -1,100 +1,209 @@
 """What a value must be, what is wrong with one, and what was probably meant."""
 
 import difflib
-import math
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
+
+T = TypeVar("T")
+
+NO_OTHER_KEYS = ConfigDict(extra="forbid", field_title_generator=lambda name, _: name)
+_MOST_SHOWN = 120  # characters of a value in a message
 
 
-class Rule(NamedTuple):
-    """What a value must be: in words, and as a test."""
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `least` up, below the 64 bits in which PyTorch counts; 3.0 is one too."""
 
-    wanted: str
-    holds: Callable[[Any], bool]
+    least: int
 
-
-def _is_int(value: object, least: float) -> bool:
-    # PyTorch counts in 64 bits; nothing that is counted here comes near.
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
-
-
-def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        inner = core_schema.int_schema(ge=self.least, lt=2**63, strict=True)
+        return core_schema.no_info_before_validator_function(_whole, inner)
 
 
-def integer(least: int, optional: bool = False) -> Rule:
-    """A whole number from `least` up; with `optional`, also null."""
-    wanted = f"a whole number from {least} up" + (", or null" if optional else "")
-    return Rule(wanted, lambda v: _is_int(v, least) or (optional and v is None))
+@dataclass(frozen=True)
+class OneOf:
+    """One of some words, in any case, or of some whole numbers."""
+
+    choices: tuple[str | int, ...]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        inner = core_schema.literal_schema(list(self.choices))
+        return core_schema.no_info_before_validator_function(_choice, inner)
 
 
-def integers(example: str, least_items: int) -> Rule:
-    """A list of at least so many whole numbers from 1 up."""
-    return Rule(
-        f"a list of whole numbers from 1 up, such as {example}",
-        lambda v: isinstance(v, list | tuple) and len(v) >= least_items and all(_is_int(item, 1) for item in v),
-    )
+Count = Annotated[int, Whole(1)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
 
 
-def number(least: float, below: float = math.inf, above: bool = False) -> Rule:
-    """A number from `least` up, or `above` it, and less than `below`."""
-    wanted = f"a number {f'above {least:g}' if above else f'from {least:g} up'}"
-    wanted += f" and below {below:g}" if below < math.inf else ""
-    return Rule(wanted, lambda v: _is_number(v) and (v > least if above else v >= least) and v < below)
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def one_of(*choices: str) -> Rule:
-    """One of some texts."""
-    return Rule(f"one of {', '.join(choices)}", lambda v: v in choices)
+def _choice(value: Any) -> Any:
+    if isinstance(value, bool):  # equals 0 or 1
+        raise ValueError
+    return value.lower() if isinstance(value, str) else _whole(value)
 
 
-def flag() -> Rule:
-    """True or false."""
-    return Rule("true or false", lambda v: isinstance(v, bool))
+def plain(value: Any) -> Any:
+    """The plain value that a notebook's value equals, as JSON has it.
 
-
-def text(optional: bool = False) -> Rule:
-    """A text that is not empty; with `optional`, also null."""
-    return Rule(
-        "a text" + (", or null" if optional else ""),
-        lambda v: (isinstance(v, str) and v != "") or (optional and v is None),
-    )
-
-
-def check(values: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str = "") -> list[str]:
-    """The faults of a mapping, one line each: unknown keys, and values that break their rule.
-
-    >>> check({"learning_rte": 1, "epochs": "ten"}, SETTINGS_RULES, "settings.")
-    ["settings.learning_rte: unknown key; did you mean 'lr'?", "settings.epochs: 'ten' is not a whole number from 1 up"]
+    >>> plain({"lr": np.float32(1e-3), "filters_per_layer": np.array([4, 6]), "hidden_dims": (10,)})
+    {'lr': 0.001, 'filters_per_layer': [4, 6], 'hidden_dims': [10]}
     """
-    problems = []
-    for key, value in values.items():
-        if key not in rules:
-            problems.append(f"{prefix}{key}: unknown key; {suggest(str(key), rules)}")
-        elif not rules[key].holds(value):
-            problems.append(f"{prefix}{key}: {value!r} is not {rules[key].wanted}")
-    return problems
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if not hasattr(value, "__array__"):
+        return value
+    import numpy as np
+
+    if isinstance(value, np.floating):
+        return float(str(value))  # the shortest decimal that equals it: 0.001 for np.float32(1e-3), as was typed
+    if isinstance(value, np.generic):
+        return value.item()
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # a tensor on a GPU, for one
+        return value
+    return plain(array[()]) if array.ndim == 0 else [plain(item) for item in array]
 
 
-# What users of other tools type, and no spelling distance finds.
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)  # takes some milliseconds
+
+
+def check(kind: Callable[..., T], values: Any, prefix: str = "") -> tuple[T | None, list[str]]:
+    """Read plain values by a type.
+
+    Args:
+        kind: The type. Its JSON schema says what each value must be.
+        values: As YAML and JSON give them.
+        prefix: What stands before each key in a message, such as `data.`.
+
+    Returns:
+        What the type makes of the values if they have no fault; and the faults, one line for each wrong value.
+    """
+    try:
+        return _adapter(kind).validate_python(values), []
+    except ValidationError as error:
+        schema = _adapter(kind).json_schema()
+        problems: dict[str, str] = {}  # by place: each value once, though several of its parts may be wrong
+        for fault in error.errors(include_url=False):
+            place, problem = _fault(fault, values, schema)
+            problems.setdefault(place, problem)
+        return None, [f"{prefix}{place}: {problem}" for place, problem in problems.items()]
+
+
+def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, str]:
+    """Where a value is wrong, and what it must be; of a list such as `hidden_dims`, the place is that of the list."""
+    place, schema = "", root
+    for part in fault["loc"]:
+        properties = schema.get("properties", {})
+        if part in properties:
+            place, schema = f"{place}.{part}".lstrip("."), properties[part]
+            schema = root["$defs"][schema["$ref"].rpartition("/")[2]] | schema if "$ref" in schema else schema
+            value = value.get(part)
+        elif isinstance(part, int) and _is_axis(schema) and not _is_flat(value, schema):
+            place, schema, value = f"{place}[{part}]", schema["items"], value[part]
+        elif fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            return f"{place}.{part}".lstrip("."), f"unknown key; {suggest(str(part), properties)}"
+        else:
+            break
+    return place, _problem(fault, value, schema)
+
+
+def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
+    if fault["type"] == "missing":
+        return f"missing; write a pattern such as {schema['examples'][0]}"
+    if schema.get("type") == "object":
+        found = "empty" if value is None else f"{shown(value)} is not a mapping"
+        example = ", ".join(f"{key}: {item}" for key, item in schema["examples"][0].items())
+        return f"{found}; write keys under it, such as {example}, or leave it out"
+    if not _is_axis(schema):
+        return f"{shown(value)} is not {_wanted(schema)}"
+    if not isinstance(value, list):
+        return f"{shown(value)} is not a list; give its values in brackets, such as [{shown(value)}]"
+    if not value:
+        return "an empty list; give at least one value"
+    if _is_flat(value, schema):
+        return f"{shown(value)} is one list, not a list of lists; write {shown([[item] for item in value])}"
+    return f"{fault['msg'].removeprefix('Value error, ')} stands there twice; keep one"
+
+
+def _is_axis(schema: dict[str, Any]) -> bool:
+    """Whether a list holds the values that one key takes in turn."""
+    return bool(schema.get("uniqueItems"))
+
+
+def _is_flat(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether an axis of lists holds numbers."""
+    holds_lists = schema["items"].get("type") == "array"
+    return holds_lists and isinstance(value, list) and {type(item) for item in value} in ({int}, {float}, {int, float})
+
+
+def _wanted(schema: dict[str, Any]) -> str:
+    """What a value must be, in words, from its JSON schema."""
+    if "anyOf" in schema:
+        *first, last = map(_wanted, schema["anyOf"])
+        return f"{', '.join(first)}, or {last}"
+    if choices := schema.get("enum"):
+        return f"one of {', '.join(map(str, choices))}"
+    example = f", such as {schema['examples'][0]}" if "examples" in schema else ""
+    match schema:
+        case {"type": "string", "examples": [pattern]}:
+            return f"a text; write a pattern such as {pattern!r}, in quotes"
+        case {"const": value}:
+            return str(value)
+        case {"type": "integer", "minimum": least}:
+            return f"a whole number from {least} up"
+        case {"minimum": least, "maximum": most}:
+            return f"a number from {least:g} to {most:g}"
+        case {"minimum": least, "exclusiveMaximum": below}:
+            return f"a number from {least:g} up and below {below:g}"
+        case {"minimum": least}:
+            return f"a number from {least:g} up"
+        case {"exclusiveMinimum": above}:
+            return f"a number above {above:g}"
+        case {"prefixItems": _, "description": description}:
+            return f"{description}{example}"
+        case {"items": items}:
+            return f"a list of {_wanted(items).replace('a whole number', 'whole numbers')}{example}"
+    return {"string": "a text", "boolean": "true or false"}.get(schema["type"], str(schema["type"]))
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+# What users of other tools type, and no spelling distance finds; or what is spelled alike and something else.
 _SYNONYMS = {
     "learning_rate": "lr", "learning_rte": "lr", "weight_decay": "reg", "batch_size": "bs_train",
     "patience": "early_stopping", "num_epochs": "epochs", "max_epochs": "epochs", "filters": "filters_per_layer",
-    "K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every",
+    "K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "scheduler": "",
 }  # fmt: skip
 
 
 def suggest(key: str, known: Collection[str]) -> str:
     """The remedy for an unknown key: the nearest known one, or all of them."""
-    # A synonym goes first: batch_size is spelled nearer to batches than to bs_train.
-    near = [key] if _SYNONYMS.get(key) in known else difflib.get_close_matches(key, known, n=1)
-    near = near or difflib.get_close_matches(key, _SYNONYMS, n=1, cutoff=0.8)
+    close = [*difflib.get_close_matches(key, known), *difflib.get_close_matches(key, _SYNONYMS, cutoff=0.8)]
+    near = difflib.get_close_matches(key, close, n=1)
     target = _SYNONYMS.get(near[0], near[0]) if near else None
     return f"did you mean '{target}'?" if target in known else f"keys are {', '.join(known)}"
 
@@ -107,5 +216,4 @@ def name_problems(name: object) -> list[str]:
     """What keeps the name of an experiment or a sweep from being a file name everywhere: nothing, or one fault."""
     if isinstance(name, str) and _NAME.fullmatch(name) and ".." not in name:
         return []
-    shown = name if not isinstance(name, str) or len(name) <= 120 else name[:100] + "..."
-    return [f"{shown!r} cannot be a name; {_NAME_RULE}"]
+    return [f"{shown(name)} cannot be a name; {_NAME_RULE}"]

@@ -1,4 +1,4 @@
-"""One trial's settings, their rules, and the trial id.
+"""One trial's settings, how they are read, and the trial id.
 
 A trial is one distinct training. Its id is a hash of everything that decides its numbers, the images included, and of
 nothing else: not its name, nor where the images lie, nor on how many cores it runs.
@@ -6,16 +6,51 @@ nothing else: not its name, nor where the images lie, nor on how many cores it r
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import Field, with_config
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.rules import Rule, check, flag, integer, integers, number, one_of, text
-
-SOURCES = ("cifar10", "image_folder", "shapes")
+from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Text, Whole, check, plain, shown
 
 
+def dashed(numbers: Iterable[int]) -> str:
+    """Some numbers as in the names of experiments: `64-128`."""
+    return "-".join(map(str, numbers))
+
+
+class Source(NamedTuple):
+    """What the settings of a source of images may hold.
+
+    Attributes:
+        path: `needed`, `optional`, or `none`.
+        in_size: The one that its images have; None: any.
+        has_seed: Whether its images are drawn by a seed.
+    """
+
+    path: str
+    in_size: tuple[int, int, int] | None = None
+    has_seed: bool = False
+
+
+SOURCES = {
+    "cifar10": Source("optional", in_size=(3, 32, 32)),
+    "image_folder": Source("needed"),
+    "shapes": Source("none", has_seed=True),
+}
+
+_InSize = Annotated[
+    tuple[Annotated[int, OneOf((3,))], Count, Count],
+    Field(description="[channels, height, width] with 3 channels", examples=[[3, 32, 32]]),
+]
+_Fraction = Annotated[Number, Ge(0), Lt(1)]
+
+
+@with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class DataSettings:
     """Which images.
@@ -31,14 +66,14 @@ class DataSettings:
         fingerprint: What tells one folder of images from another; filled in by `data.resolve`.
     """
 
-    source: str = "cifar10"
-    path: str | None = None
-    in_size: tuple[int, int, int] = (3, 32, 32)
-    train_images: int | None = None
-    test_images: int | None = None
-    seed: int = 0
-    classes: int = 10
-    fingerprint: str | None = None
+    source: Annotated[str, OneOf(tuple(SOURCES))] = "cifar10"
+    path: Text | None = None
+    in_size: _InSize = (3, 32, 32)
+    train_images: Annotated[int, Whole(20)] | None = None
+    test_images: Count | None = None
+    seed: Annotated[int, Whole(0)] = 0
+    classes: Count = 10
+    fingerprint: Text | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of them as JSON values."""
@@ -49,6 +84,7 @@ class DataSettings:
         return {key: value for key, value in self.to_json().items() if key != "path"}
 
 
+@with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides the numbers of one training.
@@ -90,32 +126,32 @@ class Settings:
         data: Which images.
     """
 
-    seed: int | None = None
-    bs_train: int = 128
-    bs_test: int | None = None
-    batches: int = 100
-    epochs: int = 100
-    early_stopping: int | None = 3
-    lr: float = 1e-3
-    reg: float = 1e-3
-    filters_per_layer: tuple[int, ...] = (64,)
-    layers_per_block: int = 2
-    pool_every: int = 2
-    hidden_dims: tuple[int, ...] = (1024,)
-    ycn: bool = False
-    init: str = "default"
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    schedule: str = "constant"
-    warmup: float = 0.0
-    label_smoothing: float = 0.0
-    flip: bool = False
-    translate: int = 0
-    cutout: int = 0
-    average: float = 0.0
-    test_views: int = 1
-    precision: str = "fp32"
-    compile: bool = False
+    seed: Annotated[int, Whole(0)] | None = None
+    bs_train: Count = 128
+    bs_test: Count | None = None
+    batches: Count = 100
+    epochs: Count = 100
+    early_stopping: Count | None = 3
+    lr: Annotated[Number, Gt(0)] = 1e-3
+    reg: Annotated[Number, Ge(0)] = 1e-3
+    filters_per_layer: Annotated[tuple[Count, ...], MinLen(1), Field(examples=[[64]])] = (64,)
+    layers_per_block: Count = 2
+    pool_every: Count = 2
+    hidden_dims: Annotated[tuple[Count, ...], Field(examples=[[100, 100]])] = (1024,)
+    ycn: Flag = False
+    init: Annotated[str, OneOf(("default", "he"))] = "default"
+    optimizer: Annotated[str, OneOf(("adam", "adamw", "sgd", "muon"))] = "adam"
+    momentum: _Fraction = 0.9
+    schedule: Annotated[str, OneOf(("constant", "linear", "cosine"))] = "constant"
+    warmup: _Fraction = 0.0
+    label_smoothing: _Fraction = 0.0
+    flip: Flag = False
+    translate: Annotated[int, Whole(0)] = 0
+    cutout: Annotated[int, Whole(0)] = 0
+    average: _Fraction = 0.0
+    test_views: Annotated[int, OneOf((1, 2, 6))] = 1
+    precision: Annotated[str, OneOf(("fp32", "tf32", "bf16", "fp16"))] = "fp32"
+    compile: Flag = False
     data: DataSettings = DataSettings()
 
     def __post_init__(self) -> None:
@@ -132,7 +168,7 @@ class Settings:
     @property
     def label(self) -> str:
         """K and L, as in the names of experiments: `K64-128_L2`."""
-        return f"K{'-'.join(map(str, self.filters_per_layer))}_L{self.layers_per_block}"
+        return f"K{dashed(self.filters_per_layer)}_L{self.layers_per_block}"
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values; `from_json` reads them back."""
@@ -159,104 +195,62 @@ class Settings:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-SETTINGS_RULES: dict[str, Rule] = {
-    "seed": integer(0, optional=True),
-    "bs_train": integer(1),
-    "bs_test": integer(1, optional=True),
-    "batches": integer(1),
-    "epochs": integer(1),
-    "early_stopping": integer(1, optional=True),
-    "lr": number(0, above=True),
-    "reg": number(0),
-    "filters_per_layer": integers("[64]", least_items=1),
-    "layers_per_block": integer(1),
-    "pool_every": integer(1),
-    "hidden_dims": integers("[100, 100]", least_items=0),
-    "ycn": flag(),
-    "init": one_of("default", "he"),
-    "optimizer": one_of("adam", "adamw", "sgd", "muon"),
-    "momentum": number(0, below=1),
-    "schedule": one_of("constant", "linear", "cosine"),
-    "warmup": number(0, below=1),
-    "label_smoothing": number(0, below=1),
-    "flip": flag(),
-    "translate": integer(0),
-    "cutout": integer(0),
-    "average": number(0, below=1),
-    "test_views": Rule("1, 2 or 6", lambda v: v in (1, 2, 6) and not isinstance(v, bool | float)),
-    "precision": one_of("fp32", "tf32", "bf16", "fp16"),
-    "compile": flag(),
-}
-
-_NAMES = list(SETTINGS_RULES)
+KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")
 # The arguments of `run_experiment` end with `ycn`; these are its further keywords.
-OPTIONAL = tuple(_NAMES[_NAMES.index("ycn") + 1 :])
+OPTIONAL = KEYS[KEYS.index("ycn") + 1 :]
 
-DATA_RULES: dict[str, Rule] = {
-    "source": one_of(*SOURCES),
-    "path": text(optional=True),
-    "in_size": Rule(
-        "[channels, height, width] with 3 channels, such as [3, 32, 32]",
-        lambda v: integers("", least_items=3).holds(v) and len(v) == 3 and v[0] == 3,
-    ),
-    "train_images": integer(20, optional=True),
-    "test_images": integer(1, optional=True),
-    "seed": integer(0),
-    "classes": integer(1),
-    "fingerprint": text(optional=True),
-}
+
+def source_mapping(value: object, prefix: str = "data") -> tuple[dict[str, Any], list[str]]:
+    """The mapping that `cifar10`, `image_folder:/path` or a mapping stands for; and the faults."""
+    value = plain(value)
+    if isinstance(value, str):
+        source, _, path = value.partition(":")
+        if source.lower() not in SOURCES and (os.sep in value or os.path.isdir(value)):
+            return {}, [f"{prefix}: {shown(value)} is not a source; write image_folder:{value}"]
+        return {"source": source} | ({"path": path} if path else {}), []
+    if isinstance(value, dict):
+        return value, []
+    return {}, [f"{prefix}: {shown(value)} is not a source; write one of {', '.join(SOURCES)}, or a mapping"]
+
+
+def source_problems(data: DataSettings, prefix: str = "data") -> list[str]:
+    """What the images that are asked for cannot be."""
+    source, name = SOURCES[data.source], data.source
+    problems = []
+    if source.path == "needed" and data.path is None:
+        problems.append(f"{prefix}: {name} needs its folder; write {name}:/path/to/images")
+    if source.path == "none" and data.path is not None:
+        problems.append(f"{prefix}: {name} are drawn on the spot and take no path; write {name}")
+    if source.in_size is not None and source.in_size != data.in_size:
+        problems.append(f"{prefix}.in_size: the images of {name} are {[*source.in_size]}; leave it out")
+    if not source.has_seed and data.seed != 0:
+        problems.append(f"{prefix}.seed: only images that are drawn have one, such as shapes; leave it out")
+    return problems
 
 
 def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[str]]:
     """Read `cifar10`, `image_folder:/path`, or a mapping with the keys of `DataSettings`; return the faults too."""
     if isinstance(value, DataSettings):
         return value, []
-    if isinstance(value, str):
-        source, _, path = value.partition(":")
-        value = {"source": source} | ({"path": path} if path else {})
-    if not isinstance(value, Mapping):
-        return DataSettings(), [f"{prefix}: {value!r} is not a source; write one of {', '.join(SOURCES)}, or a mapping"]
-    problems = check(value, DATA_RULES, f"{prefix}.")
-    if not problems and value.get("source") == "image_folder" and not value.get("path"):
-        problems.append(f"{prefix}: image_folder needs its folder; write image_folder:/path/to/images")
-    if not problems and value.get("source") == "shapes" and value.get("path"):
-        problems.append(f"{prefix}: shapes are drawn on the spot and take no path; write shapes")
-    if (
-        not problems
-        and value.get("source", "cifar10") == "cifar10"
-        and tuple(value.get("in_size", (3, 32, 32))) != (3, 32, 32)
-    ):
-        problems.append(f"{prefix}.in_size: the images of cifar10 are [3, 32, 32]; leave it out")
-    if not problems and value.get("source", "cifar10") != "shapes" and value.get("seed", 0) != 0:
-        problems.append(f"{prefix}.seed: only shapes are drawn by a seed; leave it out")
-    if problems:
-        return DataSettings(), problems
-    values = dict(value)
-    if "in_size" in values:
-        values["in_size"] = tuple(values["in_size"])
-    return DataSettings(**values), []
+    mapping, problems = source_mapping(value, prefix)
+    data, found = check(DataSettings, mapping, f"{prefix}.")
+    if data is None or problems:
+        return DataSettings(), problems or found
+    return data, source_problems(data, prefix)
 
 
-def parse_settings(values: Mapping[str, Any], place: str, prefix: str = "") -> Settings:
-    """Settings from plain values.
+def parse_settings(values: Mapping[str, Any], place: str) -> Settings:
+    """Settings from plain values, or from those of a notebook (`rules.plain`).
 
     Args:
         values: Any of the keys of `Settings`; what is absent keeps its default.
         place: The file or the call, for the message.
-        prefix: What stands before a key in the message, such as `settings.`.
 
     Raises:
         ConfigError: With every fault.
     """
-    rest = {key: value for key, value in values.items() if key != "data"}
     data, problems = parse_data(values.get("data", DataSettings()))
-    problems = check(rest, SETTINGS_RULES, prefix) + problems
-    if problems:
-        raise ConfigError(place, problems)
-    for key in ("filters_per_layer", "hidden_dims"):
-        if key in rest:
-            rest[key] = tuple(rest[key])
-    return Settings(**rest, data=data)
-
-
-assert set(SETTINGS_RULES) | {"data"} == {field.name for field in fields(Settings)}
+    settings, found = check(Settings, {**plain(values), "data": data})
+    if settings is None or problems:
+        raise ConfigError(place, found + problems)
+    return settings

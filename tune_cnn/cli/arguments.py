@@ -148,9 +148,10 @@ def _add_setting_options(parser: argparse.ArgumentParser) -> None:
         "--set",
         action="append",
         default=[],
+        type=_change,
         metavar="KEY=VALUE",
         dest="overrides",
-        help="change a setting of the files",
+        help="change a setting of the files, such as epochs=5; or data.train_images=3000, seeds=[1,2], ...",
     )
     parser.add_argument("--data", metavar="SOURCE[:PATH]", help="cifar10, shapes or image_folder:PATH")
 
@@ -165,6 +166,14 @@ def _add_storage_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage", default="ray_results", metavar="DIR", help="where sweeps lie (default: ray_results)"
     )
+
+
+def _change(text: str) -> str:
+    key, _, value = text.partition("=")
+    if not value.strip():
+        key = key.partition(" ")[0].rstrip(":") or "KEY"
+        raise argparse.ArgumentTypeError(f"{text!r} has no value; write --set {key}=VALUE, in one word")
+    return text
 
 
 def _positive(text: str) -> int:

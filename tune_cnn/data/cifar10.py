@@ -71,8 +71,8 @@ def _download(root: str) -> Any:
             f"CIFAR-10 is not in {root}, and cannot be downloaded from {CIFAR10.url}: {error}{hint}\n"
             "Ways out:\n"
             f"  get {CIFAR10.filename} elsewhere, put it into {root}, and run the same again\n"
-            "  train on a folder of images: --data image_folder:PATH\n"
-            "  train on drawn shapes, which need no network: --data shapes"
+            "  train on a folder of images, as data: image_folder:PATH\n"
+            "  train on drawn shapes, which need no network, as data: shapes"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

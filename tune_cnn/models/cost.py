@@ -8,6 +8,8 @@ from torch import nn
 from tune_cnn.models.networks import build
 from tune_cnn.settings import Settings
 
+_MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
+
 
 class Cost(NamedTuple):
     """What a network costs: its weights, and the multiply-adds of one image's forward pass."""
@@ -27,6 +29,20 @@ def cost(settings: Settings) -> Cost:
     convs = sum(conv.weight.numel() * height * width for conv, height, width in conv_layers(model, settings))
     linears = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     return Cost(sum(weight.numel() for weight in model.parameters()), convs + linears)
+
+
+def network_fault(settings: Settings) -> str | None:
+    """Why the network cannot be built, and what to do; None if it can."""
+    layers = len(settings.filters_per_layer) * settings.layers_per_block
+    if layers > _MOST_LAYERS:
+        return f"{layers:,} conv layers; give at most {_MOST_LAYERS:,}"
+    try:
+        cost(settings)
+    except ValueError as error:
+        return str(error)
+    except (RuntimeError, TypeError):  # torch, about sizes beyond 64 bits
+        return "a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images"
+    return None
 
 
 def conv_layers(model: nn.Module, settings: Settings) -> list[tuple[nn.Conv2d, int, int]]:

@@ -13,7 +13,7 @@ from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import VERDICTS, Run, read_run, without_path
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, dashed
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Cell:
     @property
     def k(self) -> str:
         """K as a text: `64-128`."""
-        return "-".join(map(str, self.widths))
+        return dashed(self.widths)
 
     @property
     def depth(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError
 from tune_cnn.result_files import load_result_file
-from tune_cnn.settings import SETTINGS_RULES, Settings, parse_data, parse_settings
+from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
 from tune_cnn.train_results import FitResult
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished")
@@ -118,7 +118,7 @@ def read_run(path: Path) -> Run:
         data, problems = parse_data({**resolved, "path": data.path})
     if problems:
         raise ConfigError(str(path), problems)
-    values = {key: value for key, value in {**config, **extra}.items() if key in SETTINGS_RULES}
+    values = {key: value for key, value in {**config, **extra}.items() if key in KEYS}
     settings = parse_settings({**values, "data": data}, str(path))
     return Run((path.stem,), without_path(settings), history if history.num_epochs else None, facts)
 

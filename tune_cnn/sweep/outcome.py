@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tune_cnn.errors import ResultError
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, dashed
 from tune_cnn.sweep.plan import aligned
 from tune_cnn.sweep.storage import SweepFolder, epoch_of
 
@@ -27,7 +27,7 @@ def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings]) -> s
 
 def _row(folder: SweepFolder, settings: Settings) -> list[str]:
     trial = folder.trial(settings)
-    row = [trial.label, "-".join(map(str, settings.filters_per_layer)), str(settings.layers_per_block)]
+    row = [trial.label, dashed(settings.filters_per_layer), str(settings.layers_per_block)]
     try:
         record = trial.record()
     except ResultError as error:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, dashed
 from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import KEPT_CHECKPOINTS, SweepFolder, epoch_of
 
@@ -95,7 +95,7 @@ def plan_table(
             [
                 line.name,
                 settings.trial_id,
-                "-".join(map(str, settings.filters_per_layer)),
+                dashed(settings.filters_per_layer),
                 str(settings.layers_per_block),
                 str(len(settings.filters)),
                 f"{line.cost.parameters:,}",

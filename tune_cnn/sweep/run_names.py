@@ -4,7 +4,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune_cnn.settings import SETTINGS_RULES, Settings
+from tune_cnn.settings import KEYS, Settings, dashed
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
 
@@ -42,9 +42,9 @@ def pattern_problems(pattern: object, grid: Mapping[str, Sequence[Any]]) -> list
         return [
             f"run_name: {pattern!r} has a stray brace; a placeholder reads {{K}} or {{lr}}, and nothing else has braces"
         ]
-    unknown = sorted(keys - SETTINGS_RULES.keys())
+    unknown = sorted(keys.difference(KEYS))
     if unknown:
-        known = ", ".join(f"{{{key}}}" for key in (*SHORT, *SETTINGS_RULES))
+        known = ", ".join(f"{{{key}}}" for key in (*SHORT, *KEYS))
         return [f"run_name: {{{key}}} is not a placeholder; there are {known}" for key in unknown]
     return [
         f"run_name: {pattern!r} gives {key} {values[0]} and {values[1]} one name; add {{{_shortest(key)}}}"
@@ -77,7 +77,7 @@ def _text(value: Any) -> str:
     if value is None or value == ():
         return "none"
     if isinstance(value, tuple):
-        return "-".join(map(_text, value))
+        return dashed(value)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

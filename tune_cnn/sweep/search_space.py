@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from tune_cnn.errors import ConfigError, DataError
 from tune_cnn.rules import name_problems
-from tune_cnn.settings import SETTINGS_RULES, DataSettings, Settings, parse_settings
-from tune_cnn.sweep.config_file import ConfigFile, Resources, check_document, parse_source, read_document
+from tune_cnn.settings import KEYS, DataSettings, Settings, parse_data
+from tune_cnn.sweep.config_file import ConfigFile, Resources, check_document, read_document, read_source
 from tune_cnn.sweep.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.run_names import run_name
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
-_MAX_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
 _MAX_LISTED = 40  # names in a message
 
 
@@ -55,37 +55,52 @@ def load_experiments(
     Raises:
         ConfigError: With every fault of every file and option.
     """
+    faults = _Faults()
     changes, problems = parse_overrides(overrides)
-    errors = [ConfigError("--set", problems)] if problems else []
-    replacement = None
+    faults.add("--set", problems)
+    source = None
     if data is not None:
-        replacement, problems = parse_source(data, Path())
-        errors += [ConfigError("--data", problems)] if problems else []
+        source, problems = read_source(data, Path())
+        problems = problems or parse_data(source)[1]
+        faults.add("--data", problems)
+        source = {} if problems else source  # the files' own are not asked for
+    by_option = "--set" if any(change.section == "data" for change in changes) else "--data" if data else None
 
     found: dict[str, list[Experiment]] = {}  # by file
     for path in paths:
-        try:
-            if os.path.abspath(path) in map(os.path.abspath, found):
-                raise ConfigError(str(path), ["given twice; give it once"])
-            found[str(path)] = _experiments(_read(path, changes, replacement))
-        except ConfigError as error:
-            errors.append(error)
-    if not errors:  # the names of a faulty file are not known
-        problems = _unmatched([experiment.name for experiments in found.values() for experiment in experiments], only)
-        errors += [ConfigError("--only", problems)] if problems else []
+        if os.path.abspath(path) in map(os.path.abspath, found):
+            faults.add(str(path), ["given twice; give it once"])
+            continue
+        file, problems = _read(path, changes, source)
+        found[str(path)], more = _experiments(file) if file else ([], [])
+        for problem in problems + more:
+            faults.add(by_option or str(path) if problem.startswith("data") else str(path), [problem])
+    if not faults:  # the names of a faulty file are not known
+        names = [experiment.name for experiments in found.values() for experiment in experiments]
+        faults.add("--only", _unmatched(names, only))
 
-    clashes = _name_clashes(found)
     chosen: list[Experiment] = []
+    for place, clash in _name_clashes(found).items():
+        faults.add(place, [clash])
     for place, experiments in found.items():
         if only:
             experiments = [e for e in experiments if any(fnmatchcase(e.name, pattern) for pattern in only)]
         experiments, problems = _resolve(experiments)
+        faults.add(by_option or place, problems)
+        faults.add(place, _network_problems(experiments))
         chosen += experiments
-        problems = clashes.get(place, []) + problems + _network_problems(experiments)
-        errors += [ConfigError(place, problems)] if problems else []
-    if errors:
-        raise ConfigError.joined(errors)
+    if faults:
+        raise ConfigError.joined([ConfigError(place, problems) for place, problems in faults.items()])
     return chosen
+
+
+class _Faults(dict[str, list[str]]):
+    """The faults of each file and option that has any, by its name."""
+
+    def add(self, place: str, problems: Sequence[str]) -> None:
+        """Add faults, each once."""
+        if problems:
+            self[place] = list(dict.fromkeys([*self.get(place, []), *problems]))
 
 
 def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
@@ -96,34 +111,35 @@ def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experim
     return trials
 
 
-def _read(path: Path, overrides: Sequence[Override], data: DataSettings | None) -> ConfigFile:
+def _read(
+    path: Path, overrides: Sequence[Override], source: dict[str, Any] | None
+) -> tuple[ConfigFile | None, list[str]]:
     document, problems = read_document(path)
-    for override in overrides:
-        problems += apply(override, document)
-    file, found = check_document(document, path, data)
-    if file is None or problems:
-        raise ConfigError(str(path), problems + found)
-    return file
+    if document is None:
+        return None, problems
+    if source is not None:
+        document["data"] = dict(source)
+    elif "data" in document:
+        document["data"], found = read_source(document["data"], path.parent)
+        problems += found
+    problems += [f"--set {problem}" for override in overrides for problem in apply(override, document)]
+    file, found = check_document(document)
+    return (None if problems else file), problems + found
 
 
-def _experiments(file: ConfigFile) -> list[Experiment]:
-    """The cells of a file's grid.
-
-    Raises:
-        ConfigError: A name cannot be one, or stands for two cells.
-    """
+def _experiments(file: ConfigFile) -> tuple[list[Experiment], list[str]]:
+    """The cells of a file's grid; or, if a name cannot be one or stands for two cells, its fault."""
     experiments: dict[str, Experiment] = {}
     for cell in itertools.product(*file.grid.values()):
-        values = {**file.settings, **dict(zip(file.grid, cell, strict=True)), "data": file.data}
-        settings = parse_settings(values, file.place)
+        settings = Settings(**file.settings, **dict(zip(file.grid, cell, strict=True)), data=file.data)
         name = run_name(file.run_name, settings)
         problems = name_problems(name)
         if name in experiments:
             problems.append(f"{name!r} names two experiments" + _remedy(experiments[name].settings, settings))
         if problems:
-            raise ConfigError(file.place, [f"run_name: {problem}" for problem in problems])
+            return [], [f"run_name: {problem}" for problem in problems]
         experiments[name] = Experiment(name, settings, file.resources)
-    return list(experiments.values())
+    return list(experiments.values()), []
 
 
 def _unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
@@ -137,22 +153,21 @@ def _unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     ]
 
 
-def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> dict[str, list[str]]:
-    """The files whose names an earlier file has given already, each with its first such name."""
-    clashes: dict[str, list[str]] = {}
+def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> dict[str, str]:
+    """The files whose names an earlier file has given already, each with the fault of its first such name."""
+    clashes: dict[str, str] = {}
     owners: dict[str, tuple[str, Settings]] = {}
     for place, experiments in found.items():
-        for experiment in experiments:
-            owner, settings = owners.setdefault(experiment.name, (place, experiment.settings))
+        for name, settings in ((experiment.name, experiment.settings) for experiment in experiments):
+            owner, other = owners.setdefault(name, (place, settings))
             if owner != place and place not in clashes:
-                remedy = _remedy(settings, experiment.settings)
-                clashes[place] = [f"run_name: {experiment.name!r} names an experiment of {owner} too" + remedy]
+                clashes[place] = f"run_name: {name!r} names an experiment of {owner} too" + _remedy(other, settings)
     return clashes
 
 
 def _remedy(one: Settings, other: Settings) -> str:
     """What to do about two experiments of one name."""
-    for key in SETTINGS_RULES:
+    for key in KEYS:
         values = [getattr(settings, key) for settings in (one, other)]
         if values[0] != values[1]:
             shown = [list(value) if isinstance(value, tuple) else value for value in values]
@@ -180,31 +195,15 @@ def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[
 
 def _network_problems(experiments: Sequence[Experiment]) -> list[str]:
     """Build every network once, on the meta device, where weights take no memory."""
+    from tune_cnn import models
+
     faults: dict[tuple[object, ...], str | None] = {}  # by what decides the network: many trials share one
     problems = []
     for name, settings in ((experiment.name, experiment.settings) for experiment in experiments):
         shape = (settings.filters_per_layer, settings.layers_per_block, settings.pool_every, settings.hidden_dims)
         network = (*shape, settings.ycn, settings.data)
         if network not in faults:
-            faults[network] = _network_fault(settings)
+            faults[network] = models.network_fault(settings)
         if faults[network]:
             problems.append(f"{name}: {faults[network]}")
     return problems
-
-
-def _network_fault(settings: Settings) -> str | None:
-    import torch
-
-    from tune_cnn import models
-
-    layers = len(settings.filters_per_layer) * settings.layers_per_block
-    if layers > _MAX_LAYERS:
-        return f"{layers:,} conv layers; give at most {_MAX_LAYERS:,}"
-    try:
-        with torch.device("meta"):
-            models.build(settings)
-    except ValueError as error:
-        return str(error)
-    except (RuntimeError, TypeError):  # torch, about sizes beyond 64 bits
-        return "a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images"
-    return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tune_cnn import data
 from tune_cnn.diagnosis import Diagnosis, diagnose_all
+from tune_cnn.settings import dashed
 from tune_cnn.sweep.plan import aligned
 from tune_cnn.sweep.search_space import Experiment, distinct_trials, load_experiments
 
@@ -33,7 +34,7 @@ def _table(trials: Mapping[str, Sequence[Experiment]], found: Mapping[str, Diagn
         rows.append(
             [
                 first.name,
-                "-".join(map(str, first.settings.filters_per_layer)),
+                dashed(first.settings.filters_per_layer),
                 str(first.settings.layers_per_block),
                 diagnosis.verdict,
                 f"{diagnosis.score_spread:.1e}",
