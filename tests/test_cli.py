@@ -17,7 +17,7 @@ from tiny_sweep import CONFIG, train, write_config
 
 from tune_cnn.cli import commands, main
 from tune_cnn.cli.arguments import parser
-from tune_cnn.errors import ResourceError
+from tune_cnn.errors import ResourceError, StorageError
 from tune_cnn.machine import cpu_kind
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import DataSettings, Settings
@@ -297,6 +297,40 @@ def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner,
     assert [path.name for path in (here / "results").glob("*.json")] == ["tiny_L1_K6.json"]
     report = Path("results/tiny_report.md").read_text()
     assert "- K = 4, L = 1 failed: epoch 1: IndexError: no such label\n" in report
+
+
+@pytest.mark.parametrize(
+    ("broken", "left"),
+    [
+        ({"figures.write_figures": RuntimeError("latex was not found,\nso no usetex")}, ["html", "md"]),
+        ({"figures.write_figures": ModuleNotFoundError("No module named 'matplotlib_inline'")}, ["html", "md"]),
+        ({"write_report": StorageError("tiny_report.html: cannot be written (Is a directory)")}, ["png"]),
+        ({"figures.write_figures": MemoryError(), "write_report": KeyError("K")}, []),
+    ],
+)
+def test_whatever_fails_after_the_result_files_is_a_line_and_leaves_the_rest(
+    here, finished, runner, capsys, monkeypatch, broken, left
+):
+    def fails(error: Exception) -> Callable[..., None]:
+        def write(*_: object, **__: object) -> None:
+            raise error
+
+        return write
+
+    runner(trains)
+    for name, error in broken.items():
+        monkeypatch.setattr(f"tune_cnn.report.{name}", fails(error))
+    for command in (["sweep", "tiny.yaml"], ["report", "tiny"]):
+        shutil.rmtree("results", ignore_errors=True)
+        assert run(*command) == 1
+        lines = [line for line in capsys.readouterr().err.splitlines() if "not written" in line]
+        assert len(lines) == len(broken)
+        for line, error in zip(lines, broken.values(), strict=True):
+            assert line.startswith(("figures: not written", "report: not written"))
+            assert " ".join(str(error).split()) in line
+            assert line.endswith(f"mend that, then type: tune-cnn report {finished}")
+        written = {path.suffix[1:] for path in Path("results").iterdir()}
+        assert written >= {"json", *left}
 
 
 def test_an_interrupted_sweep_exports_what_is_finished_and_says_how_to_continue(here, runner, capsys):

@@ -1,10 +1,12 @@
 """What several commands need."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from traceback import format_exception_only
 from typing import NamedTuple
 
-from tune_cnn.errors import StorageError
+from tune_cnn.errors import StorageError, TuneCnnError
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.storage import SweepFolder
 
@@ -30,28 +32,46 @@ class Results(NamedTuple):
         files: The result file of every finished experiment.
         figures: A figure for each row of the grid.
         reports: The report, as a page and as Markdown; none if no experiment is finished or has failed.
+        failed: What could not be written, and why, in a line each; the rest was.
     """
 
     files: list[Path]
     figures: list[Path]
     reports: list[Path]
+    failed: list[str]
 
 
 def write_results(folder: SweepFolder, out_dir: Path) -> Results:
-    """Write the result files, figures and report of a sweep as it stands.
+    """Write the result files of a sweep as it stands, then its figures and report; what fails then leaves the rest.
 
     Raises:
-        StorageError: The sweep's folder is damaged, or a file cannot be written.
+        StorageError: The sweep's folder is damaged, or a result file cannot be written.
     """
-    # These import matplotlib, which other commands do without.
-    from tune_cnn.report import write_report
-    from tune_cnn.report.figures import write_figures
-
     files, unfinished = export(folder, out_dir)
-    figures = write_figures(files, out_dir)
+    failed: list[str] = []
+
+    def attempt(what: str, write: Callable[[], list[Path]]) -> list[Path]:
+        try:
+            return write()
+        except Exception as error:  # whatever it is: the trainings took hours
+            reason = error if isinstance(error, TuneCnnError) else "".join(format_exception_only(error))
+            why = " ".join(str(reason).split())
+            failed.append(f"{what}: not written ({why}); mend that, then type: tune-cnn report {folder}")
+            return []
+
+    def draw() -> list[Path]:
+        from tune_cnn.report.figures import write_figures  # imports matplotlib, which other commands do without
+
+        return write_figures(files, out_dir)
+
+    def tell() -> list[Path]:
+        from tune_cnn.report import write_report
+
+        return write_report(folder.name, files, out_dir, figures=figures, asked=asked, failures=failures)
+
+    figures = attempt("figures", draw)
     asked = folder.experiments()
     failures = {name: failure for name in unfinished if (failure := folder.trial(asked[name]).failure()) is not None}
     if not files and not failures:
-        return Results(files, figures, [])
-    reports = write_report(folder.name, files, out_dir, figures=figures, asked=asked, failures=failures)
-    return Results(files, figures, reports)
+        return Results(files, figures, [], failed)
+    return Results(files, figures, attempt("report", tell), failed)

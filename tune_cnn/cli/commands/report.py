@@ -1,6 +1,7 @@
 """`tune-cnn report`: write a page and a Markdown file that answer what a sweep was run for."""
 
 import argparse
+import sys
 
 from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.errors import StorageError
@@ -11,9 +12,11 @@ def run(options: argparse.Namespace) -> int:
     """Write the report, with the result files and figures that it shows, and name its two files."""
     folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)
-    reports = write_results(folder, options.out).reports
-    if not reports:
+    results = write_results(folder, options.out)
+    if not results.reports and not results.failed:
         raise StorageError(f"{folder}: no experiment is finished yet, so there is nothing to report; run the sweep")
-    for report in reports:
+    for report in results.reports:
         print(report)
-    return 0
+    for line in results.failed:
+        print(line, file=sys.stderr)
+    return 1 if results.failed else 0

@@ -71,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
             except (TuneCnnError, OSError) as error:
                 print(error, file=sys.stderr)
             raise
-        _show_results(folder, options.out)
-    return 1 if failures else 0
+        complete = _show_results(folder, options.out)
+    return 1 if failures or not complete else 0
 
 
 def _of_another_machine(cluster: ClusterOptions) -> list[str]:
@@ -140,7 +140,8 @@ def _asked_for(options: argparse.Namespace) -> tuple[str, list[Experiment]]:
     return name, experiments
 
 
-def _show_results(folder: SweepFolder, out_dir: Path) -> None:
+def _show_results(folder: SweepFolder, out_dir: Path) -> bool:
+    """Write and name the results; return whether all of them could be written."""
     results = write_results(folder, out_dir)
     print(outcome_table(folder, folder.experiments()))
     for figure in results.figures:
@@ -148,3 +149,6 @@ def _show_results(folder: SweepFolder, out_dir: Path) -> None:
     for report in results.reports:
         print(f"report: {report}")
     print(f"{plural(len(results.files), 'result file')} and {plural(len(results.figures), 'figure')} in {out_dir}")
+    for line in results.failed:
+        print(line, file=sys.stderr)
+    return not results.failed
