@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from tune_cnn.errors import ResultError
 from tune_cnn.result_files import load_result_file
+from tune_cnn.texts import tell
 from tune_cnn.train_results import FitResult
 
 PANELS = ("train_loss", "train_acc", "test_loss", "test_acc")
@@ -113,10 +114,11 @@ def plot_exp_results(filename_pattern: str, results_dir: str | Path = "results")
         fig, _ = plot_fit(fit_res, fig, log_loss=True, legend=prefixed[1] if prefixed else path.stem)
         configs.append(config)
     if fig is None:
-        print(f"No results found for pattern {filename_pattern}.", file=sys.stderr)
+        tell(f"No results found for pattern {filename_pattern}.", file=sys.stderr)
         return None
     first, *others = configs
-    print("common config:", {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)})
+    common = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
+    tell(f"common config: {common}")
     return fig
 
 
@@ -144,7 +146,7 @@ def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], FitR
         try:
             yield path, *load_result_file(path)
         except ResultError as error:
-            print(f"Left out: {error}", file=sys.stderr)
+            tell(f"Left out: {error}", file=sys.stderr)
 
 
 def natural(name: str) -> list[str | int]:
