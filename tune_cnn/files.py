@@ -82,10 +82,9 @@ def parse_json(content: bytes) -> Any:
         raise ValueError("too large for the memory") from None
 
 
-def _whole_number(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"a whole number of {len(digits)} digits")
-    return int(digits)
+def _whole_number(digits: str) -> int | float:
+    # Of more digits, Python converts none, and some of what is made of them has no float.
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def replace_file(path: Path, content: bytes) -> None:
