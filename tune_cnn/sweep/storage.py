@@ -247,7 +247,7 @@ def _generation(number: int) -> str:
 def _fault(error: Exception, place: str) -> str:
     """What is wrong with a file, in one line."""
     if isinstance(error, ConfigError):
-        return "; ".join(error.problems)
+        return "; ".join(error.problems[:3])
     if isinstance(error, ResultError):
         return str(error).removeprefix(f"{place}: ").partition(";")[0]
     if isinstance(error, KeyError | TypeError | AttributeError):
