@@ -38,7 +38,6 @@ train_results
 files
 machine
 waiting
-texts
 errors
 """
 HEIGHT = {room: -number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from tune_cnn.errors import ResourceError
 from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.texts import tell
 
 _HOST = "127.0.0.1"
 
@@ -21,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     if options.port:  # else TensorBoard chooses one
         # It smooths curves unless its address says otherwise; over a few epochs that hides what happened.
         address = f"http://{_HOST}:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
-        tell(f"Depth and width compared: {address}", file=sys.stderr)
+        print(f"Depth and width compared: {address}", file=sys.stderr)
     with folder.trials.on_disk() as logdir:
         command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(logdir)]
         command += ["--host", _HOST, "--port", str(options.port), "--reload_interval", "1"]
