@@ -38,6 +38,7 @@ train_results
 files
 machine
 waiting
+texts
 errors
 """
 HEIGHT = {room: -number for number, line in enumerate(FLOORS.split("\n")) for room in line.split()}

@@ -18,7 +18,7 @@ from tune_cnn.report.noise import difference, mean, t_quantile
 from tune_cnn.report.phrases import grid_names, listed, places
 from tune_cnn.report.table import table
 from tune_cnn.settings import DataSettings
-from tune_cnn.sweep.plan import duration
+from tune_cnn.texts import duration
 
 ONE_SEED = "With one seed a cell, this cannot tell whether the differences are more than the noise between seeds."
 GUESSING = "guessing gives 10.0 %, and more than 15.0 % counts as learned"

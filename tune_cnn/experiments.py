@@ -16,6 +16,7 @@ from tune_cnn.models import network_fault
 from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import Text, check, name_problems, plain, suggest
 from tune_cnn.settings import KEYS, OPTIONAL, DataSettings, Settings, parse_settings
+from tune_cnn.texts import tell
 from tune_cnn.train_results import mean
 from tune_cnn.training.devices import choose_device
 from tune_cnn.trial import Trial
@@ -109,7 +110,7 @@ def run_experiment(
     path = Path(places.out_dir) / f"{run_name}.json"
     config = experiment_config(run_name, places.out_dir, trial.settings, places.checkpoints)
     save_experiment(path, config, trial.history, trial.summary())
-    print(f"*** Output file {path} written")
+    tell(f"*** Output file {path} written")
 
 
 def train(
@@ -137,7 +138,7 @@ def train(
     # PyTorch sees the affinity of its process, but not the CPU quota of its container.
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     settings = replace(settings, data=data.resolve(settings.data))
-    print(data.describe(settings.data), file=sys.stderr)
+    tell(data.describe(settings.data), file=sys.stderr)
     trial = Trial(settings, data.load(settings.data, progress=True), device)
     trial.further_facts["diagnosis"] = diagnose(settings, trial.images.train, trial.device).to_json()
     print(trial.trainer.model)

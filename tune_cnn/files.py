@@ -1,13 +1,90 @@
-"""Files that are whole or absent: written beside, then renamed."""
+"""Files that are whole or absent: written beside, then renamed. And files of others, read with care."""
 
 import contextlib
+import errno
+import json
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from tune_cnn.errors import StorageError
+from tune_cnn.errors import ResultError, StorageError
+from tune_cnn.texts import size
 
+MOST_BYTES = 128 * 2**20  # of a file of results: several million losses
+_MOST_JSON_MEMORY = 450 * 10**6
+_MOST_DIGITS = 20  # a whole number of 64 bits, and its sign
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # opening a folder, a loop of links, a socket
 BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was left by a killed process
+
+
+def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a file that others may have made.
+
+    Args:
+        path: Read only if it is a regular file, or a link to one.
+        most: Bytes; a larger file is not read.
+
+    Raises:
+        OSError: It is missing, or may not be read.
+        ResultError: It is no regular file, or larger.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+                raise _refusal(path, kind)
+            check_size(str(path), status.st_size, most)
+            return file.read(status.st_size)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise _refusal(path, error.strerror) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without it, a named pipe waits for a writer
+
+
+def check_size(place: str, count: int, most: int) -> None:
+    """Refuse a file of more than `most` bytes.
+
+    Raises:
+        ResultError: It is larger.
+    """
+    if count > most:
+        raise _refusal(place, f"{size(count)}, where at most {size(most)} are expected")
+
+
+def _refusal(place: object, fault: object) -> ResultError:
+    return ResultError(f"{place}: cannot be read ({fault}); remove it, or name another file")
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of a JSON text that others may have made.
+
+    Raises:
+        ValueError: It is not JSON, or holds more than any file of ours, which could fill the memory.
+    """
+    # Bytes that Python takes at most: the text and what is in it, up to 4 bytes a character; and each value's own.
+    memory = len(content) * (3 if content.isascii() else 9)
+    memory += sum(content.count(mark) * taken for mark, taken in ((b",", 40), (b'"', 30), (b"[", 90), (b"{", 200)))
+    if memory > _MOST_JSON_MEMORY:
+        raise ValueError(f"it would take {size(memory)} of memory, more than any file of ours")
+    try:
+        return json.loads(content, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError("lists or objects too deep in one another") from None
+    except MemoryError:
+        raise ValueError("too large for the memory") from None
+
+
+def _whole_number(digits: str) -> int | float:
+    # Of more digits, Python converts none, and some of what is made of them has no float.
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tune_cnn.errors import ResultError
-from tune_cnn.files import replace_file
+from tune_cnn.files import parse_json, read_file, replace_file
+from tune_cnn.texts import tell
 from tune_cnn.train_results import FitResult
 
 _CURVES = FitResult._fields[1:]
+_MOST_CHARACTERS = 5_000_000  # of a curve that is a text
 _MOST = 3.4e38  # about the largest number of PyTorch's floats; beyond it a value counts as infinite
 
 _remarks: set[tuple[Path, str]] = set()  # that were printed
@@ -56,12 +58,12 @@ def load_result_file(path: str | Path) -> tuple[dict[str, Any], FitResult, dict[
         ResultError: There is no such file, it is damaged, or it holds no curves of numbers.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = parse_json(read_file(Path(path)))
     except OSError as error:
         raise ResultError(
             f"{path}: cannot be read ({error.strerror}); run its experiment, or check the name"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ResultError(f"{path}: damaged ({error}); export or run its experiment again") from error
     return parse_result(content, str(path))
 
@@ -88,7 +90,7 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
         remarks.append("accuracies never exceed 1; taken for fractions")
     for remark in remarks:
         if (known := (Path(place).absolute(), remark)) not in _remarks:
-            print(f"{place}: {remark}", file=sys.stderr)
+            tell(f"{place}: {remark}", file=sys.stderr)
             _remarks.add(known)
     return _spelt(config), history, trial
 
@@ -117,6 +119,8 @@ def _curve(value: object) -> list[float]:
     if value is None:
         return []
     if isinstance(value, str):
+        if len(value) > _MOST_CHARACTERS:
+            raise ValueError(f"a text of {len(value):,} characters")
         value = value.strip("[] \n").replace(",", " ").split()
     if isinstance(value, dict) and all(key.isdecimal() for key in value):  # as pandas writes a series
         value = list(value.values())
@@ -129,7 +133,7 @@ def _number(value: object) -> float:
     if value is None:
         return math.nan
     if isinstance(value, str):  # perhaps as str() shows a tensor: tensor(2.3026, device='cuda:0')
-        value = float(re.sub(r"^[\w.]+\(([^,()]+).*\)$", r"\1", value).rstrip("%"))
+        value = float(re.sub(r"^[\w.]+\(([^,()]+).*\)$", r"\1", value[:100]).rstrip("%"))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r:.40} is no number")
     return math.inf if value > _MOST else -math.inf if value < -_MOST else float(value)

@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 T = TypeVar("T")
 
 NO_OTHER_KEYS = ConfigDict(extra="forbid", field_title_generator=lambda name, _: name)
+_MOST_FAULTS = 100  # in a message
 _MOST_SHOWN = 120  # characters of a value in a message
 
 
@@ -103,7 +104,7 @@ def check(kind: Callable[..., T], values: Any, prefix: str = "") -> tuple[T | No
     except ValidationError as error:
         schema = _adapter(kind).json_schema()
         problems: dict[str, str] = {}  # by place: each value once, though several of its parts may be wrong
-        for fault in error.errors(include_url=False):
+        for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
             place, problem = _fault(fault, values, schema)
             problems.setdefault(place, problem)
         return None, [f"{prefix}{place}: {problem}" for place, problem in problems.items()]

@@ -17,6 +17,8 @@ from pydantic import Field, with_config
 from tune_cnn.errors import ConfigError
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Text, Whole, check, plain, shown
 
+MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
+
 
 def dashed(numbers: Iterable[int]) -> str:
     """Some numbers as in the names of experiments: `64-128`."""
@@ -253,4 +255,9 @@ def parse_settings(values: Mapping[str, Any], place: str) -> Settings:
     settings, found = check(Settings, {**plain(values), "data": data})
     if settings is None or problems:
         raise ConfigError(place, found + problems)
+    layers = len(settings.filters_per_layer) * settings.layers_per_block
+    counts = {"layers_per_block": (layers, "conv"), "hidden_dims": (len(settings.hidden_dims), "hidden")}
+    for key, (count, kind) in counts.items():
+        if count > MOST_LAYERS:
+            raise ConfigError(place, [f"{key}: {count:,} {kind} layers; give at most {MOST_LAYERS:,}"])
     return settings

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tune_cnn.texts import tell
+
 REMIND_S = 2.5
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    tell(message, file=sys.stderr)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from tune_cnn.bench.contenders import CONTENDERS, Round
 from tune_cnn.bench.workers import Worker
 from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.plan import aligned
+from tune_cnn.texts import aligned
 
 PHASES = {"train": "training", "validate": "validation"}
 

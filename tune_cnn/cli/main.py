@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from tune_cnn.cli.arguments import parser
 from tune_cnn.errors import TuneCnnError
+from tune_cnn.texts import tell
 
 _INTERRUPTED = 130
 
@@ -42,17 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # while a reader that has gone can still be forgiven
         return exit_code
     except TuneCnnError as error:
-        print(error, file=sys.stderr)
+        tell(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         again = [argument for argument in arguments if argument != "--fresh"]  # that would start over once more
         remedy = f"; continue with:  {shlex.join(['tune-cnn', *again])}" if options.command == "sweep" else ""
-        print(f"\ninterrupted{remedy}", file=sys.stderr)
+        tell(f"\ninterrupted{remedy}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as in `tune-cnn ... | head`; Python would complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        tell(
+            "out of memory; end other programs, or ask for less: smaller networks, fewer or smaller images", sys.stderr
+        )
+        return 2
     except OSError as error:
-        print(f"{error.filename or 'a file'}: {error.strerror or error}; mend that and try again", file=sys.stderr)
+        tell(
+            f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}; mend that and try again",
+            file=sys.stderr,
+        )
         return 2

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from tune_cnn.models.networks import build
-from tune_cnn.settings import Settings
-
-_MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
+from tune_cnn.settings import MOST_LAYERS, Settings
 
 
 class Cost(NamedTuple):
@@ -34,8 +32,8 @@ def cost(settings: Settings) -> Cost:
 def network_fault(settings: Settings) -> str | None:
     """Why the network cannot be built, and what to do; None if it can."""
     layers = len(settings.filters_per_layer) * settings.layers_per_block
-    if layers > _MOST_LAYERS:
-        return f"{layers:,} conv layers; give at most {_MOST_LAYERS:,}"
+    if layers > MOST_LAYERS:
+        return f"{layers:,} conv layers; give at most {MOST_LAYERS:,}"
     try:
         cost(settings)
     except ValueError as error:

@@ -9,9 +9,10 @@ from tune_cnn.report.cells import Cell, Grid
 from tune_cnn.report.interplay import interplay
 from tune_cnn.report.learnability import not_learned, tried
 from tune_cnn.report.noise import difference
-from tune_cnn.report.phrases import counted, merged, percent, places
+from tune_cnn.report.phrases import merged, percent, places
 from tune_cnn.report.rows import DEPTH, WIDTH, Axis, compared, ranked, ranking, trend
 from tune_cnn.report.runs import VERDICTS
+from tune_cnn.texts import counted
 
 
 class Answer(NamedTuple):

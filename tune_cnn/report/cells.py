@@ -14,6 +14,7 @@ from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import VERDICTS, Run, read_run, without_path
 from tune_cnn.settings import Settings, dashed
+from tune_cnn.texts import tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ def load_grids(
         try:
             runs.append(read_run(path))
         except (ResultError, ConfigError) as error:
-            print(f"Left out: {error}", file=sys.stderr)
+            tell(f"Left out: {error}", file=sys.stderr)
     found = {name for run in runs for name in run.names}
     runs += [
         Run((name,), without_path(settings), failure=failures.get(name))

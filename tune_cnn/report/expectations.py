@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from tune_cnn.report.cells import Cell, Grid
-from tune_cnn.report.phrases import counted, places
+from tune_cnn.report.phrases import places
 from tune_cnn.report.runs import Run
+from tune_cnn.texts import counted
 
 _OUTCOMES = {"learned": "trains", "did not learn": "will not learn", "diverged": "will not learn"}
 

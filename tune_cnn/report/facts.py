@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tune_cnn.report.cells import Grid
 from tune_cnn.report.phrases import flat, listed, network, plain
-from tune_cnn.sweep.plan import duration
+from tune_cnn.texts import duration
 
 
 def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:

@@ -48,11 +48,6 @@ def places(cells: Sequence[Cell]) -> str:
     return ", and ".join(f"{levels('L', depths)} at {levels('K', row)}" for row, depths in depths.items())
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 cell`, `2 cells`."""
-    return f"{count} {noun}" + ("s" if count != 1 else "")
-
-
 def network(settings: Settings) -> str:
     """The name of the network's class."""
     return "YourCodeNet" if settings.ycn else "ConvClassifier"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tune_cnn.report.cells import Cell, Grid
 from tune_cnn.report.phrases import number
-from tune_cnn.sweep.plan import duration
+from tune_cnn.texts import duration
 
 HEADS = (
     "experiment", "K", "L", "conv layers", "parameters", "multiply-adds", "epochs", "best val. acc. (%)", "at epoch",

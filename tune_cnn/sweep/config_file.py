@@ -12,11 +12,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
+from tune_cnn.errors import ResultError
+from tune_cnn.files import read_file
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole, check, suggest
 from tune_cnn.settings import DataSettings, Settings, source_mapping, source_problems
 from tune_cnn.sweep import strict_yaml
 from tune_cnn.sweep.run_names import pattern_problems, with_seed
 
+_MOST_BYTES = 200_000
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
 
 _FOUND_OUT = ("classes", "fingerprint")  # of the images
@@ -119,11 +122,13 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
     if path.is_dir():
         return None, [f"a folder; name the files in it, such as {path / '*.yaml'}"]
     try:
-        document, problems = strict_yaml.parse(path.read_bytes().decode("utf-8-sig"))
+        document, problems = strict_yaml.parse(read_file(path, _MOST_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         return None, ["no such file; name a config file, such as configs/exp1_1.yaml"]
     except UnicodeDecodeError as error:
         return None, [f"byte {error.start + 1} is not UTF-8; save the file as UTF-8"]
+    except ResultError as error:
+        return None, [str(error).removeprefix(f"{path}: ")]
     except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         return None, [f"cannot be read ({error}); name a file that you may read"]
     if isinstance(document, dict):

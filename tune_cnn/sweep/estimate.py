@@ -18,9 +18,10 @@ from tune_cnn.errors import ResourceError
 from tune_cnn.models import cost
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_of
-from tune_cnn.sweep.plan import PlannedExperiment, duration, expected_work, plural
+from tune_cnn.sweep.plan import PlannedExperiment, expected_work
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
 from tune_cnn.sweep.search_space import Experiment
+from tune_cnn.texts import counted, duration
 
 _SPAWN = multiprocessing.get_context("spawn")
 _WORKERS_START_S = 300.0
@@ -69,13 +70,13 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         if not self.trial_s:
             return "time: none, since every trial is done"
-        cores = plural(int(self.node.cpus), "core")
+        cores = counted(int(self.node.cpus), "core")
         line = (
-            f"time: at most {duration(self.wall_s)} on {cores} ({plural(self.at_once, 'trial')} at once), "
+            f"time: at most {duration(self.wall_s)} on {cores} ({counted(self.at_once, 'trial')} at once), "
             f"{self.gpu_hours:.2g} GPU hours"
         )
         if self.scaled:
-            line += f"; {plural(self.scaled, 'trial')} scaled from others by multiply-adds"
+            line += f"; {counted(self.scaled, 'trial')} scaled from others by multiply-adds"
         return line
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tune_cnn.errors import StorageError
-from tune_cnn.files import replace_file
+from tune_cnn.files import MOST_BYTES, check_size, read_file, replace_file
 
 
 class Folder:
@@ -37,17 +37,22 @@ class Folder:
         assert self.is_local
         return Path(self.root) / self.inner
 
-    def read(self, name: str) -> bytes | None:
-        """The content of a file, or None if there is none."""
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes | None:
+        """The content of a file of at most `most` bytes, or None if there is none.
+
+        Raises:
+            ResultError: It is no regular file, or larger.
+        """
         if self.is_local:
             try:
-                return (self.local_path / name).read_bytes()
+                return read_file(self.local_path / name, most)
             except (FileNotFoundError, NotADirectoryError):
                 return None
         filesystem, path = self._remote()
         try:
-            with filesystem.open_input_stream(f"{path}/{name}") as stream:
-                return bytes(stream.read())
+            with filesystem.open_input_file(f"{path}/{name}") as file:
+                check_size(f"{self}/{name}", file.size(), most)
+                return bytes(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
 

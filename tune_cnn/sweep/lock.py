@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tune_cnn.errors import StorageError
+from tune_cnn.errors import ResultError, StorageError
+from tune_cnn.files import parse_json
 from tune_cnn.sweep.folder import Folder
 
 _NAME = "lock.json"
@@ -104,13 +105,13 @@ def _content(token: str) -> bytes:
 
 
 def _holder(folder: Folder) -> dict[str, Any] | None:
-    content = folder.read(_NAME)
-    if content is None:
-        return None
     try:
-        values = json.loads(content)
+        content = folder.read(_NAME)
+        if content is None:
+            return None
+        values = parse_json(content)
         return values if isinstance(values, dict) else {}
-    except ValueError:
+    except (ValueError, ResultError):
         return {}
 
 

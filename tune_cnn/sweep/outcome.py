@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from tune_cnn.errors import ResultError
 from tune_cnn.settings import Settings, dashed
-from tune_cnn.sweep.plan import aligned
 from tune_cnn.sweep.storage import SweepFolder, epoch_of
+from tune_cnn.texts import aligned
 
 _COLUMNS = ("trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended by")
 

@@ -9,6 +9,7 @@ from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings, dashed
 from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import KEPT_CHECKPOINTS, SweepFolder, epoch_of
+from tune_cnn.texts import aligned, counted, duration, size
 
 State = Literal["done", "continue", "new"]
 
@@ -114,7 +115,7 @@ def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
     trials = [line for line in plan if line.shares_with is None]
     count = {state: sum(line.state == state for line in trials) for state in ("done", "continue", "new")}
     states = f"{count['done']} done, {count['continue']} to continue, {count['new']} new"
-    return f"{plural(len(plan), 'experiment')}, {plural(len(trials), 'trial')}: {states}"
+    return f"{counted(len(plan), 'experiment')}, {counted(len(trials), 'trial')}: {states}"
 
 
 # Adam keeps two numbers for each weight; a checkpoint also holds the best weights; all are 4 bytes long.
@@ -160,37 +161,3 @@ def check_disk(folder: SweepFolder, use: DiskUse) -> None:
             f"{folder}: the sweep needs up to {size(use.running)}, but only {size(free)} are free; "
             f"make room, give a --storage elsewhere, or run part of it with --only"
         )
-
-
-def size(count: int) -> str:
-    """Bytes for people: `1.2 GB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `18.5 s`, `3 min 5 s`, `1 h 2 min`."""
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as columns; numbers to the right, words to the left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    to_right = [
-        all(row[column][:1].isdigit() or row[column][:1] in ("-", "") for row in rows[1:])
-        for column in range(len(widths))
-    ]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, to_right, strict=True)
-        ).rstrip()
-        for row in rows
-    )
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count} {noun}" + ("s" if count != 1 else "")

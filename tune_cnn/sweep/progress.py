@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cnn.settings import Settings
+from tune_cnn.texts import printable
 
 _MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
 _STATE_WIDTH = len("to be retried")
@@ -73,7 +74,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Show a message above the table."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         if not self._console.is_terminal:
@@ -93,7 +94,7 @@ class Progress:
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
-            table.add_row(*self._cells(label, row)[: len(columns)])
+            table.add_row(*(Text(printable(cell)) for cell in self._cells(label, row)[: len(columns)]))
         done = self._already_done + len(ended)
         total = self._already_done + len(self._rows)
         seconds = int(time.monotonic() - self._started)

@@ -13,14 +13,14 @@
 Ray's own state is not kept: what is finished is known from these files alone, so a sweep can grow, shrink and resume.
 """
 
-import json
 import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tune_cnn.errors import ConfigError, ResultError, StorageError, TuneCnnError
-from tune_cnn.files import BESIDE_SUFFIX
+from tune_cnn.errors import ConfigError, ResultError, StorageError
+from tune_cnn.files import BESIDE_SUFFIX, MOST_BYTES, parse_json
+from tune_cnn.models import cost
 from tune_cnn.result_files import parse_result, to_strict_json
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import Settings
@@ -30,6 +30,8 @@ from tune_cnn.training.checkpoints import state_from_bytes, state_to_bytes
 
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
 _GENERATION = re.compile(r"trials(?:-(\d+))?", re.ASCII)
+_MOST_EXPERIMENTS = 100_000
+_MOST_CHARACTERS = 1000  # of a failure
 KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
 
 
@@ -44,6 +46,7 @@ class TrialFolder:
     """The files of one trial."""
 
     def __init__(self, trials: Folder, settings: Settings) -> None:
+        self._settings = settings
         self.trial_id = settings.trial_id
         self.label = f"{settings.label[:60]}_{self.trial_id}"
         self.folder = trials / self.label
@@ -71,11 +74,13 @@ class TrialFolder:
         for name in self.folder.names():
             if name.endswith(BESIDE_SUFFIX):
                 self.folder.delete(name)
+        # Weights, two moments, an average and the best weights take 20 bytes a weight.
+        most = MOST_BYTES + 40 * cost(self._settings).parameters
         for name in self.checkpoints():
-            content = self.folder.read(name)
-            if content is None:
-                continue
             try:
+                content = self.folder.read(name, most)
+                if content is None:
+                    continue
                 return state_from_bytes(content, f"{self.folder}/{name}"), warnings
             except ResultError:
                 warnings.append(f"{self.folder}/{name}: damaged; the training continues from what was before it")
@@ -100,17 +105,16 @@ class TrialFolder:
         Raises:
             ResultError: The record is damaged, or that of another trial.
         """
-        content = self.folder.read("record.json")
-        if content is None:
-            return None
         place = f"{self.folder}/record.json"
         try:
-            config, results, summary = parse_result(json.loads(content), place)
+            content = self.folder.read("record.json")
+            if content is None:
+                return None
+            config, results, summary = parse_result(parse_json(content), place)
             found = Settings.from_json(config).trial_id
-        except (ValueError, RecursionError, TuneCnnError) as error:
-            raise ResultError(
-                f"{place}: damaged ({_fault(error)}); the sweep's command runs the trial again"
-            ) from error
+        except (ValueError, ConfigError, ResultError) as error:
+            fault = _fault(error, place)
+            raise ResultError(f"{place}: damaged ({fault}); the sweep's command runs the trial again") from error
         if found != self.trial_id:
             raise ResultError(f"{place}: it is that of trial {found}; the sweep's command runs the trial again")
         return results, summary
@@ -128,8 +132,11 @@ class TrialFolder:
 
     def failure(self) -> str | None:
         """Why the trial failed last, in one line, or None."""
-        content = self.folder.read("error.txt")
-        return None if content is None else content.decode(errors="replace").partition("\n")[0]
+        try:
+            content = self.folder.read("error.txt")
+        except ResultError as error:
+            return str(error)
+        return None if content is None else content.decode(errors="replace").partition("\n")[0][:_MOST_CHARACTERS]
 
 
 class SweepFolder:
@@ -193,7 +200,10 @@ class SweepFolder:
             StorageError: The file is missing or damaged.
         """
         try:
-            experiments = {name: Settings.from_json(values) for name, values in self._manifest()["experiments"].items()}
+            asked = self._manifest()["experiments"]
+            if len(asked) > _MOST_EXPERIMENTS:
+                raise ConfigError("", [f"{len(asked):,} experiments; at most {_MOST_EXPERIMENTS:,} are read"])
+            experiments = {name: Settings.from_json(values) for name, values in asked.items()}
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise self._damaged(error) from error
         # They become file names.
@@ -209,14 +219,14 @@ class SweepFolder:
             return {}
 
     def _manifest(self) -> dict[str, Any]:
-        content = self.folder.read("sweep.json")
-        if content is None:
-            return {}
         try:
-            manifest = json.loads(content)
+            content = self.folder.read("sweep.json")
+            if content is None:
+                return {}
+            manifest = parse_json(content)
             if not (isinstance(manifest, dict) and _GENERATION.fullmatch(manifest["trials"])):
                 raise ValueError("it names no folder of trials")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, ResultError) as error:
             raise self._damaged(error) from error
         return manifest
 
@@ -226,21 +236,20 @@ class SweepFolder:
         return max((int(match[1] or 1) for match in found), default=0)
 
     def _damaged(self, error: Exception) -> StorageError:
-        return StorageError(
-            f"{self}/sweep.json: damaged ({_fault(error)}); delete it and run the sweep's command again"
-        )
+        place = f"{self}/sweep.json"
+        return StorageError(f"{place}: damaged ({_fault(error, place)}); delete it and run the sweep's command again")
 
 
 def _generation(number: int) -> str:
     return "trials" if number == 1 else f"trials-{number}"
 
 
-def _fault(error: Exception) -> str:
+def _fault(error: Exception, place: str) -> str:
     """What is wrong with a file, in one line."""
     if isinstance(error, ConfigError):
-        return "; ".join(error.problems)
+        return "; ".join(error.problems[:3])
     if isinstance(error, ResultError):
-        return "it holds no results of a trial"
+        return str(error).removeprefix(f"{place}: ").partition(";")[0]
     if isinstance(error, KeyError | TypeError | AttributeError):
         return "a part is missing, or not what it should be"
     return str(error)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from tune_cnn.errors import ResultError
-from tune_cnn.files import replace_file
+from tune_cnn.files import read_file, replace_file
+
+MOST_BYTES = 4 * 2**30  # of a checkpoint whose network is not known
 
 
 def state_to_bytes(state: dict[str, Any]) -> bytes:
@@ -28,8 +30,10 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
     try:
         # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise ResultError(f"{place}: compressed, so not ours; delete it")  # it may unpack to any size
+            # What we write is not compressed; what unpacks to more than its own size could fill the memory.
+            parts = archive.infolist()
+            if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > len(content):
+                raise ResultError(f"{place}: compressed, so not ours; delete it")
             if damaged := archive.testzip():
                 raise ResultError(f"{place}: damaged at {damaged}; delete it")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -56,4 +60,4 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         ResultError: The file is damaged, or not one of ours.
     """
-    return state_from_bytes(path.read_bytes(), str(path))
+    return state_from_bytes(read_file(path, MOST_BYTES), str(path))

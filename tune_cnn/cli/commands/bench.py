@@ -18,6 +18,7 @@ from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.files import publish_file
 from tune_cnn.machine import cores, cpu_model
 from tune_cnn.sweep.search_space import distinct_trials, load_experiments
+from tune_cnn.texts import tell
 
 _CELLS = Path(str(files("tune_cnn.bench") / "cells.yaml"))
 _DEFAULT_CELLS = ("K32_*", "K64_L4")
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         measure_cell(twins[0].name, twins[0].settings, options.batches, options.rounds, threads, _say)
         for twins in distinct_trials(experiments).values()
     ]
-    print(cells_table(cells))
+    tell(cells_table(cells))
     figures: dict[str, Any] = {
         "machine": _machine(threads),
         "batches": options.batches,
@@ -46,16 +47,16 @@ def run(options: argparse.Namespace) -> int:
         source = [str(file), *(part for override in options.overrides for part in ("--set", override))]
         source += ["--data", options.data] if options.data else []
         sweeps = measure_sweeps(source, {cell.name: cell.settings for cell in cells}, _say)
-        print(sweeps)
+        tell(sweeps)
         figures["sweep"] = sweeps.to_json()
     if options.out:
         publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
-        print(f"figures: {options.out}")
+        tell(f"figures: {options.out}")
     return 0
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    tell(message, file=sys.stderr)
 
 
 def _machine(threads: int) -> dict[str, Any]:

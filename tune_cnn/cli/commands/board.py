@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tune_cnn.errors import ResourceError
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.texts import tell
 
 _HOST = "127.0.0.1"
 
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     if options.port:  # else TensorBoard chooses one
         # It smooths curves unless its address says otherwise; over a few epochs that hides what happened.
         address = f"http://{_HOST}:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
-        print(f"Depth and width compared: {address}", file=sys.stderr)
+        tell(f"Depth and width compared: {address}", file=sys.stderr)
     with folder.trials.on_disk() as logdir:
         command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(logdir)]
         command += ["--host", _HOST, "--port", str(options.port), "--reload_interval", "1"]

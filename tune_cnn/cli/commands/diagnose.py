@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from tune_cnn import data
 from tune_cnn.diagnosis import Diagnosis, diagnose_all
 from tune_cnn.settings import dashed
-from tune_cnn.sweep.plan import aligned
 from tune_cnn.sweep.search_space import Experiment, distinct_trials, load_experiments
+from tune_cnn.texts import aligned, tell
 
 
 def run(options: argparse.Namespace) -> int:
@@ -16,13 +16,13 @@ def run(options: argparse.Namespace) -> int:
     experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
     trials = distinct_trials(experiments)
     for source in {e.settings.data: None for e in experiments}:
-        print(data.describe(source), file=sys.stderr)
+        tell(data.describe(source), file=sys.stderr)
     found = diagnose_all(same[0].settings for same in trials.values()).by_trial
-    print(_table(trials, found))
+    tell(_table(trials, found))
     for trial_id, diagnosis in found.items():
         if diagnosis.verdict != "trains":
-            print(f"\n{trials[trial_id][0].name}: {diagnosis.verdict}. {diagnosis.reason}")
-            print(f"  remedies: {', or '.join(diagnosis.remedies)}")
+            tell(f"\n{trials[trial_id][0].name}: {diagnosis.verdict}. {diagnosis.reason}")
+            tell(f"  remedies: {', or '.join(diagnosis.remedies)}")
     return 0
 
 

@@ -7,6 +7,7 @@ from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.errors import StorageError
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.texts import tell
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     if not files:
         raise StorageError(f"{folder}: no experiment is finished yet, so there is nothing to export; run the sweep")
     for path in files:
-        print(path)
+        tell(path)
     if unfinished:
-        print(f"not finished, so not exported: {', '.join(unfinished)}", file=sys.stderr)
+        tell(f"not finished, so not exported: {', '.join(unfinished)}", file=sys.stderr)
     return 0

@@ -6,6 +6,7 @@ import glob
 from tune_cnn.cli.commands.common import check_writable
 from tune_cnn.errors import ResultError
 from tune_cnn.report.figures import write_figures
+from tune_cnn.texts import tell
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     check_writable(out_dir)
     figures = write_figures(files, out_dir, options.format)
     for figure in figures:
-        print(figure)
+        tell(figure)
     if not figures:
         raise ResultError(f"{options.results}: none of the {len(files)} files could be drawn")
     return 0

@@ -6,6 +6,7 @@ import sys
 from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.errors import StorageError
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.texts import tell
 
 
 def run(options: argparse.Namespace) -> int:
@@ -16,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     if not results.reports and not results.failed:
         raise StorageError(f"{folder}: no experiment is finished yet, so there is nothing to report; run the sweep")
     for report in results.reports:
-        print(report)
+        tell(report)
     for line in results.failed:
-        print(line, file=sys.stderr)
+        tell(line, file=sys.stderr)
     return 1 if results.failed else 0

@@ -22,12 +22,11 @@ from tune_cnn.sweep.plan import (
     make_plan,
     plan_summary,
     plan_table,
-    plural,
-    size,
 )
 from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.texts import counted, size, tell
 
 _DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
 _ESTIMATE_S = 15.0  # and for its times, after a few for the start of processes
@@ -43,19 +42,19 @@ def run(options: argparse.Namespace) -> int:
     cluster = ClusterOptions(options.address, options.cpus, options.gpus)
     use = disk_use(plan, at_once=options.cpus or cores())
     for source in {e.settings.data: None for e in experiments}:
-        print(data.describe(source), file=sys.stderr)
+        tell(data.describe(source), file=sys.stderr)
     if options.dry_run:
         found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}
         times_s, time_line = _times(plan, experiments, cluster)
-        print(plan_table(plan, verdicts, times_s))
-        print("".join(f"{line}\n" for line in found.left_out), end="")
-        print(time_line)
-        print(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
+        tell(plan_table(plan, verdicts, times_s))
+        for line in (*found.left_out, time_line):
+            tell(line)
+        tell(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
-    print(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
+    tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
     for remark in (*_of_another_machine(cluster), *_replaced(experiments, folder)):
-        print(remark, file=sys.stderr)
+        tell(remark, file=sys.stderr)
     check_writable(options.out)
     check_disk(folder, use)
 
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             try:
                 _show_results(folder, options.out)
             except (TuneCnnError, OSError) as error:
-                print(error, file=sys.stderr)
+                tell(error, file=sys.stderr)
             raise
         complete = _show_results(folder, options.out)
     return 1 if failures or not complete else 0
@@ -82,9 +81,11 @@ def _of_another_machine(cluster: ClusterOptions) -> list[str]:
     there = own_node(ClusterOptions())
     remarks = []
     if there is not None and cluster.cpus is not None and cluster.cpus > there.cpus:
-        remarks.append(f"--cpus {cluster.cpus}: this machine has {plural(int(there.cpus), 'core')}, which trials share")
+        remarks.append(
+            f"--cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share"
+        )
     if there is not None and cluster.gpus is not None and cluster.gpus > there.gpus:
-        has = plural(int(there.gpus), "GPU") if there.gpus else "no GPU"
+        has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
         remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials that get none compute on its cores")
     return remarks
 
@@ -143,12 +144,12 @@ def _asked_for(options: argparse.Namespace) -> tuple[str, list[Experiment]]:
 def _show_results(folder: SweepFolder, out_dir: Path) -> bool:
     """Write and name the results; return whether all of them could be written."""
     results = write_results(folder, out_dir)
-    print(outcome_table(folder, folder.experiments()))
+    tell(outcome_table(folder, folder.experiments()))
     for figure in results.figures:
-        print(f"figure: {figure}")
+        tell(f"figure: {figure}")
     for report in results.reports:
-        print(f"report: {report}")
-    print(f"{plural(len(results.files), 'result file')} and {plural(len(results.figures), 'figure')} in {out_dir}")
+        tell(f"report: {report}")
+    tell(f"{counted(len(results.files), 'result file')} and {counted(len(results.figures), 'figure')} in {out_dir}")
     for line in results.failed:
-        print(line, file=sys.stderr)
+        tell(line, file=sys.stderr)
     return not results.failed

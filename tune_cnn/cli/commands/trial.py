@@ -11,6 +11,9 @@ from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.search_space import load_experiments
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.texts import tell
+
+_MOST_THREADS = 1024  # that a record may ask for
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,7 +32,7 @@ def _of_file(options: argparse.Namespace) -> int:
     path = options.out / f"{options.name}.json"
     config = experiment_config(options.name, options.out, trained.settings)
     save_experiment(path, config, trained.history, trained.summary())
-    print(f"*** Output file {path} written")
+    tell(f"*** Output file {path} written")
     return 0
 
 
@@ -46,11 +49,11 @@ def _of_sweep(options: argparse.Namespace) -> int:
         raise StorageError(f"{options.name}: not finished in {folder}, so there is nothing to compare; run the sweep")
     expected, summary = record
     threads = summary.get("threads")
-    threads = threads if isinstance(threads, int) and threads > 0 else None
+    threads = threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
     trained = train(settings, device=options.device, threads=options.threads or threads)
     difference = expected.first_difference(trained.history)
     if difference is None:
-        print(f"identical: all {expected.num_epochs} epochs are those of {folder}, bit for bit")
+        tell(f"identical: all {expected.num_epochs} epochs are those of {folder}, bit for bit")
         return 0
     here = trained.summary()
     changed = {
@@ -58,10 +61,10 @@ def _of_sweep(options: argparse.Namespace) -> int:
         for key in ("device", "cpu", "threads", "versions")
         if key in summary and summary[key] != here[key]
     }
-    print(f"different: the first difference is {difference}")
-    print("\n".join(changed.values()) or "device, CPU, threads and versions are the same")
+    tell(f"different: the first difference is {difference}")
+    tell("\n".join(changed.values()) or "device, CPU, threads and versions are the same")
     if {"device", "cpu"} & changed.keys():
-        print("that is why: another kind of machine rounds sums differently, which training amplifies")
+        tell("that is why: another kind of machine rounds sums differently, which training amplifies")
     return 1
 
 

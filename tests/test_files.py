@@ -1,0 +1,278 @@
+"""Files that others have made: whatever stands in the place of one of ours is named, at once and in little memory."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_sweep import train, write_config
+
+from tune_cnn.cli import main
+from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.files import parse_json, read_file
+from tune_cnn.settings import MOST_LAYERS, Settings
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.training.checkpoints import load_state, save_state, state_from_bytes
+
+
+def bind_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+def link_to_pipe(path: Path) -> None:
+    os.mkfifo(f"{path}.pipe")
+    path.symlink_to(f"{path.name}.pipe")
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 5_000_000_000)
+
+
+# What may stand in a file's place, and what is said about it.
+ODD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a named pipe": (os.mkfifo, r"a named pipe"),
+    "a link to a named pipe": (link_to_pipe, r"a named pipe"),
+    "a link to /dev/zero": (lambda path: path.symlink_to("/dev/zero"), r"a device"),
+    "a socket": (bind_socket, r"No such device or address"),
+    "a folder": (Path.mkdir, r"Is a directory"),
+    "a loop of links": (lambda path: path.symlink_to(path.name), r"Too many levels of symbolic links"),
+    "5 GB": (sparse, r"5\.0 GB, where at most 134 MB are expected"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_file_or_too_large_is_named(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    make, fault = ODD[kind]
+    make(Path("odd.json"))
+    with pytest.raises(ResultError, match=rf"^odd\.json: cannot be read \({fault}\); remove it"):
+        read_file(Path("odd.json"))
+
+
+def test_a_file_and_a_link_to_it_are_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").symlink_to("a")
+    assert read_file(tmp_path / "a") == read_file(tmp_path / "b", most=7) == b"content"
+    with pytest.raises(FileNotFoundError, match="none"):
+        read_file(tmp_path / "none")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with the finished sweep `tiny` and its result files in `out`."""
+    home = tmp_path_factory.mktemp("strangers")
+    train(write_config(home), SweepFolder(str(home), "tiny"))
+    assert main(["report", str(home / "tiny"), "--out", str(home / "out")]) == 0
+    return home
+
+
+def swapped(path: Path, make: Callable[[Path], object]) -> Callable[[], object]:
+    """Put something else in a file's place; return what brings the file back."""
+    kept = path.with_name(f".{path.name}.kept")
+    if path.exists():
+        path.rename(kept)
+    make(path)
+
+    def back() -> None:
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        Path(f"{path}.pipe").unlink(missing_ok=True)
+        if kept.exists():
+            kept.rename(path)
+
+    return back
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ODD if kind != "a socket"])
+def test_commands_name_what_is_no_file(home, kind, capsys):
+    make, fault = ODD[kind]
+    (record,) = home.glob("tiny/trials/K4*/record.json")
+    places = {
+        record: (0, "status", str(home / "tiny")),
+        home / "tiny" / "sweep.json": (2, "status", str(home / "tiny")),
+        home / "tiny" / "lock.json": (0, "status", str(home / "tiny")),
+        home / "out" / "tiny_L1_K4.json": (0, "plot", "tiny*", "--results", str(home / "out")),
+        home / "tiny.yaml": (2, "trial", str(home / "tiny.yaml"), "tiny_L1_K4"),
+    }
+    for path, (exit_code, *command) in places.items():
+        back = swapped(path, make)
+        try:
+            assert main(command) == exit_code
+        finally:
+            back()
+        shown = "".join(capsys.readouterr())
+        assert path.name == "lock.json" or path.name in shown
+        if path.suffix == ".json" and path.name != "lock.json":
+            assert fault.replace("\\", "") in shown
+
+
+def test_report_goes_on_without_a_record_that_is_no_file(home, tmp_path, capsys):
+    (record,) = home.glob("tiny/trials/K4*/record.json")
+    back = swapped(record, os.mkfifo)
+    try:
+        assert main(["report", str(home / "tiny"), "--out", str(tmp_path)]) == 0
+    finally:
+        back()
+    assert (tmp_path / "tiny_L1_K6.json").exists()
+    assert not (tmp_path / "tiny_L1_K4.json").exists()
+
+
+# Memory: Python and PyTorch alone take about 0.5 GB
+
+WIDE = {
+    "lists": lambda: b'{"config": {}, "results": [' + b"[]," * 40_000_000 + b"1]}",
+    "numbers": lambda: b'{"results": {"test_acc": [' + b"99.9," * 24_000_000 + b"1]}}",
+    "texts": lambda: b'{"results": ["\xc3\xa9",' + b'"abcdefghijklmnop",' * 6_000_000 + b"1]}",
+    "one text": lambda: b'"\xf0\x9f\x98\x80' + b"a" * 120_000_000 + b'"',
+    "deep": lambda: b"[" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_json_that_would_fill_the_memory_is_refused(kind):
+    fault = r"^it would take .* of memory, more than any file of ours$|^lists or objects too deep in one another$"
+    with pytest.raises(ValueError, match=fault):
+        parse_json(WIDE[kind]())
+
+
+def test_a_million_losses_are_read():
+    assert len(parse_json(json.dumps({"train_loss": [2.302585092994046] * 1_000_000}, indent=2).encode())) == 1
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+from tune_cnn.cli import main
+code = main(sys.argv[1:])
+print(*(line for line in Path("/proc/self/status").read_text().split("\\n") if line.startswith("VmHWM")))
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the largest memory from /proc")
+@pytest.mark.parametrize("kind", ["lists", "one text"])
+def test_a_command_refuses_wide_json_within_1_gb(home, kind):
+    back = swapped(home / "tiny" / "sweep.json", lambda path: path.write_bytes(WIDE[kind]()))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, "status", str(home / "tiny")], capture_output=True, text=True, check=False
+        )
+    finally:
+        back()
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "sweep.json: damaged (it would take " in done.stderr
+    memory_kb = int(done.stdout.split()[1])
+    assert memory_kb < 1_000_000
+
+
+# Checkpoints
+
+
+def zipped(size: int, compression: int, copies: int = 1) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        with archive.open("archive/data.pkl", "w", force_zip64=True) as part:
+            for _ in range(size // 1_000_000):
+                part.write(bytes(1_000_000))
+        archive.filelist += archive.filelist * (copies - 1)  # whose entries all name the same bytes
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "content",
+    [zipped(500_000_000, zipfile.ZIP_DEFLATED), zipped(1_000_000, zipfile.ZIP_STORED, copies=500)],
+    ids=["deflated", "overlapping"],
+)
+def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused(content):
+    assert len(content) < 2_000_000
+    with pytest.raises(ResultError, match=r"^bomb\.pt: compressed, so not ours; delete it$"):
+        state_from_bytes(content, "bomb.pt")
+
+
+def test_a_checkpoint_that_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "run.pt")
+    with pytest.raises(ResultError, match=r"run\.pt: cannot be read \(a named pipe\)"):
+        load_state(tmp_path / "run.pt")
+
+
+def test_a_trial_falls_back_from_a_checkpoint_that_is_no_file_or_too_large(home):
+    trial = SweepFolder(str(home), "other").trial(Settings(filters_per_layer=(4,)))
+    trial.folder.local_path.mkdir(parents=True)
+    save_state(trial.folder.local_path / "epoch_0001.pt", {"weights": torch.ones(3)})
+    os.mkfifo(trial.folder.local_path / "epoch_0002.pt")
+    sparse(trial.folder.local_path / "epoch_0003.pt")
+    state, warnings = trial.load_checkpoint()
+    assert state is not None
+    assert state["weights"].tolist() == [1, 1, 1]
+    assert [warning.partition(": damaged")[0][-8:] for warning in warnings] == ["_0003.pt", "_0002.pt"]
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"layers_per_block": 10**9}, rf"1,000,000,000 conv layers; give at most {MOST_LAYERS:,}"),
+        ({"filters_per_layer": [1] * 2000}, r"4,000 conv layers"),
+        ({"hidden_dims": [1] * 2000}, r"2,000 hidden layers"),
+        ({f"key {i}": 1 for i in range(100_000)}, r"^settings: 100 problems\n"),
+    ],
+)
+def test_settings_of_absurd_counts_are_refused(settings, fault):
+    with pytest.raises(ConfigError, match=fault):
+        Settings.from_json(settings)
+
+
+def test_status_names_an_absurd_depth(home, capsys):
+    (record,) = home.glob("tiny/trials/K4*/record.json")
+    kept = record.read_text()
+    record.write_text(kept.replace('"layers_per_block": 1', '"layers_per_block": 1000000000'))
+    try:
+        assert main(["status", str(home / "tiny")]) == 0
+    finally:
+        record.write_text(kept)
+    assert "record.json: damaged (layers_per_block: 1,000,000,000 conv layers; " in capsys.readouterr().out
+
+
+# What reaches the terminal
+
+STEERING = "\x1b[2J\x1b]52;c;aGk=\x07\x9b1m\u202eabc\u2066\r\x7f"
+HARMLESS = r"\x1b[2J\x1b]52;c;aGk=\x07\x9b1m\u202eabc\u2066\r\x7f"
+
+
+def test_texts_of_a_sweep_cannot_steer_the_terminal(home, capsys):
+    (record,) = home.glob("tiny/trials/K4*/record.json")
+    (failed,) = home.glob("tiny/trials/K6*/record.json")
+    kept = json.loads(record.read_text())
+    record.write_text(json.dumps({**kept, "trial": {**kept["trial"], "stop_reason": STEERING}}))
+    back = swapped(failed, lambda _: failed.with_name("error.txt").write_text(STEERING))
+    try:
+        assert main(["status", str(home / "tiny")]) == 0
+    finally:
+        back()
+        failed.with_name("error.txt").unlink()
+        record.write_text(json.dumps(kept))
+    shown = capsys.readouterr().out
+    assert all(char.isprintable() for char in shown.replace("\n", ""))
+    assert HARMLESS in shown
+    assert f"failed: {HARMLESS.partition(chr(92) + 'r')[0]}" in shown
+
+
+def test_names_of_files_cannot_steer_the_terminal(tmp_path, capsys):
+    (tmp_path / f"{STEERING}.json").write_text("{}")
+    assert main(["plot", "*", "--results", str(tmp_path)]) == 2
+    assert main(["trial", str(tmp_path / f"{STEERING}.yaml"), "name"]) == 2
+    shown = capsys.readouterr().err
+    assert all(char.isprintable() for char in shown.replace("\n", ""))
+    assert shown.count(HARMLESS) == 2

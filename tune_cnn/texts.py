@@ -1,0 +1,61 @@
+"""Texts for people: counts, sizes, durations, columns; and what keeps a text from steering the terminal."""
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""A text in which control and format characters (bidi overrides too) stand as escapes such as `\x1b`.
+
+    Names and messages may come from files of others: shown as they are, they could clear the screen, fill the
+    clipboard or reverse what is read. The characters of `keep` stay.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def tell(text: object, file: TextIO | None = None) -> None:
+    """Print a text of one or more lines, made `printable`; everything that the commands say goes through here.
+
+    Args:
+        text: Shown as `str` gives it.
+        file: Where; None: stdout.
+    """
+    print(printable(str(text), keep="\n"), file=file or sys.stdout, flush=True)
+
+
+def size(count: int) -> str:
+    """Bytes for people: `1.2 GB`."""
+    if 0 < count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `18.5 s`, `3 min 5 s`, `1 h 2 min`."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {noun}" + ("s" if count != 1 else "")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of `printable` texts as columns; numbers to the right, words to the left."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    to_right = [
+        all(row[column][:1].isdigit() or row[column][:1] in ("-", "") for row in rows[1:])
+        for column in range(len(widths))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, to_right, strict=True)
+        ).rstrip()
+        for row in rows
+    )
