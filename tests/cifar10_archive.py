@@ -6,7 +6,7 @@ import os
 import pickle
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -69,29 +69,44 @@ class Cifar10Archive:
     @contextmanager
     def served(self) -> Iterator[None]:
         """Offer the archive at `url` on this machine."""
-        archive = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                archive.requests += 1
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(archive.content)))
-                self.end_headers()
-                self.wfile.write(archive.sent)
+        def content(_: str) -> bytes:
+            self.requests += 1
+            return self.sent
 
-            def log_message(self, *_: object) -> None:
-                pass
+        with serving(content) as address:
+            self.url = f"{address}/cifar-10-python.tar.gz"
+            yield
 
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, *_: object) -> None:
-                pass  # torchvision hangs up after the headers when it looks for a redirection
 
-        with Server(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-            thread.start()
-            self.url = f"http://127.0.0.1:{server.server_port}/cifar-10-python.tar.gz"
-            try:
-                yield
-            finally:
-                server.shutdown()
-                thread.join()
+@contextmanager
+def serving(content: Callable[[str], bytes]) -> Iterator[str]:
+    """A server on this machine, at the address that is yielded.
+
+    Args:
+        content: What it sends for the last part of a path.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent = content(self.path.rpartition("/")[2])
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(sent)))
+            self.end_headers()
+            self.wfile.write(sent)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass  # torchvision hangs up after the headers when it looks for a redirection
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

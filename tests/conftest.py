@@ -10,6 +10,7 @@ import pytest
 import torch
 from cifar10_archive import Cifar10Archive
 from PIL import Image
+from small_archives import SMALL, Archives
 
 # Ray reads these when the first test imports it; sweeps of a process of their own make up a token of their own.
 os.environ["RAY_AUTH_MODE"] = "token"
@@ -53,6 +54,15 @@ def cifar10_archive(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
             return archive
 
         yield serve
+
+
+@pytest.fixture
+def small_archives(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Archives]]:
+    """`small_archives("mnist")` offers a small data set of that source in its real format."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ExitStack() as stack:
+        yield lambda source: stack.enter_context(SMALL[source](monkeypatch))
 
 
 @pytest.fixture

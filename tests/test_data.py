@@ -15,7 +15,7 @@ from tune_cnn import data
 from tune_cnn.data import ImageSet, describe, first_images, load, resolve
 from tune_cnn.data.batches import batches, evaluation_batches
 from tune_cnn.errors import DataError
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import SOURCES, DataSettings, Settings
 
 SHAPES = DataSettings("shapes", in_size=(3, 16, 16), train_images=100, test_images=20)
 
@@ -325,6 +325,12 @@ def test_folders_inside_the_classes_belong_to_them(image_folder):
     after = resolve(before)
     assert (after.classes, data.count_images(after)) == (3, (20, 4, 6))
     assert describe(after).endswith("left out: day, night inside the classes as classes of their own")
+
+
+def test_every_source_has_its_settings_and_its_images():
+    assert set(data.SOURCES) == set(SOURCES)
+    for name, source in SOURCES.items():
+        assert source.in_size == getattr(data.SOURCES[name], "in_size", None)
 
 
 def test_other_images_know_their_counts():
@@ -703,3 +709,146 @@ def test_damaged_batches_are_unpacked_again(cifar10_archive):
     (archive.root / "cifar-10-batches-py/data_batch_3").write_bytes(b"damaged")
     assert np.array_equal(load(DataSettings()).train.images, images.train.images)
     assert archive.requests == asked
+
+
+# Other data sets of torchvision
+
+
+@pytest.mark.parametrize(
+    ("source", "first_class", "last_class"),
+    [
+        ("cifar100", "fine 0", "fine 99"),
+        ("fashion_mnist", "T-shirt/top", "Ankle boot"),
+        ("mnist", "0", "9"),
+        ("svhn", "0", "9"),
+    ],
+)
+def test_a_data_set_is_downloaded_once_in_its_own_format(small_archives, source, first_class, last_class):
+    archives = small_archives(source)
+    settings = resolve(DataSettings(source))
+    with pytest.raises(DataError, match=f"^.* is not in {os.path.expanduser('~')}/.pytorch-datasets yet$"):
+        first_images(settings, 5, download=False)
+    images = load(settings)
+    count, height, width, channels = archives.images[0].shape
+    assert (settings.in_size, settings.classes) == ((channels, height, width), len(images.classes))
+    assert (images.classes[0], images.classes[-1]) == (first_class, last_class)
+    fitted, _ = data.split(count)
+    assert np.array_equal(images.train.images, archives.images[0][fitted])
+    assert np.array_equal(images.test.images, archives.images[1])
+    assert np.array_equal(images.test.labels, archives.labels[1])
+    assert images.test.images.flags.c_contiguous
+    asked = len(archives.requests)
+    assert first_images(settings, 5, download=False)[0].count == 5
+    assert load(replace(settings, train_images=30, test_images=4)).test.count == 4
+    assert len(archives.requests) == asked
+
+
+@pytest.mark.parametrize("source", ["cifar100", "fashion_mnist", "mnist", "svhn"])
+def test_a_damaged_data_set_is_mended_and_a_broken_download_told(small_archives, empty_home, source):
+    archives = small_archives(source)
+    load(DataSettings(source))
+    kept = [path for path in (empty_home / ".pytorch-datasets").rglob("*") if path.is_file()]
+    path = next(path for path in kept if path.suffix != ".gz")
+    path.write_bytes(path.read_bytes()[:100])
+    assert load(DataSettings(source)).test.count == 20
+    for path in kept:
+        path.unlink()
+    name = next(iter(archives.sent))
+    archives.sent[name] = b"an error page"
+    with pytest.raises(DataError, match=f"{name} is incomplete or damaged") as caught:
+        load(DataSettings(source))
+    assert f"  get {', '.join(archives.sent)} elsewhere, put it into {empty_home}/.pytorch-data" in str(caught.value)
+
+
+def test_svhn_needs_scipy(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="svhn is read with SciPy, which is not installed; pip install scipy"):
+        load(DataSettings("svhn"))
+
+
+# Arrays
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    random = np.random.RandomState(0)
+    return {
+        "train_images": random.randint(0, 256, (40, 6, 5, 3), np.uint8),
+        "train_labels": np.arange(40, dtype=np.int32) % 4,
+        "test_images": random.randint(0, 256, (8, 6, 5, 3), np.uint8),
+        "test_labels": np.arange(8, dtype=np.uint8) % 4,
+    }
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_tell_their_size_and_classes(arrays, tmp_path, save):
+    save(tmp_path / "images.npz", **arrays)
+    settings = resolve(DataSettings("arrays", str(tmp_path / "images.npz")))
+    assert (settings.in_size, settings.classes, data.count_images(settings)) == ((3, 6, 5), 4, (34, 6, 8))
+    assert resolve(settings) == settings
+    images = load(settings)
+    assert images.classes == ("0", "1", "2", "3")
+    assert np.array_equal(images.test.images, arrays["test_images"])
+    assert images.test.labels.tolist() == arrays["test_labels"].tolist()
+    assert np.array_equal(first_images(settings, 3)[0].images, images.train.images[:3])
+    assert load(replace(settings, train_images=20, test_images=2)).test.count == 2
+    assert describe(settings).endswith("images.npz: 4 classes; 34 images to train, 6 to validate, 8 to test")
+
+
+def test_arrays_without_channels_are_grey(arrays, tmp_path):
+    arrays |= {name: arrays[name][..., 0] for name in ("train_images", "test_images")}
+    np.savez(tmp_path / "images.npz", **arrays)
+    settings = resolve(DataSettings("arrays", str(tmp_path / "images.npz")))
+    assert settings.in_size == (1, 6, 5)
+    assert np.array_equal(load(settings).test.images[..., 0], arrays["test_images"])
+
+
+def test_arrays_are_known_by_their_content(arrays, tmp_path):
+    np.savez(tmp_path / "images.npz", **arrays)
+    np.savez(tmp_path / "moved.npz", **arrays)
+    settings = resolve(DataSettings("arrays", str(tmp_path / "images.npz")))
+    assert resolve(replace(settings, path=str(tmp_path / "moved.npz"))).identity() == settings.identity()
+    arrays["train_images"][3, 0, 0] ^= 1
+    np.savez(tmp_path / "images.npz", **arrays)
+    with pytest.raises(DataError, match="not the images that the training was planned with"):
+        load(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": np.zeros((40, 6, 5, 3))}, "train_images is float64; give uint8, 0 to 255"),
+        ({"train_images": np.zeros((40, 30), np.uint8)}, r"shape \(40, 30\); give \(N, height, width, channels\)"),
+        ({"test_images": np.zeros((8, 3, 6, 5), np.uint8)}, r"shape \(8, 3, 6, 5\); give 1 or 3 channels, the last"),
+        ({"test_images": np.zeros((8, 7, 5, 3), np.uint8)}, "train_images and test_images differ in size"),
+        ({"train_labels": np.zeros(39, int)}, "train_images and train_labels differ in length: 40 and 39"),
+        ({"train_labels": np.zeros(40, int)}, "train_labels has only one class"),
+        ({"train_labels": np.zeros((40, 4))}, r"train_labels is float64 of the shape \(40, 4\); give integers \(N,\)"),
+        ({"test_labels": np.arange(8) - 1}, "test_labels has -1; count the classes from 0 on"),
+        ({"test_labels": np.arange(8)}, "test_labels has classes beyond 3"),
+        ({"test_labels": np.array(["cat"] * 8, object)}, "not an .npz file .*; write it with numpy.savez"),
+        (
+            {"train_images": np.zeros(0), "test_labels": np.zeros(3)},
+            "(?s)train_images is float64.*test_labels is float64",
+        ),
+    ],
+)
+def test_unfit_arrays_are_explained(arrays, tmp_path, changes, message):
+    np.savez(tmp_path / "images.npz", **arrays | changes)
+    with pytest.raises(DataError, match=message):
+        resolve(DataSettings("arrays", str(tmp_path / "images.npz")))
+
+
+def test_what_is_no_file_of_arrays_is_told(arrays, tmp_path):
+    settings = DataSettings("arrays", str(tmp_path / "images.npz"))
+    with pytest.raises(DataError, match=r"images\.npz: there is no such file"):
+        resolve(settings)
+    (tmp_path / "images.npz").write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"images\.npz: not an \.npz file \(.*\); write it with numpy\.savez"):
+        resolve(settings)
+    np.savez(tmp_path / "images.npz", x_train=arrays["train_images"])
+    with pytest.raises(DataError, match="it has no train_images, train_labels, test_images, test_labels; wanted are"):
+        resolve(settings)
+    np.savez(tmp_path / "images.npz", **arrays)
+    with pytest.raises(DataError, match=r"in_size: the images of .* are \[3, 6, 5\]; leave it out"):
+        resolve(replace(settings, in_size=(3, 8, 8)))

@@ -70,3 +70,10 @@ def test_a_trial_has_the_pictures_that_fit_a_card():
     assert [Image.open(io.BytesIO(png)).width for png in drawn.values()] == [CARD_WIDTH, CARD_WIDTH]
     trial.test_predictions = trial.images.test.labels
     assert list(pictures(trial)) == ["test/confusion"]  # since nothing is misclassified
+
+
+def test_grey_images_are_shown_as_those_of_three_channels():
+    three = plain(100, 200)
+    grey = ImageSet(three.images[..., :1], three.labels)
+    shown = [misclassified(images, np.array([1, 2]), CLASSES) for images in (three, grey)]
+    assert shown[0].tobytes() == shown[1].tobytes()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.settings import KEYS, OPTIONAL
+from tune_cnn.settings import KEYS, OPTIONAL, SOURCES
 from tune_cnn.sweep.search_space import Experiment, Resources, distinct_trials, load_experiments
 
 GRID = """\
@@ -252,7 +252,10 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
             "resources",
         ),
         ("scheduler=asha", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS)),
-        ("data=mnist", "data.source: 'mnist' is not one of cifar10, image_folder, shapes"),
+        (
+            "data=imagenet",
+            f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
+        ),
         ("data=/images", "data: '/images' is not a source; write image_folder:/images"),
         ("data.train_images=3", "data.train_images: 3 is not a whole number from 20 up, or null"),
         ("data.classes=3", "data.classes: found out from the images; leave it out"),
@@ -296,8 +299,8 @@ def test_data_option_replaces_the_images_of_every_file(tmp_path: Path) -> None:
 
 
 def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
-    assert faults(tmp_path, "run_name: one", "run_name: two", data="mnist") == [
-        "data.source: 'mnist' is not one of cifar10, image_folder, shapes"
+    assert faults(tmp_path, "run_name: one", "run_name: two", data="imagenet") == [
+        f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"
     ]
 
 
@@ -421,7 +424,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ),
         ("grid: {layers_per_block: [2, 4, x]}", "grid.layers_per_block[2]: 'x' is not a whole number from 1 up"),
         ("grid: {layer_per_block: [2]}", "grid.layer_per_block: unknown key; did you mean 'layers_per_block'?"),
-        ("data:", "data: None is not a source; write one of cifar10, image_folder, shapes, or a mapping"),
+        ("data:", f"data: None is not a source; write one of {', '.join(SOURCES)}, or a mapping"),
         ("data: image_folder", "data: image_folder needs its folder; write image_folder:/path/to/images"),
         ("data: {source: shapes, classes: 3}", "data.classes: found out from the images; leave it out"),
         (
@@ -454,7 +457,7 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 run_name: exp_{X}
 grid: {layers_per_block: [], lr: [fast]}
 settings: {learning_rte: 1, epochs: 3, epochs: 4}
-data: mnist
+data: imagenet
 resources: {cpus_per_trial: two}
 when: 1
 """
@@ -467,7 +470,7 @@ when: 1
         "  grid.lr[0]: 'fast' is not a number above 0",
         "  grid.layers_per_block: an empty list; give at least one value",
         "  settings.learning_rte: unknown key; did you mean 'lr'?",
-        "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
+        f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
         "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
         "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
@@ -477,13 +480,13 @@ when: 1
 
 def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="problem") as caught:
-        load(tmp_path, "settings: {lr: 0}", "run_name: fine", "run_name: '{'", overrides=["x=1"], data="mnist")
+        load(tmp_path, "settings: {lr: 0}", "run_name: fine", "run_name: '{'", overrides=["x=1"], data="imagenet")
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
         "--set: 1 problem",
         "  settings.x: unknown key; keys are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
         "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, " + ", ".join(OPTIONAL),
         "--data: 1 problem",
-        "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
+        f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "a.yaml: 2 problems",
         "  run_name: missing; write a pattern such as exp_K{K}_L{L}",
         "  settings.lr: 0 is not a number above 0",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.settings import KEYS, DataSettings, Settings, parse_data, parse_settings
+from tune_cnn.settings import KEYS, SOURCES, DataSettings, Settings, parse_data, parse_settings
 
 OTHER_SETTINGS: dict[str, Any] = {
     "seed": 1, "bs_train": 64, "bs_test": 8, "batches": 7, "epochs": 9, "early_stopping": None, "lr": 0.5, "reg": 0.5,
@@ -147,7 +147,10 @@ def test_seed_zero_is_a_seed() -> None:
         ({"optimizer": "adm"}, "optimizer: 'adm' is not one of adam, adamw, sgd, muon"),
         ({"ycn": 1}, "ycn: 1 is not true or false"),
         ({"learning_rate": 1}, "learning_rate: unknown key; did you mean 'lr'?"),
-        ({"data": "mnist"}, "data.source: 'mnist' is not one of cifar10, image_folder, shapes"),
+        (
+            {"data": "imagenet"},
+            f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
+        ),
     ],
 )
 def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: str) -> None:
@@ -158,12 +161,12 @@ def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: 
 
 def test_all_faulty_settings_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match="problem") as caught:
-        parse_settings({"learning_rte": 1, "epochs": "ten", "data": "mnist"}, "a call")
+        parse_settings({"learning_rte": 1, "epochs": "ten", "data": "imagenet"}, "a call")
     assert str(caught.value).splitlines() == [
         "a call: 3 problems",
         "  epochs: 'ten' is not a whole number from 1 up",
         "  learning_rte: unknown key; did you mean 'lr'?",
-        "  data.source: 'mnist' is not one of cifar10, image_folder, shapes",
+        f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
     ]
 
 
@@ -209,13 +212,13 @@ def test_source_is_read_from_a_text_or_a_mapping(value: Any, data: DataSettings)
     [
         ("/images", "data: '/images' is not a source; write image_folder:/images"),
         ("C:/images", "data: 'C:/images' is not a source; write image_folder:C:/images"),
-        (5, "data: 5 is not a source; write one of cifar10, image_folder, shapes, or a mapping"),
+        (5, f"data: 5 is not a source; write one of {', '.join(SOURCES)}, or a mapping"),
         ({"source": "image_folder"}, "data: image_folder needs its folder; write image_folder:/path/to/images"),
         ("shapes:/x", "data: shapes are drawn on the spot and take no path; write shapes"),
         ({"in_size": [3, 16, 16]}, "data.in_size: the images of cifar10 are [3, 32, 32]; leave it out"),
         (
             {"source": "shapes", "in_size": [1, 16, 16]},
-            "data.in_size: [1, 16, 16] is not [channels, height, width] with 3 channels, such as [3, 32, 32]",
+            "data.in_size: the images of shapes have 3 channels; write [3, height, width]",
         ),
         ({"sorce": "shapes"}, "data.sorce: unknown key; did you mean 'source'?"),
     ],

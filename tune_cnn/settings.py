@@ -29,25 +29,35 @@ class Source(NamedTuple):
     """What the settings of a source of images may hold.
 
     Attributes:
-        path: `needed`, `optional`, or `none`.
+        path: What must be named, `folder` or `file`; or `optional`, or `none`.
         in_size: The one that its images have; None: any.
         has_seed: Whether its images are drawn by a seed.
+        channels: How many its images may have, where `in_size` is any.
+        example: A path.
     """
 
     path: str
     in_size: tuple[int, int, int] | None = None
     has_seed: bool = False
+    channels: tuple[int, ...] = (3,)
+    example: str = "/path/to/images"
 
 
+# What each does is told in `data.SOURCES`.
 SOURCES = {
     "cifar10": Source("optional", in_size=(3, 32, 32)),
-    "image_folder": Source("needed"),
+    "image_folder": Source("folder"),
     "shapes": Source("none", has_seed=True),
+    "arrays": Source("file", channels=(1, 3), example="/path/to/images.npz"),
+    "cifar100": Source("optional", in_size=(3, 32, 32)),
+    "fashion_mnist": Source("optional", in_size=(1, 28, 28)),
+    "mnist": Source("optional", in_size=(1, 28, 28)),
+    "svhn": Source("optional", in_size=(3, 32, 32)),
 }
 
 _InSize = Annotated[
-    tuple[Annotated[int, OneOf((3,))], Count, Count],
-    Field(description="[channels, height, width] with 3 channels", examples=[[3, 32, 32]]),
+    tuple[Annotated[int, OneOf((1, 3))], Count, Count],
+    Field(description="[channels, height, width] with 1 or 3 channels", examples=[[3, 32, 32]]),
 ]
 _Fraction = Annotated[Number, Ge(0), Lt(1)]
 
@@ -58,9 +68,10 @@ class DataSettings:
     """Which images.
 
     Attributes:
-        source: `cifar10`, `image_folder` or `shapes`.
-        path: Where the images lie, for `cifar10` and `image_folder`; not part of the trial id.
-        in_size: Channels, height and width of an image; a folder's images are resized to it.
+        source: One of `SOURCES`.
+        path: Where the images lie, or will after a download; not part of the trial id.
+        in_size: Channels, height and width of an image; a folder's images are resized to it. Where a source has images
+            of one size only, it is that one.
         train_images: How many training images (before the validation set is split off); None: all that there are.
         test_images: How many test images; None: all.
         seed: Of the drawings, for `shapes`.
@@ -76,6 +87,11 @@ class DataSettings:
     seed: Annotated[int, Whole(0)] = 0
     classes: Count = 10
     fingerprint: Text | None = None
+
+    def __post_init__(self) -> None:
+        source = SOURCES.get(self.source)
+        if source and source.in_size and self.in_size == DataSettings.in_size:
+            object.__setattr__(self, "in_size", source.in_size)
 
     def to_json(self) -> dict[str, Any]:
         """All of them as JSON values."""
@@ -219,12 +235,14 @@ def source_problems(data: DataSettings, prefix: str = "data") -> list[str]:
     """What the images that are asked for cannot be."""
     source, name = SOURCES[data.source], data.source
     problems = []
-    if source.path == "needed" and data.path is None:
-        problems.append(f"{prefix}: {name} needs its folder; write {name}:/path/to/images")
+    if source.path in ("folder", "file") and data.path is None:
+        problems.append(f"{prefix}: {name} needs its {source.path}; write {name}:{source.example}")
     if source.path == "none" and data.path is not None:
         problems.append(f"{prefix}: {name} are drawn on the spot and take no path; write {name}")
     if source.in_size is not None and source.in_size != data.in_size:
         problems.append(f"{prefix}.in_size: the images of {name} are {[*source.in_size]}; leave it out")
+    if source.in_size is None and data.in_size[0] not in source.channels:
+        problems.append(f"{prefix}.in_size: the images of {name} have 3 channels; write [3, height, width]")
     if not source.has_seed and data.seed != 0:
         problems.append(f"{prefix}.seed: only images that are drawn have one, such as shapes; leave it out")
     return problems

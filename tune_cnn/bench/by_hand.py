@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tune_cnn import data
-from tune_cnn.data import cifar10
+from tune_cnn.data import downloads
 from tune_cnn.settings import DataSettings
 
 # Pairs of an image, float (C, H, W) in [0, 1], and its label.
@@ -70,7 +70,7 @@ def read(source: DataSettings) -> tuple[Pairs, Pairs, Pairs]:
     Args:
         source: Which; resolved.
     """
-    if source.source == "shapes":
+    if source.source not in ("cifar10", "image_folder"):
         drawn = data.load(source)
         return pairs(*drawn.train), pairs(*drawn.validation), pairs(*drawn.test)
     from torchvision import datasets, transforms
@@ -81,7 +81,7 @@ def read(source: DataSettings) -> tuple[Pairs, Pairs, Pairs]:
         folders = [os.path.join(source.path, part) for part in ("train", "test")]
         train, test = (datasets.ImageFolder(folder, to_floats) for folder in folders)
     else:
-        root = os.path.expanduser(source.path or cifar10.DEFAULT_ROOT)
+        root = os.path.expanduser(source.path or downloads.DEFAULT_ROOT)
         train, test = (datasets.CIFAR10(root, is_train, to_floats) for is_train in (True, False))
     fitted, validated = (np.sort(part) for part in data.split(source.train_images or len(train)))
     tested = range(source.test_images or len(test))

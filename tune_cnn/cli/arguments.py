@@ -153,7 +153,8 @@ def _add_setting_options(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change a setting of the files, such as epochs=5; or data.train_images=3000, seeds=[1,2], ...",
     )
-    parser.add_argument("--data", metavar="SOURCE[:PATH]", help="cifar10, shapes or image_folder:PATH")
+    sources = "cifar10, cifar100, svhn, mnist, fashion_mnist, shapes, image_folder:FOLDER or arrays:FILE.npz"
+    parser.add_argument("--data", metavar="SOURCE[:PATH]", help=sources)
 
 
 def _add_only_option(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,10 @@ class ImageFolder(Source):
         chosen, _ = choose(self.data, found)
         fitted, _ = split(len(chosen))
         files = [folder.train[index] for index in chosen[fitted[:count]]]
-        images, scaled = decode(files, *self.data.in_size[1:])
+        try:
+            images, scaled = decode(files, *self.data.in_size[1:])
+        except DataError:
+            scaled = True  # all are decoded, so that all that are broken are named
         if scaled:
             return super().first(count, download)
         return ImageSet(images, np.array([file.label for file in files], np.int64)), len(fitted)

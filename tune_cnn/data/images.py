@@ -5,13 +5,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tune_cnn.data.cifar10 import Cifar10
+from tune_cnn.data.arrays import Arrays
+from tune_cnn.data.downloads import Cifar10, Cifar100, FashionMnist, Mnist, Svhn
 from tune_cnn.data.image_folder import ImageFolder
 from tune_cnn.data.shapes import Shapes
 from tune_cnn.data.source import ImageSet, Source, enumerated, split
 from tune_cnn.settings import DataSettings
 
-SOURCES: dict[str, type[Source]] = {"cifar10": Cifar10, "image_folder": ImageFolder, "shapes": Shapes}
+SOURCES: dict[str, type[Source]] = {
+    "arrays": Arrays,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "fashion_mnist": FashionMnist,
+    "image_folder": ImageFolder,
+    "mnist": Mnist,
+    "shapes": Shapes,
+    "svhn": Svhn,
+}
 
 
 class Images(NamedTuple):

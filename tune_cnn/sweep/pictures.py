@@ -88,7 +88,9 @@ def misclassified(test: ImageSet, predictions: NDArray[np.int64], classes: Seque
     draw.text((_MARGIN, _MARGIN), title, _INK, font)
     for place, index in enumerate(shown):
         x, y = _MARGIN + place % columns * width, head + place // columns * height
-        picture.paste(Image.fromarray(test.images[index]).resize((_TILE, _TILE), Image.Resampling.NEAREST), (x, y))
+        image = test.images[index]
+        tile = Image.fromarray(image if image.shape[2] > 1 else image[..., 0])
+        picture.paste(tile.resize((_TILE, _TILE), Image.Resampling.NEAREST), (x, y))
         true, taken = classes[test.labels[index]], f"as {classes[predictions[index]]}"
         draw.text((x, y + _TILE + 2), _fitting(true, font, _TILE), _INK, font)
         draw.text((x, y + _TILE + 2 + _TEXT), _fitting(taken, font, _TILE), _WRONG, font)
