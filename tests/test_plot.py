@@ -1,7 +1,11 @@
 """Figures from result files."""
 
+import glob
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,14 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.plot import plot_exp_results, plot_fit
 from tune_cnn.report.figures import write_figures
+from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult
 
 LEARNED = [38.0, 52.0, 61.0, 63.1, 62.5]
@@ -283,6 +289,191 @@ def test_a_row_without_a_fixed_parameter_says_what_varies(tmp_path: Path, drawn:
 
     assert written.name == "quick.png"
     assert drawn[0].get_suptitle() == "quick, L varies"
+
+
+CNN = {"filters_per_layer": [32], "lr": 0.001, "pool_every": 4}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["exp1_1_L2_K32", "exp1_1_L8_K32"], {"exp1_1_K32": "exp1_1: K = 32 fixed, L varies"}),
+        (["exp1_1_K32_L2", "exp1_1_K64_L2"], {"exp1_1_L2": "exp1_1: L = 2 fixed, K varies"}),
+        (["exp1_1_K32_L2"], {"exp1_1_K32": "exp1_1: K = 32, L = 2"}),
+        (["K32_L2", "K32_L4"], {"K32": "K = 32 fixed, L varies"}),
+        (["exp1_3_L1_K-64-128", "exp1_3_L2_K-64-128"], {"exp1_3_K64-128": "exp1_3: K = 64-128 fixed, L varies"}),
+        (["a_K8_L2_P1", "a_K8_L2_P4", "a_K8_L4_P1"], {
+            "a_K8_L2": "a: K = 8, L = 2 fixed, P varies", "a_K8_L4": "a: K = 8, L = 4, P = 1"
+        }),
+        (["a_K8_H100-100_S1", "a_K8_H50_S2"], {"a_K8": "a: K = 8 fixed, H varies"}),
+        (["a_lr0.01_K8", "a_lr1e-3_K8", "a_lr1e-3_K8_S2"], {"a_K8": "a: K = 8 fixed, lr varies"}),
+        (["a_L2_K32", "a_L4_K64"], {"a": "a: L and K vary"}),  # a figure of one curve each would compare nothing
+        (["testK64L2", "testK64L16"], {"testK64": "testK64, L varies"}),
+        (["one_K8_L2", "two_K8_L4"], {"one_K8": "one: K = 8, L = 2", "two_K8": "two: K = 8, L = 4"}),
+    ],
+)  # fmt: skip
+def test_a_figure_is_of_what_varies_and_its_title_is_true(
+    names: list[str], expected: dict[str, str], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    written = write_figures([write_result(tmp_path, name) for name in names], tmp_path)
+
+    assert {path.stem: fig.get_suptitle() for path, fig in zip(written, drawn, strict=True)} == expected
+
+
+def test_what_a_config_says_is_true_and_not_the_name(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [
+        write_result(tmp_path, "exp1_2_L2_K258", filters_per_layer=[256], layers_per_block=2),
+        write_result(tmp_path, "exp1_2_L2_K32", filters_per_layer=[32], layers_per_block=3),
+    ]
+
+    write_figures(files, tmp_path)
+
+    assert drawn[0].get_suptitle() == "exp1_2: L and K vary"
+    assert legend_of(drawn[0]) == ["L = 2, K = 256 (63.1 %)", "L = 3, K = 32 (63.1 %)"]
+
+
+def test_settings_that_the_names_do_not_tell_stand_in_the_legend(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [write_result(tmp_path, f"exp1_1_K32_L{depth}", **CNN) for depth in (2, 4)]
+    files.append(write_result(tmp_path, "exp1_1_K32_L8", **{**CNN, "lr": 0.0001, "kw": {"flip": True}}))
+    files.append(write_result(tmp_path, "exp1_1_K32_L16", model_type="resnet", **CNN))
+
+    write_figures(files, tmp_path)
+
+    assert drawn[0].get_suptitle() == "exp1_1: K = 32 fixed, L, lr, flip and model_type vary"
+    assert legend_of(drawn[0])[2:] == [
+        "L = 8, lr = 0.0001, flip = true, model_type = none (63.1 %)",
+        "L = 16, lr = 0.001, flip = false, model_type = resnet (63.1 %)",
+    ]
+
+
+def test_a_cell_with_two_settings_splits_the_figure(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [write_result(tmp_path, f"exp1_1_K32_L{depth}", **CNN) for depth in (2, 8)]
+    files += [write_result(tmp_path, f"exp1_1_L{depth}_K32", **{**CNN, "lr": 0.01}) for depth in (2, 8)]
+
+    written = write_figures(files, tmp_path)
+
+    assert [path.name for path in written] == ["exp1_1_K32_lr0.001.png", "exp1_1_K32_lr0.01.png"]
+    assert [fig.get_suptitle() for fig in drawn] == [
+        "exp1_1: K = 32, lr = 0.001 fixed, L varies",
+        "exp1_1: K = 32, lr = 0.01 fixed, L varies",
+    ]
+    assert all(legend_of(fig) == ["L = 2 (63.1 %)", "L = 8 (63.1 %)"] for fig in drawn)
+
+
+def test_seeds_with_other_settings_are_told_apart(tmp_path: Path, drawn: list[Figure]) -> None:
+    files = [
+        write_result(tmp_path, f"best_S{seed}", **{**CNN, "lr": lr}) for seed, lr in [(1, 0.1), (2, 0.1), (3, 0.2)]
+    ]
+
+    write_figures(files, tmp_path)
+
+    assert drawn[0].get_suptitle() == "best, lr varies"
+    assert legend_of(drawn[0]) == ["lr = 0.1 (63.1 to 63.1 %, 2 runs)", "lr = 0.2 (63.1 %)"]
+
+
+def test_what_a_file_does_not_tell_is_no_difference(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Editions of the assignment wrote other keys, and some files have no config."""
+    write_result(tmp_path, "exp1_1_K32_L2", **CNN, ycn=False, kw={"flip": False})
+    write_result(tmp_path, "exp1_1_K32_L4", **CNN)
+    (tmp_path / "exp1_1_K32_L8.json").write_text(json.dumps({"results": history(LEARNED)._asdict()}))
+
+    write_figures(list(tmp_path.glob("*.json")), tmp_path)
+
+    assert drawn[0].get_suptitle() == "exp1_1: K = 32 fixed, L varies"
+    assert legend_of(drawn[0]) == [f"L = {depth} (63.1 %)" for depth in (2, 4, 8)]
+
+
+@pytest.mark.parametrize("name", ["a$b$", r"_hidden\$5\frac{1}^50%#&~", "tab\tbell\a\x1b[2J"])
+def test_names_are_drawn_as_they_are(name: str, tmp_path: Path, drawn: list[Figure]) -> None:
+    (written,) = write_figures([write_result(tmp_path, name)], tmp_path)
+    fig = plot_exp_results(f"{glob.escape(name)}.json", tmp_path)
+
+    assert fig is not None
+    fig.canvas.draw()
+    assert written.name.isprintable()
+    shown = printable(name)
+    texts = [drawn[0].get_suptitle(), *legend_of(drawn[0]), *legend_of(fig)]
+    assert len(texts) >= 2
+    for text in texts:
+        assert not is_math_text(text)
+        assert shown.strip("_") in text.replace(r"\$", "$")  # which is what Matplotlib does as well
+
+
+def test_the_users_configuration_of_matplotlib_changes_nothing(tmp_path: Path) -> None:
+    path = write_result(tmp_path, "exp1_1_K32_L2")
+    (plain,) = write_figures([path], tmp_path / "plain")
+    theirs = {
+        "text.usetex": True,
+        "font.family": "None Such",
+        "figure.facecolor": "black",
+        "axes.prop_cycle": "cycler(lw=[9])",
+    }
+    with matplotlib.rc_context(theirs):
+        (styled,) = write_figures([path], tmp_path / "styled")
+        assert matplotlib.rcParams["text.usetex"]
+
+    assert styled.read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variables", "rc"),
+    [
+        ({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, b""),
+        ({"MPLBACKEND": "none such"}, b"text.usetex: True"),
+        ({"MPLBACKEND": "qtagg"}, b"backend: none such\nsavefig.format: gif"),
+        ({}, b"\xff\xfe\0"),  # which Matplotlib itself cannot be imported with
+        ({}, b"path.effects: 3\nno colon"),
+    ],
+)
+def test_figures_are_written_whatever_the_user_has_configured(
+    variables: dict[str, str], rc: bytes, tmp_path: Path
+) -> None:
+    write_result(tmp_path, "exp1_1_K32_L2")
+    (tmp_path / "matplotlibrc").write_bytes(rc)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tune_cnn", "plot", "*", "--results", "."],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "exp1_1_K32.png\n"), done.stderr
+    assert (tmp_path / "exp1_1_K32.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_losses_are_drawn_by_epoch(tmp_path: Path, drawn: list[Figure]) -> None:
+    """The validation loss always, and the training loss where a file has one an epoch."""
+    path = write_result(tmp_path, "exp1_1_K32_L2")
+    write_figures([path], tmp_path)
+    content = json.loads(path.read_text())
+    content["results"]["train_loss"] = [2.0, 1.8, 1.6, 1.5, 1.4]
+    path.write_text(json.dumps(content))
+    write_figures([path, write_result(tmp_path, "exp1_1_K32_L4")], tmp_path)
+
+    many, mixed = drawn
+    titles = ["Training loss", "Training accuracy", "Validation loss", "Validation accuracy"]
+    assert [ax.get_title() for ax in many.axes] == [ax.get_title() for ax in mixed.axes] == titles
+    assert [ax.get_xlabel() for ax in many.axes] == ["Iteration #", "Epoch #", "Epoch #", "Epoch #"]
+    assert [ax.get_xlabel() for ax in mixed.axes] == ["Epoch #"] * 4
+    for ax in [many.axes[2], mixed.axes[0], mixed.axes[2]]:
+        for line in ax.lines:
+            assert line.get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert mixed.axes[0].lines[0].get_ydata().tolist() == [2.0, 1.8, 1.6, 1.5, 1.4]
+
+
+def test_a_training_without_accuracies_is_not_said_to_have_failed(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = write_result(tmp_path, "exp1_1_K32_L2")
+    content = json.loads(path.read_text())
+    content["results"]["test_acc"] = []
+    path.write_text(json.dumps(content))
+
+    write_figures([path], tmp_path)
+
+    assert legend_of(drawn[0]) == ["L = 2 (no accuracy)"]
 
 
 def test_seeds_are_curves_of_one_cell(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -6,7 +6,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Collection, Iterable, Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from tune_cnn.errors import ResultError
 from tune_cnn.result_files import load_result_file
-from tune_cnn.texts import tell
+from tune_cnn.texts import printable, tell
 from tune_cnn.train_results import FitResult
 
 PANELS = ("train_loss", "train_acc", "test_loss", "test_acc")
@@ -43,6 +44,7 @@ def plot_fit(
     *,
     colour: Any = None,
     linestyle: Any = "-",
+    by_epoch: Collection[str] = (),
 ) -> tuple[Figure, NDArray[Any]]:
     """Draw a training in four panels: train_loss, train_acc, test_loss, test_acc.
 
@@ -57,6 +59,7 @@ def plot_fit(
         legend: What the legend below the panels calls this training; None: no entry.
         colour: Any matplotlib colour; None: the next of the cycle.
         linestyle: Any matplotlib line style.
+        by_epoch: Loss panels whose horizontal axis counts epochs, with one point for each.
 
     Returns:
         The figure, and its four axes (4,) in the order of `PANELS`.
@@ -79,9 +82,11 @@ def plot_fit(
             training = panel == "train_loss"
             if log_loss:
                 values = np.maximum(values, 1e-8)  # 0 has no place on a logarithmic axis
-            _draw_loss(ax, values, max(fit_res.num_epochs, 1) * (10 if training else 1), training, style)
-            ax.set(xlabel="Iteration #", ylabel="Loss (log)" if log_loss else "Loss")
+            parts = max(fit_res.num_epochs, 1) * (10 if training and panel not in by_epoch else 1)
+            _draw_loss(ax, values, parts, panel in by_epoch, training, style)
+            ax.set(xlabel="Epoch #" if panel in by_epoch else "Iteration #", ylabel="Loss")
             if log_loss:
+                ax.set_ylabel("Loss (log)")
                 _log_scale(ax)
         else:
             ax.plot(np.arange(1, len(values) + 1), values, marker=".", **style)
@@ -111,7 +116,7 @@ def plot_exp_results(filename_pattern: str, results_dir: str | Path = "results")
         Path(results_dir, name) for name in glob.glob(filename_pattern, root_dir=results_dir)
     ):
         prefixed = re.fullmatch(r"exp\d+_(?:\d+_)?(.+)", path.stem)
-        fig, _ = plot_fit(fit_res, fig, log_loss=True, legend=prefixed[1] if prefixed else path.stem)
+        fig, _ = plot_fit(fit_res, fig, log_loss=True, legend=literal(prefixed[1] if prefixed else path.stem))
         configs.append(config)
     if fig is None:
         tell(f"No results found for pattern {filename_pattern}.", file=sys.stderr)
@@ -128,7 +133,8 @@ def own_style() -> Iterator[None]:
 
     Equal figures give equal bytes, and a PDF has fonts that publishers accept.
     """
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"pdf.fonttype": 42, "svg.hashsalt": "tune_cnn"})
         yield
@@ -136,7 +142,7 @@ def own_style() -> Iterator[None]:
 
 def literal(text: str) -> str:
     """A text that Matplotlib draws as it is: without mathtext or control characters, and in the legend in any case."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text).replace("$", r"\$")
+    text = printable(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
@@ -154,10 +160,15 @@ def natural(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _draw_loss(ax: Axes, values: NDArray[Any], parts: int, band: bool, style: dict[str, Any]) -> None:
-    """Draw the mean of each of `parts` stretches at its middle iteration, perhaps over the spread of its batches."""
+def _draw_loss(
+    ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, band: bool, style: dict[str, Any]
+) -> None:
+    """Draw the mean of each of `parts` stretches at its middle iteration, perhaps over the spread of its batches.
+
+    With `number_parts`, they stand at 1, 2, ... instead.
+    """
     edges = np.linspace(0, len(values), min(parts, len(values)) + 1).round().astype(int)
-    x = (edges[:-1] + 1 + edges[1:]) / 2  # iterations count from 1
+    x = np.arange(1, len(edges)) if number_parts else (edges[:-1] + 1 + edges[1:]) / 2  # iterations count from 1
     blocks = [values[start:end] for start, end in pairwise(edges)]
     blocks = [block[np.isfinite(block)] for block in blocks]
     mean = [block.mean() if len(block) else np.nan for block in blocks]

@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +11,12 @@ from matplotlib.figure import Figure
 
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import publish_file
-from tune_cnn.plot import PANELS, draw_legend, natural, own_style, plot_fit, readable
+from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit, readable
+from tune_cnn.report.figure_rows import Row, figure_rows, total
 from tune_cnn.train_results import FitResult, chance
 
 FORMATS = ("png", "svg", "pdf")
-
-# The end of a name, as in exp1_1_K32_L8 or exp1_2_L2_K64-128_S7: what stands before it, K or L, its value.
-_LAST_PARAMETER = re.compile(r"(.+)_([KL])(\d+(?:-\d+)*)(?:_S\d+)?")
+_PANEL_TITLES = ("Training loss", "Training accuracy", "Validation loss", "Validation accuracy")
 
 # Paul Tol's smooth rainbow, which colour-blind readers can tell apart.
 _COLOURS = LinearSegmentedColormap.from_list(
@@ -28,14 +26,14 @@ _COLOURS = LinearSegmentedColormap.from_list(
 
 
 def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "png") -> list[Path]:
-    """Write a figure for each row of the grid: experiments whose names differ in the last parameter only.
+    """Write a figure for each row of the grid: experiments of which one parameter varies.
 
-    `exp1_1_K32_L2`, `exp1_1_K32_L4`, ... become `exp1_1_K32.png`. The seed in `exp1_1_K32_L2_S7` tells curves of
-    one cell apart, not rows. A name that otherwise does not end on K or L gets a figure of its own. A K or an L has the
-    same colour in every figure; a network that did not learn is dashed.
+    `exp1_1_K32_L2`, `exp1_1_K32_L4`, ... become `exp1_1_K32.png`; see `figure_rows`. The seed in `exp1_1_K32_L2_S7`
+    tells curves of one cell apart. A K or an L has the same colour in every figure; a network that did not learn is
+    dashed.
 
     Args:
-        result_files: In any order. A file that is damaged or none of ours is named on stderr and left out.
+        result_files: In any order. A file that cannot be read is named on stderr and left out.
         out_dir: Where the figures are written; made if need be.
         format: One of `FORMATS`.
 
@@ -48,25 +46,21 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     """
     if format not in FORMATS:
         raise ConfigError("write_figures", [f"format: {format!r} is not one of {', '.join(FORMATS)}"])
-    rows: dict[str, list[_Curve]] = {}
-    for path, _, fit_res, trial in readable(result_files):
-        curve = _Curve.of(path.stem, fit_res, trial)
-        rows.setdefault(curve.row, []).append(curve)
+    read = list(readable(result_files))
     written = []
-    for row in sorted(rows, key=natural):
-        content = _saved(row, rows[row], format)
-        path = out_dir / f"{row}.{format}"
-        publish_file(path, content)
+    for row in figure_rows([(path.stem, config, trial) for path, config, _, trial in read]):
+        curves = [_Curve.of(row, index, *read[index][2:]) for index in row.labels]
+        path = out_dir / f"{row.name}.{format}"
+        publish_file(path, _saved(row.title, curves, format))
         written.append(path)
     return written
 
 
-def _saved(row: str, curves: list["_Curve"], format: str) -> bytes:
-    """The figure of a row; the same curves give the same bytes, and a PDF has fonts that publishers accept."""
+def _saved(title: str, curves: list["_Curve"], format: str) -> bytes:
     with own_style():
         # Not pyplot's: it would open a window, or stay in the notebook's memory.
         fig = Figure(figsize=(11, 8), layout="constrained")
-        _draw_row(fig, row, curves)
+        _draw_row(fig, title, curves)
         content = io.BytesIO()
         date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
         fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
@@ -76,37 +70,28 @@ def _saved(row: str, curves: list["_Curve"], format: str) -> bytes:
 class _Curve(NamedTuple):
     """One experiment in the figure of its row."""
 
-    row: str
     name: str  # in the legend: `L = 8`
-    kind: str  # K, L, or nothing
-    width: int  # the value of K or L; the sum of several
-    fit_res: FitResult
+    colour: Any  # None: the next of the cycle
+    history: FitResult
     classes: int
 
     @classmethod
-    def of(cls, experiment: str, fit_res: FitResult, trial: dict[str, Any]) -> "_Curve":
+    def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "_Curve":
         data = trial.get("data")
         classes = data.get("classes") if isinstance(data, dict) else None
-        classes = classes if isinstance(classes, int) and classes > 1 else 10
-        end = _LAST_PARAMETER.fullmatch(experiment)
-        if not end:
-            name = re.sub(r"_S\d+$", "", experiment)
-            return cls(name, name, "", 0, fit_res, classes)
-        row, kind, value = end.groups()
-        return cls(row, f"{kind} = {value}", kind, sum(map(int, value.split("-"))), fit_res, classes)
+        size = total(row.values.get(index, ""))
+        colour = parameter_colour(row.axis, size) if row.axis in ("K", "L") and size is not None else None
+        return cls(row.labels[index], colour, history, classes if isinstance(classes, int) and classes > 1 else 10)
 
     @property
-    def best(self) -> float:
-        """The best validation accuracy in percent; 0 without one."""
-        return max((accuracy for accuracy in self.fit_res.test_acc if math.isfinite(accuracy)), default=0.0)
+    def best(self) -> float | None:
+        """The best validation accuracy in percent; None without one."""
+        return max(filter(math.isfinite, self.history.test_acc), default=None)
 
     @property
     def learned(self) -> bool:
-        return self.fit_res.has_learned(self.classes)
-
-    @property
-    def colour(self) -> Any:
-        return parameter_colour(self.kind, self.width) if self.kind else None
+        """Whether it has learned, as far as its file tells."""
+        return self.best is None or self.history.has_learned(self.classes)
 
 
 def parameter_colour(parameter: str, value: int) -> tuple[float, float, float, float]:
@@ -120,19 +105,25 @@ def parameter_colour(parameter: str, value: int) -> tuple[float, float, float, f
     return _COLOURS(value / (value + {"K": 90, "L": 5.7}[parameter]))  # type: ignore[no-any-return]
 
 
-def _draw_row(fig: Figure, row: str, curves: list[_Curve]) -> None:
+def _draw_row(fig: Figure, title: str, curves: list[_Curve]) -> None:
     axes = fig.subplots(2, 2).ravel()
-    curves = sorted(curves, key=lambda curve: curve.width)
     flat = [curve for curve in curves if not curve.learned]
     dashed = list(dict.fromkeys(curve.name for curve in flat))
-    for name in dict.fromkeys(curve.name for curve in curves):
+    # Others who did the assignment keep one training loss an epoch, which has no place among iterations.
+    by_epoch = [
+        panel
+        for panel in ("train_loss", "test_loss")
+        if panel == "test_loss" or any(len(curve.history.train_loss) <= curve.history.num_epochs for curve in curves)
+    ]
+    for number, name in enumerate(dict.fromkeys(curve.name for curve in curves)):
         cell = [curve for curve in curves if curve.name == name]
-        legend = f"{name} ({_outcome(cell)})"
+        legend = literal(f"{name} ({_outcome(cell)})")
         for curve in cell:
             # Flat curves lie on one another: the second shows in the gaps of the first.
             linestyle = "-" if curve.learned else (4 * (dashed.index(name) % 2), (4, 4))
-            plot_fit(curve.fit_res, fig, True, legend, colour=curve.colour, linestyle=linestyle)
-            legend = "_" + legend.lstrip("_")  # one entry for all seeds of a cell
+            colour = curve.colour or f"C{number}"
+            plot_fit(curve.history, fig, True, legend, colour=colour, linestyle=linestyle, by_epoch=by_epoch)
+            legend = "_"  # one entry for all seeds of a cell
     for classes in sorted({curve.classes for curve in flat}):
         for ax, panel in zip(axes, PANELS, strict=True):
             level = chance(classes) if panel.endswith("acc") else math.log(classes)
@@ -142,22 +133,22 @@ def _draw_row(fig: Figure, row: str, curves: list[_Curve]) -> None:
             ax.axhline(level, color="0.4", linewidth=0.8, linestyle=":", label=f"chance ({chance(classes):.3g} %)")
     for ax in axes[::2]:
         ax.set_ylabel("Loss (nats, log)")
-    for ax, panel in zip(axes, PANELS, strict=True):
-        ax.set_title(panel.replace("test_", "validation_"))  # `test` is what the result files call it
+    for ax, words in zip(axes, _PANEL_TITLES, strict=True):
+        ax.set_title(words)
     draw_legend(fig, axes[-1])
     top = max(3 * max(chance(curve.classes) for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance
         ax.set_ylim(0, top)
-    fixed = _LAST_PARAMETER.fullmatch(row)
-    varied = " and ".join(sorted({curve.kind for curve in curves if curve.kind}))
-    title = f"{fixed[1]}: {fixed[2]} = {fixed[3]} fixed" if fixed else row
-    fig.suptitle(f"{title}, {varied} varies" if varied else row)
+    fig.suptitle(literal(title), wrap=True)
 
 
 def _outcome(cell: list[_Curve]) -> str:
     """What the legend says of a cell, such as `10.1 %, did not learn` or `61.0 to 63.2 %, 3 runs`."""
-    low, high = min(curve.best for curve in cell), max(curve.best for curve in cell)
-    text = f"{high:.1f} %" if len(cell) == 1 else f"{low:.1f} to {high:.1f} %, {len(cell)} runs"
+    best = [curve.best for curve in cell if curve.best is not None]
+    low, high = (f"{value:.1f}" for value in (min(best, default=0), max(best, default=0)))
+    text = "no accuracy" if not best else f"{high} %" if len(best) == 1 else f"{low} to {high} %"
+    if len(cell) > 1:
+        text += f", {len(cell)} runs"
     failed = sum(not curve.learned for curve in cell)
     if not failed:
         return text
