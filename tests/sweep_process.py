@@ -279,7 +279,8 @@ def assert_undisturbed(experiments: Sequence[Experiment], folder: SweepFolder, r
         assert weights.keys() == expected.best_weights.keys()
         assert all(torch.equal(weight, expected.best_weights[name]) for name, weight in weights.items())
         left = [name for name in trial.folder.names() if not name.startswith("events.")]
-        assert left == ["best.pt", "record.json"]
+        kept = [f"epoch_{expected.history.num_epochs:04}.pt"] if expected.can_be_continued else []
+        assert left == ["best.pt", *kept, "record.json"]
         with folder.trials.on_disk() as shown:
             events = EventAccumulator(str(shown / trial.label)).Reload()
         curve = [(event.step, event.value) for event in events.Scalars("accuracy/validation")]

@@ -31,7 +31,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tune_cnn.cli import main
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.storage import SweepFolder, TrialFolder
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow
 

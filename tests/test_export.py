@@ -1,9 +1,14 @@
-"""Every finished experiment gets its JSON file."""
+"""Every experiment that has begun gets its JSON file."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_sweep import train, write_config
 
+from tune_cnn import data
+from tune_cnn.cli import main
 from tune_cnn.errors import StorageError
 from tune_cnn.result_files import load_experiment, load_result_file
 from tune_cnn.settings import DataSettings, Settings
@@ -29,9 +34,9 @@ def finish(folder: SweepFolder, settings: Settings) -> None:
 
 def test_experiments_that_share_a_trial_each_get_a_file_under_their_own_name(folder, tmp_path):
     finish(folder, SETTINGS)
-    files, unfinished = export(folder, tmp_path / "results")
+    files, unfinished, missing, remarks = export(folder, tmp_path / "results")
     assert files == [tmp_path / "results" / "exp1_1_K32_L2.json", tmp_path / "results" / "exp1_2_L2_K32.json"]
-    assert unfinished == ["shapes"]
+    assert (unfinished, missing, remarks) == ([], ["shapes"], [])
     assert sorted((tmp_path / "results").iterdir()) == files
     for path in files:
         config, results, trial = load_result_file(path)
@@ -60,7 +65,7 @@ def test_a_damaged_record_is_not_exported_and_leaves_an_older_file_alone(folder,
     export(folder, tmp_path / "results")
     before = (tmp_path / "results" / "shapes.json").read_bytes()
     folder.trial(SHAPES).folder.write("record.json", b'{"config": {}}')
-    assert export(folder, tmp_path / "results") == ([], ["exp1_1_K32_L2", "exp1_2_L2_K32", "shapes"])
+    assert export(folder, tmp_path / "results")[:3] == ([], [], ["exp1_1_K32_L2", "exp1_2_L2_K32", "shapes"])
     assert (tmp_path / "results" / "shapes.json").read_bytes() == before
 
 
@@ -71,3 +76,82 @@ def test_a_name_that_would_leave_the_folder_is_refused_and_nothing_is_written(fo
         export(folder, tmp_path / "results")
     assert not (tmp_path / "results").exists()
     assert not (tmp_path / "escaped.json").exists()
+
+
+# Unfinished trials
+
+
+def test_an_unfinished_trial_is_exported_as_it_stands_until_its_result_replaces_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    experiments = write_config(tmp_path)
+    sweep = SweepFolder("ray_results", "tiny")
+    train(experiments, sweep)  # what they will be
+    assert main(["export", "tiny", "--out", "whole"]) == 0
+    whole = {e.name: load_result_file(f"whole/{e.name}.json") for e in experiments}
+    shutil.rmtree("ray_results")
+    train(experiments, sweep, interrupted_after=1)
+    capsys.readouterr()
+
+    assert main(["status", "tiny"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    name, settings = experiments[0].name, experiments[0].settings
+    best = f"{whole[name][1].test_acc[0]:.2f}"
+    row = next(row.split() for row in rows if row.startswith(sweep.trial(settings).label))
+    assert (row[3:7], row[8]) == (["1", best, "1", "-"], "unfinished")
+
+    assert main(["export", "tiny"]) == 0
+    assert "unfinished, exported as they stand: tiny_L1_K4, tiny_L1_K6\n" in capsys.readouterr().err
+    _, history, facts = load_result_file(f"results/{name}.json")
+    assert history.first_difference(whole[name][1].first(1)) is None
+    assert (facts["unfinished"], facts["stop_reason"], facts["best_epoch"]) == (True, None, 1)
+    train([replace(experiments[0], name="one", settings=replace(settings, epochs=1))], SweepFolder("other", "one"))
+    assert main(["export", "other/one", "--out", "one"]) == 0
+    ended = load_result_file("one/one.json")[2]
+    assert [facts[key] for key in MEASURED] == [ended[key] for key in MEASURED]
+    assert facts["diagnosis" if "diagnosis" in ended else "device"]
+
+    train(experiments, sweep)
+    assert main(["export", "tiny"]) == 0
+    _, history, facts = load_result_file(f"results/{name}.json")
+    assert history.first_difference(whole[name][1]) is None
+    assert facts["test_accuracy"] == whole[name][2]["test_accuracy"]
+    assert "unfinished" not in facts
+
+
+MEASURED = ("test_accuracy", "test_loss", "confusion", "best_validation_accuracy", "parameters", "images")
+
+
+def test_without_images_or_while_a_sweep_runs_the_test_set_is_not_measured(image_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    experiments = write_config(tmp_path)
+    settings = replace(experiments[0].settings, data=data.resolve(DataSettings("image_folder", str(image_folder))))
+    sweep = SweepFolder("ray_results", "tiny")
+    train([replace(experiments[0], settings=settings)], sweep, interrupted_after=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tune_cnn.cli.commands.common.running", lambda folder: "process 7 on box")
+        assert main(["export", "tiny"]) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "the test set of unfinished trials is not measured: process 7 on box is running the sweep"
+    ]
+    assert load_result_file("results/tiny_L1_K4.json")[2]["test_accuracy"] is None
+
+    shutil.rmtree(image_folder)
+    assert main(["export", "tiny"]) == 0
+    (remark,) = capsys.readouterr().err.splitlines()[1:]
+    assert remark.startswith(f"the test set of unfinished trials is not measured: {image_folder}")
+    _, history, facts = load_result_file("results/tiny_L1_K4.json")
+    assert (history.num_epochs, facts["unfinished"], facts["test_accuracy"]) == (1, True, None)
+    assert facts["parameters"] > 0
+
+
+def test_a_trial_that_has_not_begun_or_has_failed_is_named_and_not_exported(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    experiments = write_config(tmp_path)
+    sweep = SweepFolder("ray_results", "tiny")
+    train(experiments[:1], sweep, interrupted_after=1)
+    sweep.save_experiments({experiment.name: experiment.settings for experiment in experiments})
+    sweep.trial(experiments[1].settings).save_failure("epoch 1: OSError", "Traceback")
+    assert main(["export", "tiny"]) == 0
+    assert "without an epoch, so not exported: tiny_L1_K6\n" in capsys.readouterr().err
+    assert [path.name for path in Path("results").iterdir()] == ["tiny_L1_K4.json"]

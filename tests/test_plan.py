@@ -81,18 +81,18 @@ def test_a_damaged_record_is_not_done(experiments, folder):
     assert plan_summary(make_plan(experiments[:1], folder)) == "1 experiment, 1 trial: 0 done, 0 to continue, 1 new"
 
 
-def test_disk_use_is_three_checkpoints_of_the_largest_running_trials_and_all_best_weights(experiments, folder):
+def test_disk_use_is_three_checkpoints_of_the_largest_running_trials_and_what_finished_ones_keep(experiments, folder):
     finish(folder, experiments[0])
     plan = make_plan(experiments, folder)
     parameters = {line.settings.trial_id: line.cost.parameters for line in plan if line.state != "done"}
     assert len(parameters) == 13
     largest, second = sorted(parameters.values())[-1:-3:-1]
-    # float32: a checkpoint has the weights, two numbers of Adam for each, and the best weights.
+    # float32: a checkpoint has the weights, two numbers of Adam for each, and the best weights; one of them is kept.
     checkpoints = 3 * (4 + 8 + 4) * (largest + second)
     assert disk_use(plan, at_once=2) == DiskUse(
-        4 * sum(parameters.values()) + checkpoints, 4 * sum(parameters.values())
+        16 * sum(parameters.values()) + checkpoints, 16 * sum(parameters.values())
     )
-    assert disk_use(plan, at_once=100).running == (4 + 3 * 16) * sum(parameters.values())
+    assert disk_use(plan, at_once=100).running == (16 + 3 * 16) * sum(parameters.values())
 
 
 def test_a_real_checkpoint_is_no_larger_than_the_plan_says(tmp_path):

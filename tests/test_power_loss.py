@@ -140,14 +140,14 @@ def test_wherever_power_fails_no_epoch_is_lost_but_the_one_that_is_being_written
                 disk.lose()
         again = trainable(experiment, folder)
         if not again.folder.is_finished():
-            state, warnings = again.folder.load_checkpoint()
-            assert warnings == []
-            assert (len(state["history"]["test_acc"]) if state else 0) >= epochs - 1
+            states: list[dict[str, dict[str, list[float]]]] = []
+            assert again.folder.resume(states.append) == []
+            assert max((len(state["history"]["test_acc"]) for state in states), default=0) >= epochs - 1
             while not again.folder.is_finished():
                 again.step()
         folder.save_experiments({experiment.name: experiment.settings})
         assert main(["export", str(folder), "--out", f"results_{operations}"]) == 0
-        again.folder.forget_training()
+        again.folder.forget_training(again.folder.record()[0].num_epochs)
         assert_undisturbed([experiment], folder, Path(f"results_{operations}"))
         operations += 1
     assert operations > 15
@@ -167,7 +167,7 @@ def test_a_damaged_file_is_told_or_mended_and_the_results_are_undisturbed(
     (home / "lock.json").write_text('{"host": "somewhere", "pid": 7, "beat": 1, "started": "1", "token": "t"}')
     if "K6" in damaged and "epoch" not in damaged:  # as a crash between its last epoch and the end would leave it
         with monkeypatch.context() as patch:
-            patch.setattr("tune_cnn.sweep.storage.TrialFolder.forget_training", lambda self: None)
+            patch.setattr("tune_cnn.sweep.trial_folder.TrialFolder.forget_training", lambda self, epochs: None)
             trainable(experiments[1], SweepFolder("ray_results", "tiny")).step()
         if damaged.endswith("best.pt"):  # which is there before the record
             next(home.glob("trials/K6_*/record.json")).unlink()

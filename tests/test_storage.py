@@ -11,7 +11,8 @@ import torch
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.storage import SweepFolder, TrialFolder
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.train_results import FitResult
 
 SETTINGS = Settings(seed=42, filters_per_layer=(32, 64), layers_per_block=2, data=DataSettings(source="shapes"))
@@ -41,6 +42,13 @@ def on_disk(trial: TrialFolder, tmp_path: Path) -> Path:
 
 def state(epoch: int) -> dict[str, object]:
     return {"epoch": epoch, "weights": torch.full((100,), float(epoch))}
+
+
+def resume(trial: TrialFolder) -> tuple[dict[str, object] | None, list[str]]:
+    """The state that the trial continues from, and the warnings."""
+    found: list[dict[str, object]] = []
+    warnings = trial.resume(found.append)
+    return (found[0] if found else None), warnings
 
 
 def flip_a_byte(path: Path) -> None:
@@ -85,10 +93,10 @@ def test_files_lie_where_the_page_says(tmp_path):
 
 
 def test_a_trial_continues_from_its_newest_checkpoint_and_keeps_two(trial):
-    assert trial.load_checkpoint() == (None, [])
+    assert resume(trial) == (None, [])
     for epoch in (1, 2, 3):
         trial.save_checkpoint(epoch, state(epoch))
-    found, warnings = trial.load_checkpoint()
+    found, warnings = resume(trial)
     assert found["epoch"] == 3
     assert torch.equal(found["weights"], state(3)["weights"])
     assert warnings == []
@@ -101,7 +109,7 @@ def test_the_ten_thousandth_epoch_is_newer_than_the_one_before(trial):
     assert trial.checkpoints() == ["epoch_10001.pt", "epoch_10000.pt"]
     trial.save_checkpoint(9999, state(9999))
     trial.save_checkpoint(10000, state(10000))
-    assert trial.load_checkpoint()[0]["epoch"] == 10000
+    assert resume(trial)[0]["epoch"] == 10000
     assert trial.checkpoints() == ["epoch_10000.pt", "epoch_9999.pt"]
 
 
@@ -110,7 +118,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(trial, on_disk,
     for epoch in (2, 3):
         trial.save_checkpoint(epoch, state(epoch))
     damage(on_disk / "epoch_0003.pt")
-    found, warnings = trial.load_checkpoint()
+    found, warnings = resume(trial)
     assert found["epoch"] == 2
     assert warnings == [f"{trial.folder}/epoch_0003.pt: damaged; the training continues from what was before it"]
 
@@ -119,19 +127,31 @@ def test_with_both_checkpoints_damaged_a_trial_begins_again_and_its_new_checkpoi
     for epoch in (6, 7):
         trial.save_checkpoint(epoch, state(epoch))
         truncate(on_disk / f"epoch_000{epoch}.pt")
-    found, warnings = trial.load_checkpoint()
+    found, warnings = resume(trial)
     assert found is None
     assert [re.search(r"epoch_\d+", warning)[0] for warning in warnings] == ["epoch_0007", "epoch_0006"]
     trial.save_checkpoint(1, state(1))
-    found, warnings = trial.load_checkpoint()
+    found, warnings = resume(trial)
     assert found["epoch"] == 1
     assert warnings == []
+
+
+def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_serves(trial):
+    for epoch in (2, 3):
+        trial.save_checkpoint(epoch, state(epoch))
+
+    def load(found: dict[str, object]) -> None:
+        if found["epoch"] == 3:
+            raise ResultError("its optimizer is missing")
+
+    fault = "does not fit (its optimizer is missing); the training continues from what was before it"
+    assert trial.resume(load) == [f"{trial.folder}/epoch_0003.pt: {fault}"]
 
 
 def test_what_a_killed_writer_left_is_deleted(trial, on_disk):
     trial.save_checkpoint(2, state(2))
     (on_disk / ".epoch_0003.pt.abc123.tmp").write_bytes(b"half")
-    assert trial.load_checkpoint()[0]["epoch"] == 2
+    assert resume(trial)[0]["epoch"] == 2
     assert trial.folder.names() == ["epoch_0002.pt"]
 
 
@@ -153,6 +173,15 @@ def test_a_finished_trial_keeps_best_weights_record_and_events_only(trial):
     assert summary == SUMMARY
 
 
+def test_the_state_after_the_last_epoch_is_kept_if_it_is_given_with_the_best_weights_beside_it(trial):
+    trial.save_checkpoint(1, {**state(1), "best_weights": {"w": torch.ones(1)}})
+    trial.finish(SETTINGS, RESULTS, SUMMARY, {"w": torch.zeros(1)}, {**state(2), "best_weights": {"w": torch.zeros(1)}})
+    assert trial.folder.names() == ["best.pt", "epoch_0002.pt", "record.json"]
+    assert b"best_weights" not in trial.folder.read("epoch_0002.pt")
+    found, _ = resume(trial)
+    assert (found["epoch"], found["best_weights"]) == (2, {"w": torch.zeros(1)})
+
+
 def test_a_record_is_strict_json_with_the_complete_settings(trial, on_disk):
     trial.finish(SETTINGS, RESULTS, SUMMARY, state(2))
     record = json.loads((on_disk / "record.json").read_text(), parse_constant=lambda name: pytest.fail(name))
@@ -165,7 +194,7 @@ def test_a_trial_killed_between_record_and_tidying_is_finished_and_can_be_tidied
     trial.finish(SETTINGS, RESULTS, SUMMARY, state(2))
     trial.folder.write("epoch_0001.pt", b"")
     assert trial.is_finished()
-    trial.forget_training()
+    trial.forget_training(RESULTS.num_epochs)
     assert trial.folder.names() == ["best.pt", "record.json"]
 
 

@@ -13,8 +13,8 @@ from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_END_INF
 
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.storage import TrialFolder
 from tune_cnn.sweep.tensorboard import SCALARS, TrialBoard, overview
+from tune_cnn.sweep.trial_folder import TrialFolder
 
 SETTINGS = Settings(
     seed=None, filters_per_layer=(32, 64), layers_per_block=2, lr=1e-4, hidden_dims=(), data=DataSettings("shapes")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tune_cnn import data
+from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.search_space import Experiment, distinct_trials, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.trial import Trial
@@ -24,13 +25,33 @@ def write_config(folder: Path) -> list[Experiment]:
     return load_experiments([folder / "tiny.yaml"])
 
 
-def train(experiments: Sequence[Experiment], folder: SweepFolder) -> None:
-    """Do what a sweep does to the trials that are not finished yet, one after the other."""
+def train(experiments: Sequence[Experiment], folder: SweepFolder, interrupted_after: int | None = None) -> list[str]:
+    """Do what a sweep does to the trials that are not finished yet, one after the other.
+
+    Args:
+        experiments: Of the sweep.
+        folder: Its folder.
+        interrupted_after: Leave each trial after so many more epochs, unless it ends before.
+
+    Returns:
+        The epochs that were trained, such as `K4_L1_cb9d516b 3`.
+    """
+    trained = []
+    take_over((experiment.settings for experiment in experiments), folder)
     folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
     for experiment, *_ in distinct_trials(experiments).values():
-        settings = experiment.settings
-        if not folder.trial(settings).is_finished():
-            trial = Trial(settings, data.load(settings.data))
-            while trial.stop_reason is None:
-                trial.run_epoch()
-            folder.trial(settings).finish(settings, trial.history, trial.summary(), trial.best_weights)
+        settings, files = experiment.settings, folder.trial(experiment.settings)
+        if files.is_finished():
+            continue
+        trial = Trial(settings, data.load(settings.data))
+        files.resume(trial.load_state_dict)
+        start = trial.history.num_epochs
+        while trial.stop_reason is None and trial.history.num_epochs - start != interrupted_after:
+            trial.run_epoch()
+            trained.append(f"{files.label} {trial.history.num_epochs}")
+            if trial.stop_reason is None:
+                files.save_checkpoint(trial.history.num_epochs, trial.state_dict())
+        if trial.stop_reason is not None:
+            last = trial.state_dict() if trial.can_be_continued else None
+            files.finish(settings, trial.history, trial.summary(), trial.best_weights, last)
+    return trained

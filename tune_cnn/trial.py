@@ -30,7 +30,7 @@ from tune_cnn.training.checkpoints import save_state
 from tune_cnn.training.loop import run_epochs
 from tune_cnn.training.memory import keep_freed_memory
 from tune_cnn.training.optimizers import build_optimizer, build_scheduler
-from tune_cnn.training.state import check_settings, check_tensors
+from tune_cnn.training.state import check_settings, check_tensors, course
 
 _MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their own
 
@@ -102,7 +102,7 @@ class Trial:
             ResultError: The checkpoint is damaged, or does not continue this training.
         """
         run_epochs(self, self.settings.epochs, self.settings.early_stopping, checkpoint)
-        if checkpoint is not None and self.can_be_continued:
+        if checkpoint is not None and not self._is_cut:
             save_state(checkpoint, self.state_dict())
 
     def measure_test(self, verbose: bool = False) -> None:
@@ -128,8 +128,9 @@ class Trial:
 
     @property
     def can_be_continued(self) -> bool:
-        """Whether this training, now or with more epochs, could go on from its state."""
-        return not self._is_cut and self.history.is_finite
+        """Whether the state of this training could be that of one with more epochs or another `early_stopping`."""
+        is_complete = self.stop_reason == "epochs" and "epochs" in course(self.settings)
+        return self.history.is_finite and not self._is_cut and not is_complete
 
     def _evaluation_batches(self, image_set: ImageSet) -> Batches:
         assert self.settings.bs_test is not None

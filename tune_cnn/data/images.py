@@ -57,18 +57,19 @@ def resolve(data: DataSettings) -> DataSettings:
     return SOURCES[data.source](data).resolve()
 
 
-def load(data: DataSettings, progress: bool = False) -> Images:
+def load(data: DataSettings, progress: bool = False, download: bool = True) -> Images:
     """Read all images into memory; CIFAR-10 is downloaded and a folder decoded only the first time.
 
     Args:
         data: Which; resolved or not.
         progress: Show a progress bar on stderr while decoding.
+        download: Whether CIFAR-10 may be downloaded if it is not there.
 
     Raises:
         DataError: They cannot be found, read or downloaded, are fewer than asked for, or a folder has changed since
             its fingerprint was taken.
     """
-    train, test, classes = SOURCES[data.source](data).read(progress)
+    train, test, classes = SOURCES[data.source](data).read(progress, download)
     fitted, validated = split(train.count)
     return Images(train.take(fitted), train.take(validated), test, classes)
 

@@ -1,32 +1,101 @@
 """Trial results -> the JSON file of each experiment."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from tune_cnn.errors import ResultError
+from tune_cnn import data
+from tune_cnn.errors import DataError, ResultError
 from tune_cnn.experiments import experiment_config
 from tune_cnn.result_files import save_experiment
+from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.train_results import FitResult
+from tune_cnn.training.devices import default_device
+from tune_cnn.trial import Trial
 
 
-def export(folder: SweepFolder, out_dir: Path) -> tuple[list[Path], list[str]]:
-    """Write `<out_dir>/<name>.json` for every experiment whose trial is finished.
+class Exported(NamedTuple):
+    """What `export` did.
 
-    Experiments that share a trial each get a file, under their own name.
-
-    Returns:
-        The files, and the names of the experiments that are not finished.
+    Attributes:
+        files: Of the experiments that have an epoch behind them.
+        unfinished: The names of those among them that are not finished.
+        missing: The names of the experiments without a file: not begun, or failed.
+        remarks: Why the test set was not measured, one line a reason.
     """
-    files, unfinished = [], []
-    for name, settings in folder.experiments().items():
+
+    files: list[Path]
+    unfinished: list[str]
+    missing: list[str]
+    remarks: list[str]
+
+
+def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
+    """Write `<out_dir>/<name>.json` for every experiment whose trial has an epoch behind it, and has not failed.
+
+    Experiments that share a trial each get a file, under their own name. That of an unfinished trial says so, has its
+    epochs so far, and what their best weights reach on the test set.
+
+    Args:
+        folder: The sweep's.
+        out_dir: Where to; made if need be.
+        not_measured: Why the test set is not to be measured for unfinished trials, which takes images and time.
+    """
+    done = Exported([], [], [], [])
+    reasons = {}
+
+    @cache
+    def images(source: DataSettings) -> data.Images | None:
         try:
-            record = folder.trial(settings).record()
-        except ResultError:  # damaged, so it will run again
-            record = None
-        if record is None:
-            unfinished.append(name)
+            return None if not_measured else data.load(source, progress=True, download=False)
+        except DataError as error:
+            reasons[source] = str(error).partition("\n")[0]
+            return None
+
+    @cache
+    def outcome(settings: Settings) -> tuple[FitResult, dict[str, Any]] | None:
+        trial = folder.trial(settings)
+        if (record := trial.whole_record()) is not None or trial.failure() is not None:
+            return record
+        state = trial.newest_state()
+        return None if state is None else _as_it_stands(state, settings, images(settings.data))
+
+    for name, settings in folder.experiments().items():
+        if (found := outcome(settings)) is None:
+            done.missing.append(name)
             continue
-        results, summary = record
+        results, summary = found
         path = out_dir / f"{name}.json"
         save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
-        files.append(path)
-    return files, unfinished
+        done.files.append(path)
+        if summary.get("unfinished"):
+            done.unfinished.append(name)
+    if done.unfinished:
+        told = dict.fromkeys([not_measured] if not_measured else reasons.values())
+        done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in told)
+    return done
+
+
+def _as_it_stands(
+    state: dict[str, Any], settings: Settings, images: data.Images | None
+) -> tuple[FitResult, dict[str, Any]] | None:
+    """Results and facts of an unfinished trial, from its newest checkpoint; None if it does not fit."""
+    try:
+        history = FitResult.from_state(state.get("history"))
+        facts = {
+            "id": settings.trial_id,
+            "best_epoch": history.best_epoch,
+            "best_validation_accuracy": history.best_accuracy,
+            **state.get("summary", {}),  # version 0.1.0 kept none
+            **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
+            "unfinished": True,
+        }
+        if images is not None:
+            trial = Trial(settings, images, default_device())
+            trial.load_state_dict(state)
+            trial.measure_test()
+            facts |= {key: trial.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")}
+    except ResultError:
+        return None
+    return history, facts

@@ -1,11 +1,14 @@
 """How the trials of a sweep ended, as a table."""
 
+import math
 from collections.abc import Mapping
 
 from tune_cnn.errors import ResultError
 from tune_cnn.settings import Settings, dashed
-from tune_cnn.sweep.storage import SweepFolder, epoch_of
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.trial_folder import epoch_of
 from tune_cnn.texts import aligned
+from tune_cnn.train_results import FitResult
 
 _COLUMNS = ("trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended by")
 
@@ -34,8 +37,14 @@ def _row(folder: SweepFolder, settings: Settings) -> list[str]:
         return [*row, *[""] * 5, str(error)]
     if record is None:
         failure = trial.failure()
-        epochs = max(map(epoch_of, trial.checkpoints()), default=0)
-        return [*row, str(epochs), *[""] * 4, f"failed: {failure}" if failure else "unfinished"]
+        state = trial.newest_state() or {}
+        how = f"failed: {failure}" if failure else "unfinished"
+        try:
+            results = FitResult.from_state(state.get("history"))
+        except ResultError:
+            epochs = max(map(epoch_of, trial.checkpoints()), default=0)
+            return [*row, str(epochs), *[""] * 4, how]
+        record = results, {"duration_s": math.fsum(state.get("epoch_durations_s", [])), "stop_reason": how}
     results, summary = record
     return [
         *row,

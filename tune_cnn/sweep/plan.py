@@ -1,17 +1,21 @@
 """What a sweep would run: its experiments, their trials, cost and state."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings, dashed
-from tune_cnn.sweep.search_space import Experiment
-from tune_cnn.sweep.storage import KEPT_CHECKPOINTS, SweepFolder, epoch_of
+from tune_cnn.sweep.earlier import Earlier, find_earlier
+from tune_cnn.sweep.search_space import Experiment, distinct_trials
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS, epoch_of
 from tune_cnn.texts import aligned, counted, duration, size
 
 State = Literal["done", "continue", "new"]
+_MOST_LINES = 20  # about trainings that are found elsewhere
 
 
 class PlannedExperiment(NamedTuple):
@@ -24,6 +28,7 @@ class PlannedExperiment(NamedTuple):
         shares_with: The first experiment with the same trial; None if this is the first.
         state: Of its trial: `done`, `continue` from a checkpoint, or `new`.
         epochs_left: That its trial has still to train, if it does not stop early.
+        earlier: The other training that its trial is taken from; None: there is none, or it is its own.
     """
 
     name: str
@@ -32,10 +37,12 @@ class PlannedExperiment(NamedTuple):
     shares_with: str | None
     state: State
     epochs_left: int
+    earlier: Earlier | None = None
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
-    """Hold the experiments against what the sweep's folder has already."""
+    """Hold the experiments against what the sweep's folder, and others in its storage, have already."""
+    found = find_earlier((twins[0].settings for twins in distinct_trials(experiments).values()), folder)
     first: dict[str, PlannedExperiment] = {}
     plan = []
     for experiment in experiments:
@@ -46,18 +53,40 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
             continue
         settings = experiment.settings
         first[trial_id] = PlannedExperiment(
-            experiment.name, settings, cost(settings), None, *_progress(folder, settings)
+            experiment.name, settings, cost(settings), None, *_progress(folder, settings, found.get(trial_id))
         )
         plan.append(first[trial_id])
     return plan
 
 
-def _progress(folder: SweepFolder, settings: Settings) -> tuple[State, int]:
+def _progress(folder: SweepFolder, settings: Settings, earlier: Earlier | None) -> tuple[State, int, Earlier | None]:
     trial = folder.trial(settings)
+    if earlier is not None:
+        left = 0 if earlier.ends else settings.epochs - earlier.epoch
+        return ("done", 0, earlier) if earlier.is_finished else ("continue", left, earlier)
     if trial.is_finished():
-        return "done", 0
+        return "done", 0, None
     checkpoints = trial.checkpoints()
-    return ("continue", settings.epochs - epoch_of(checkpoints[0])) if checkpoints else ("new", settings.epochs)
+    state: State = "continue" if checkpoints else "new"
+    return state, settings.epochs - max(map(epoch_of, checkpoints), default=0), None
+
+
+def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
+    """A line for each sweep that finished trials are copied from, and for each trial that another one continues in."""
+    lines = [line for line in plan if line.earlier is not None and line.shares_with is None]
+    finished = Counter(line.earlier.sweep for line in lines if line.earlier and line.earlier.is_finished)
+    told = [
+        f"{counted(count, 'trial')} finished in sweep {name}: copied from there" for name, count in finished.items()
+    ]
+    for line in lines:
+        if line.earlier and not line.earlier.is_finished:
+            source = f"{line.earlier.trial.label} of sweep {line.earlier.sweep}"
+            told.append(
+                f"{line.name}: ends with epoch {line.earlier.epoch} of {source}; only its test is left"
+                if line.earlier.ends
+                else f"{line.name}: continues after epoch {line.earlier.epoch} of {source}"
+            )
+    return told if len(told) <= _MOST_LINES else [*told[:_MOST_LINES], f"and {len(told) - _MOST_LINES} more"]
 
 
 def expected_work(settings: Settings) -> int:
@@ -107,7 +136,7 @@ def plan_table(
                 line.shares_with or "",
             ]
         )
-    return f"{aligned(rows)}\n{plan_summary(plan)}"
+    return "\n".join([aligned(rows), plan_summary(plan), *found_elsewhere(plan)])
 
 
 def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
@@ -120,7 +149,8 @@ def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
 
 # Adam keeps two numbers for each weight; a checkpoint also holds the best weights; all are 4 bytes long.
 _CHECKPOINT_BYTES = 4 * 4
-_BEST_BYTES = 4
+# The best weights, and the state after the last epoch, from which more epochs could follow.
+_FINISHED_BYTES = 4 + 3 * 4
 
 
 class DiskUse(NamedTuple):
@@ -137,10 +167,9 @@ def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> DiskUse:
         plan: What would run.
         at_once: How many trials run at the same time.
     """
-    sizes = sorted(
-        (line.cost.parameters for line in plan if line.shares_with is None and line.state != "done"), reverse=True
-    )
-    finished = _BEST_BYTES * sum(sizes)
+    written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.earlier is not None)]
+    sizes = sorted((line.cost.parameters for line in written), reverse=True)
+    finished = _FINISHED_BYTES * sum(sizes)
     # One more than is kept: the new checkpoint is written before the oldest is deleted.
     checkpoints = (KEPT_CHECKPOINTS + 1) * _CHECKPOINT_BYTES * sum(sizes[:at_once])
     return DiskUse(finished + checkpoints, finished)

@@ -16,6 +16,7 @@ from tune_cnn import data
 from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
+from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
@@ -46,10 +47,12 @@ def run_sweep(
         KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
     """
     trials = distinct_trials(experiments)
+    take_over((twins[0].settings for twins in trials.values()), folder)
     todo = {}
     for trial_id, twins in trials.items():
-        if (trial := folder.trial(twins[0].settings)).is_finished():
-            trial.forget_training()  # if its process was killed before it could
+        trial = folder.trial(twins[0].settings)
+        if (record := trial.whole_record()) is not None:
+            trial.forget_training(record[0].num_epochs)  # if its process was killed before it could
         else:
             todo[trial_id] = twins[0]
     node = own_node(cluster)

@@ -4,7 +4,8 @@
         sweep.json                  the experiments that were asked for last
         lock.json                   who is running the sweep, while it runs
         trials/K32_L2_<trial id>/   (trials-2, trials-3, ... after --fresh)
-            epoch_0007.pt           where the training continues: the two newest, until it ends
+            epoch_0007.pt           where the training continues: the two newest, until it ends; then the last one, if
+                                    more epochs could follow it
             record.json             settings, results, facts: there exactly when the trial is finished
             best.pt                 its weights with the best validation accuracy
             error.txt               why it failed last
@@ -19,124 +20,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tune_cnn.errors import ConfigError, ResultError, StorageError
-from tune_cnn.files import BESIDE_SUFFIX, MOST_BYTES, parse_json
-from tune_cnn.models import cost
-from tune_cnn.result_files import parse_result, to_strict_json
+from tune_cnn.files import parse_json
+from tune_cnn.result_files import to_strict_json
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.train_results import FitResult
-from tune_cnn.training.checkpoints import state_from_bytes, state_to_bytes
+from tune_cnn.sweep.trial_folder import TrialFolder, fault_of
 
-_CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
 _GENERATION = re.compile(r"trials(?:-(\d+))?", re.ASCII)
 _MOST_EXPERIMENTS = 100_000
-_MOST_CHARACTERS = 1000  # of a failure
-KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
-
-
-def epoch_of(checkpoint: str) -> int:
-    """The number of epochs that a checkpoint has behind it."""
-    match = _CHECKPOINT.fullmatch(checkpoint)
-    assert match
-    return int(match[1])
-
-
-class TrialFolder:
-    """The files of one trial."""
-
-    def __init__(self, trials: Folder, settings: Settings) -> None:
-        self._settings = settings
-        self.trial_id = settings.trial_id
-        self.label = f"{settings.label[:60]}_{self.trial_id}"
-        self.folder = trials / self.label
-
-    def checkpoints(self) -> list[str]:
-        """The names of its checkpoints, the newest first."""
-        found = [name for name in self.folder.names() if _CHECKPOINT.fullmatch(name)]
-        return sorted(found, key=epoch_of, reverse=True)
-
-    def save_checkpoint(self, epoch: int, state: dict[str, Any]) -> None:
-        """Add a checkpoint, and delete those that are too old, and a failure that has been overcome."""
-        self.folder.write(f"epoch_{epoch:04d}.pt", state_to_bytes(state))
-        # Those of later epochs were damaged: otherwise the training would have continued from them.
-        names = self.checkpoints()
-        later = [name for name in names if epoch_of(name) > epoch]
-        for name in [*later, *names[len(later) + KEPT_CHECKPOINTS :], "error.txt"]:
-            self.folder.delete(name)
-
-    def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest checkpoint that is whole, or None; and a warning for each damaged one.
-
-        Only the one who trains the trial may ask: what a killed predecessor left half written is deleted.
-        """
-        warnings: list[str] = []
-        for name in self.folder.names():
-            if name.endswith(BESIDE_SUFFIX):
-                self.folder.delete(name)
-        # Weights, two moments, an average and the best weights take 20 bytes a weight.
-        most = MOST_BYTES + 40 * cost(self._settings).parameters
-        for name in self.checkpoints():
-            try:
-                content = self.folder.read(name, most)
-                if content is None:
-                    continue
-                return state_from_bytes(content, f"{self.folder}/{name}"), warnings
-            except ResultError:
-                warnings.append(f"{self.folder}/{name}: damaged; the training continues from what was before it")
-        return None, warnings
-
-    def finish(self, settings: Settings, results: FitResult, summary: dict[str, Any], best: dict[str, Any]) -> None:
-        """Keep the outcome and the best weights, and nothing else of the training."""
-        self.folder.write("best.pt", state_to_bytes(best))
-        record = {"config": settings.to_json(), "results": results._asdict(), "trial": summary}
-        self.folder.write("record.json", to_strict_json(record).encode())
-        self.forget_training()
-
-    def forget_training(self) -> None:
-        """Delete what only an unfinished trial needs."""
-        for name in self.folder.names():
-            if _CHECKPOINT.fullmatch(name) or name == "error.txt" or name.endswith(BESIDE_SUFFIX):
-                self.folder.delete(name)
-
-    def record(self) -> tuple[FitResult, dict[str, Any]] | None:
-        """Results and facts of the finished trial; None if it is not finished.
-
-        Raises:
-            ResultError: The record is damaged, or that of another trial.
-        """
-        place = f"{self.folder}/record.json"
-        try:
-            content = self.folder.read("record.json")
-            if content is None:
-                return None
-            config, results, summary = parse_result(parse_json(content), place)
-            found = Settings.from_json(config).trial_id
-        except (ValueError, ConfigError, ResultError) as error:
-            fault = _fault(error, place)
-            raise ResultError(f"{place}: damaged ({fault}); the sweep's command runs the trial again") from error
-        if found != self.trial_id:
-            raise ResultError(f"{place}: it is that of trial {found}; the sweep's command runs the trial again")
-        return results, summary
-
-    def is_finished(self) -> bool:
-        """Whether there is a record, and it is whole."""
-        try:
-            return self.record() is not None
-        except ResultError:
-            return False
-
-    def save_failure(self, failure: str, trace: str) -> None:
-        """Keep why the trial failed: one line, and the traceback."""
-        self.folder.write("error.txt", f"{failure}\n\n{trace}".encode())
-
-    def failure(self) -> str | None:
-        """Why the trial failed last, in one line, or None."""
-        try:
-            content = self.folder.read("error.txt")
-        except ResultError as error:
-            return str(error)
-        return None if content is None else content.decode(errors="replace").partition("\n")[0][:_MOST_CHARACTERS]
 
 
 class SweepFolder:
@@ -145,13 +37,19 @@ class SweepFolder:
     Args:
         storage: Where sweeps lie: a path, or a URI that pyarrow knows.
         name: The sweep's name.
+
+    Attributes:
+        is_fresh: Its trials were asked for anew, whatever other sweeps have.
     """
 
     def __init__(self, storage: str, name: str) -> None:
         self.name = name
         storage = storage.removeprefix("file://")
-        self.folder = Folder(storage if "://" in storage else os.path.abspath(os.path.expanduser(storage)), name)
-        self.trials = self.folder / (self._manifest().get("trials") or _generation(max(self._newest(), 1)))
+        self.storage = Folder(storage if "://" in storage else os.path.abspath(os.path.expanduser(storage)))
+        self.folder = self.storage / name
+        manifest = self._manifest()
+        self.trials = self.folder / (manifest.get("trials") or _generation(max(self._newest(), 1)))
+        self.is_fresh = manifest.get("fresh") is True
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -182,14 +80,19 @@ class SweepFolder:
         return TrialFolder(self.trials, settings)
 
     def start_over(self) -> None:
-        """Leave all trials where they are, and begin a new folder of trials beside them."""
+        """Leave all trials where they are, and begin a new folder of trials beside them; those of other sweeps, too."""
+        self.is_fresh = True
         self.trials = self.folder / _generation(self._newest() + 1)
 
     def save_experiments(self, experiments: dict[str, Settings]) -> None:
-        """Keep what was asked for: names and settings."""
+        """Keep what was asked for, names and settings; and the settings of what was asked for before."""
+        asked = {settings.trial_id for settings in experiments.values()}
+        before = [settings.to_json() for settings in self.known_settings() if settings.trial_id not in asked]
         content = {
             "trials": PurePosixPath(self.trials.inner).name,
+            "fresh": self.is_fresh,
             "experiments": {name: settings.to_json() for name, settings in experiments.items()},
+            "before": before,
         }
         self.folder.write("sweep.json", to_strict_json(content).encode())
 
@@ -210,6 +113,16 @@ class SweepFolder:
         if problems := [problem for name in experiments for problem in name_problems(name)]:
             raise self._damaged(ConfigError("experiments", problems))
         return experiments
+
+    def known_settings(self) -> list[Settings]:
+        """The settings of all trials that were ever asked for; none if that cannot be read."""
+        try:
+            manifest = self._manifest()
+            known = [*manifest["experiments"].values(), *manifest.get("before", [])][:_MOST_EXPERIMENTS]
+            found = [Settings.from_json(values) for values in known]
+        except (StorageError, KeyError, TypeError, AttributeError, ConfigError):
+            return []
+        return list({settings.trial_id: settings for settings in found}.values())
 
     def earlier_experiments(self) -> dict[str, Settings]:
         """As `experiments`; none where nothing was asked for yet, or what was cannot be read."""
@@ -237,19 +150,8 @@ class SweepFolder:
 
     def _damaged(self, error: Exception) -> StorageError:
         place = f"{self}/sweep.json"
-        return StorageError(f"{place}: damaged ({_fault(error, place)}); delete it and run the sweep's command again")
+        return StorageError(f"{place}: damaged ({fault_of(error, place)}); delete it and run the sweep's command again")
 
 
 def _generation(number: int) -> str:
     return "trials" if number == 1 else f"trials-{number}"
-
-
-def _fault(error: Exception, place: str) -> str:
-    """What is wrong with a file, in one line."""
-    if isinstance(error, ConfigError):
-        return "; ".join(error.problems[:3])
-    if isinstance(error, ResultError):
-        return str(error).removeprefix(f"{place}: ").partition(";")[0]
-    if isinstance(error, KeyError | TypeError | AttributeError):
-        return "a part is missing, or not what it should be"
-    return str(error)

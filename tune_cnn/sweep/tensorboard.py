@@ -15,7 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar, text
 
 from tune_cnn.settings import Settings, dashed
-from tune_cnn.sweep.storage import TrialFolder
+from tune_cnn.sweep.trial_folder import TrialFolder
 
 # Tag -> key of the trainable's result.
 SCALARS = {

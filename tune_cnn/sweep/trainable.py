@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import errno
-import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
+from tune_cnn.train_results import mean
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
 
@@ -93,9 +93,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             torch.cuda.set_per_process_memory_fraction(self.plan.gpus)
         trial = Trial(self.plan.settings, self.images[self.plan.settings.data], device)
         trial.further_facts["diagnosis"] = diagnose(trial.settings, trial.images.train, device).to_json()
-        state, self.warnings = self.folder.load_checkpoint()
-        if state is not None:
-            trial.load_state_dict(state)
+        self.warnings = self.folder.resume(trial.load_state_dict)
         with self._only_warned():
             self.board = TrialBoard(self.folder, trial.settings, self.overview)
         return trial
@@ -114,7 +112,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             self.writing = self.writer.submit(self._write, shown, copy.deepcopy(trial.state_dict()))
         else:
             self._show(shown)
-            self.folder.finish(trial.settings, trial.history, trial.summary(), trial.best_weights)
+            last = trial.state_dict() if trial.can_be_continued else None
+            self.folder.finish(trial.settings, trial.history, trial.summary(), trial.best_weights, last)
 
     def _write(self, shown: Mapping[str, Any], state: dict[str, Any]) -> None:
         self._show(shown)
@@ -162,7 +161,7 @@ def _report(trial: Trial) -> dict[str, Any]:
         "epochs_without_improvement": history.epochs_without_improvement,
         "stop_reason": trial.stop_reason,
         "test_accuracy": test.accuracy if test else None,
-        "test_loss": math.fsum(test.losses) / len(test.losses) if test else None,
+        "test_loss": mean(test.losses) if test else None,
     }
 
 
@@ -191,4 +190,4 @@ def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
 
 def _mean_of_epoch(losses: Sequence[float], epoch: int, num_epochs: int) -> float:
     count = len(losses) // num_epochs
-    return math.fsum(losses[(epoch - 1) * count : epoch * count]) / count
+    return mean(losses[(epoch - 1) * count : epoch * count])

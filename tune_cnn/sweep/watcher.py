@@ -9,7 +9,8 @@ from ray.tune import Callback
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder
-from tune_cnn.sweep.storage import SweepFolder, TrialFolder
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.trial_folder import TrialFolder
 
 
 class Watcher(Callback):  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """What several commands need."""
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,10 @@ from traceback import format_exception_only
 from typing import NamedTuple
 
 from tune_cnn.errors import StorageError, TuneCnnError
-from tune_cnn.sweep.export import export
+from tune_cnn.sweep.export import Exported, export
+from tune_cnn.sweep.lock import running
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.texts import tell
 
 
 def check_writable(out_dir: Path) -> None:
@@ -29,9 +32,9 @@ class Results(NamedTuple):
     """What `write_results` wrote.
 
     Attributes:
-        files: The result file of every finished experiment.
+        files: The result file of every experiment that has an epoch behind it.
         figures: A figure for each row of the grid.
-        reports: The report, as a page and as Markdown; none if no experiment is finished or has failed.
+        reports: The report, as a page and as Markdown; none if no experiment has begun.
         failed: What could not be written, and why, in a line each; the rest was.
     """
 
@@ -41,13 +44,33 @@ class Results(NamedTuple):
     failed: list[str]
 
 
-def write_results(folder: SweepFolder, out_dir: Path) -> Results:
+def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
+    """Write the result files of a sweep as it stands, and say on stderr which experiments are unfinished.
+
+    Args:
+        folder: The sweep's.
+        out_dir: Where to.
+        not_measured: See `export`; None: unless somebody is running the sweep.
+    """
+    if not_measured is None and (who := running(folder.folder)) is not None:
+        not_measured = f"{who} is running the sweep"
+    exported = export(folder, out_dir, not_measured)
+    if exported.unfinished:
+        tell(f"unfinished, exported as they stand: {', '.join(exported.unfinished)}", file=sys.stderr)
+    for remark in exported.remarks:
+        tell(remark, file=sys.stderr)
+    return exported
+
+
+def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Results:
     """Write the result files of a sweep as it stands, then its figures and report; what fails then leaves the rest.
+
+    Arguments as in `export_now`.
 
     Raises:
         StorageError: The sweep's folder is damaged, or a result file cannot be written.
     """
-    files, unfinished = export(folder, out_dir)
+    files, _, missing, _ = export_now(folder, out_dir, not_measured)
     failed: list[str] = []
 
     def attempt(what: str, write: Callable[[], list[Path]]) -> list[Path]:
@@ -64,14 +87,14 @@ def write_results(folder: SweepFolder, out_dir: Path) -> Results:
 
         return write_figures(files, out_dir)
 
-    def tell() -> list[Path]:
+    def report() -> list[Path]:
         from tune_cnn.report import write_report
 
         return write_report(folder.name, files, out_dir, figures=figures, asked=asked, failures=failures)
 
     figures = attempt("figures", draw)
     asked = folder.experiments()
-    failures = {name: failure for name in unfinished if (failure := folder.trial(asked[name]).failure()) is not None}
+    failures = {name: failure for name in missing if (failure := folder.trial(asked[name]).failure()) is not None}
     if not files and not failures:
         return Results(files, figures, [], failed)
-    return Results(files, figures, attempt("report", tell), failed)
+    return Results(files, figures, attempt("report", report), failed)

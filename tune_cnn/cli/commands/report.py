@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
     check_writable(options.out)
     results = write_results(folder, options.out)
     if not results.reports and not results.failed:
-        raise StorageError(f"{folder}: no experiment is finished yet, so there is nothing to report; run the sweep")
+        raise StorageError(f"{folder}: no experiment has an epoch yet, so there is nothing to report; run the sweep")
     for report in results.reports:
         tell(report)
     for line in results.failed:

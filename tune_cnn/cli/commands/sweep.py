@@ -19,6 +19,7 @@ from tune_cnn.sweep.plan import (
     PlannedExperiment,
     check_disk,
     disk_use,
+    found_elsewhere,
     make_plan,
     plan_summary,
     plan_table,
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         tell(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
-    for remark in (*_of_another_machine(cluster), *_replaced(experiments, folder)):
+    for remark in (*found_elsewhere(plan), *_of_another_machine(cluster), *_replaced(experiments, folder)):
         tell(remark, file=sys.stderr)
     check_writable(options.out)
     check_disk(folder, use)
@@ -143,7 +144,7 @@ def _asked_for(options: argparse.Namespace) -> tuple[str, list[Experiment]]:
 
 def _show_results(folder: SweepFolder, out_dir: Path) -> bool:
     """Write and name the results; return whether all of them could be written."""
-    results = write_results(folder, out_dir)
+    results = write_results(folder, out_dir, not_measured=f"tune-cnn export {folder} measures it")
     tell(outcome_table(folder, folder.experiments()))
     for figure in results.figures:
         tell(f"figure: {figure}")

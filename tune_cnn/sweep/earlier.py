@@ -1,0 +1,145 @@
+"""Trainings that are there already, in this sweep or another one of the storage, and serve what is asked for now."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from tune_cnn.errors import ResultError, StorageError
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
+from tune_cnn.train_results import FitResult
+from tune_cnn.training.state import course
+
+_AT_ONCE = 16  # sweeps whose folders are looked into
+
+
+class Earlier(NamedTuple):
+    """A training that serves a trial.
+
+    Attributes:
+        trial: Its folder.
+        sweep: The name of its sweep.
+        epoch: Up to which the trial has its epochs.
+        is_finished: The trial is the same, and finished: it is copied.
+        ends: The trial ends with that epoch, so that only its test is left.
+    """
+
+    trial: TrialFolder
+    sweep: str
+    epoch: int
+    is_finished: bool = False
+    ends: bool = False
+
+
+class _Shelf(NamedTuple):
+    """A sweep's trials: the names of their folders, and the settings that it knows, by what decides their epochs."""
+
+    sweep: SweepFolder
+    labels: frozenset[str]
+    by_course: dict[str, list[Settings]]
+
+
+def find_earlier(wanted: Iterable[Settings], folder: SweepFolder) -> dict[str, Earlier]:
+    """Look for trainings that go further than what the sweep itself has of each trial.
+
+    That is the same trial in another sweep, or one whose settings differ only in `epochs` and `early_stopping`. After
+    --fresh, other sweeps are left alone, and so they are for trials without a seed, which are meant to differ.
+
+    Args:
+        wanted: The settings of the trials.
+        folder: The sweep's.
+
+    Returns:
+        What was found, by trial id; a trial that is finished in the sweep needs nothing.
+    """
+    missing = [settings for settings in wanted if not folder.trial(settings).is_finished()]
+    if not missing:
+        return {}
+    own = _shelf(folder)
+    others = [] if folder.is_fresh else _other_shelves(folder)
+    found = {}
+    for settings in missing:
+        behind = max(map(epoch_of, folder.trial(settings).checkpoints()), default=0)
+        candidates = list(_candidates(settings, [own] if settings.seed is None else [own, *others]))
+        best = max(candidates, key=lambda earlier: (earlier.is_finished, earlier.ends, earlier.epoch), default=None)
+        if best is not None and (best.is_finished or best.ends or best.epoch > behind):
+            found[settings.trial_id] = best
+    return found
+
+
+def take_over(wanted: Iterable[Settings], folder: SweepFolder) -> None:
+    """Copy what `find_earlier` finds into the sweep's own folder, where it is continued as if it had begun there."""
+    trials = {settings.trial_id: settings for settings in wanted}
+    for trial_id, earlier in find_earlier(trials.values(), folder).items():
+        names = earlier.trial.folder.names()
+        events = [name for name in names if earlier.is_finished and name.startswith("events.")]
+        # The record comes last: the trial is finished when it is there.
+        last = ["record.json"] if earlier.is_finished else []
+        files = ["best.pt", *events, *earlier.trial.checkpoints(), *last]
+        folder.trial(trials[trial_id]).copy_from(earlier.trial, [name for name in files if name in names])
+
+
+def _other_shelves(folder: SweepFolder) -> list[_Shelf]:
+    root = folder.storage.names()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(lambda name: _shelf_of(folder, name), [name for name in root if name != folder.name])
+    return [shelf for shelf in found if shelf is not None]
+
+
+def _shelf_of(folder: SweepFolder, name: str) -> _Shelf | None:
+    try:
+        sweep = SweepFolder(folder.storage.root, name)
+        return _shelf(sweep) if sweep.folder.read("sweep.json") is not None else None
+    except (StorageError, OSError):  # another's sweep, whose damage is not the matter here
+        return None
+
+
+def _shelf(sweep: SweepFolder) -> _Shelf:
+    by_course = defaultdict(list)
+    for settings in sweep.known_settings():
+        by_course[_key(settings)].append(settings)
+    return _Shelf(sweep, frozenset(sweep.trials.names()), by_course)
+
+
+def _key(settings: Settings) -> str:
+    return json.dumps(course(settings), sort_keys=True)
+
+
+def _candidates(settings: Settings, shelves: Iterable[_Shelf]) -> Iterator[Earlier]:
+    for shelf in shelves:
+        known = {other.trial_id: other for other in (settings, *shelf.by_course.get(_key(settings), []))}
+        for other in known.values():
+            trial = shelf.sweep.trial(other)
+            if trial.label in shelf.labels:
+                try:
+                    earlier = _held_against(trial, other.trial_id == settings.trial_id, settings)
+                except (ResultError, OSError):
+                    continue
+                if earlier is not None:
+                    yield earlier._replace(sweep=shelf.sweep.name)
+
+
+def _held_against(trial: TrialFolder, is_same: bool, settings: Settings) -> Earlier | None:
+    """What an earlier training is worth to a trial; None: nothing."""
+    record, checkpoints = trial.whole_record(), trial.checkpoints()
+    if record is not None and is_same:
+        return Earlier(trial, "", record[0].num_epochs, is_finished=True)
+    if not checkpoints:
+        return None
+    if is_same:
+        return Earlier(trial, "", epoch_of(checkpoints[0]))
+    if record is not None:
+        history = record[0]
+        if epoch_of(checkpoints[0]) != history.num_epochs:
+            return None
+    else:
+        history = FitResult.from_state((trial.newest_state() or {}).get("history"))
+    cut = history.until_stop(settings.epochs, settings.early_stopping)
+    if cut.best_epoch != history.best_epoch:  # whose weights are no longer there
+        return None
+    return Earlier(
+        trial, "", cut.num_epochs, ends=cut.stop_reason(settings.epochs, settings.early_stopping) is not None
+    )

@@ -1,0 +1,191 @@
+"""The files of one trial of a sweep: checkpoints while it trains, then its record and weights."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.files import BESIDE_SUFFIX, MOST_BYTES, parse_json
+from tune_cnn.models import cost
+from tune_cnn.result_files import parse_result, to_strict_json
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.folder import Folder
+from tune_cnn.train_results import FitResult
+from tune_cnn.training.checkpoints import state_from_bytes, state_to_bytes
+
+_CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
+_MOST_CHARACTERS = 1000  # of a failure
+KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
+
+
+def epoch_of(checkpoint: str) -> int:
+    """The number of epochs that a checkpoint has behind it."""
+    match = _CHECKPOINT.fullmatch(checkpoint)
+    assert match
+    return int(match[1])
+
+
+class TrialFolder:
+    """The files of one trial."""
+
+    def __init__(self, trials: Folder, settings: Settings) -> None:
+        self._settings = settings
+        self.trial_id = settings.trial_id
+        self.label = f"{settings.label[:60]}_{self.trial_id}"
+        self.folder = trials / self.label
+
+    @property
+    def _most(self) -> int:
+        """Bytes of its largest file: weights, two moments, an average and the best weights take 20 bytes a weight."""
+        return MOST_BYTES + 40 * cost(self._settings).parameters
+
+    def checkpoints(self) -> list[str]:
+        """The names of its checkpoints, the newest first."""
+        found = [name for name in self.folder.names() if _CHECKPOINT.fullmatch(name)]
+        return sorted(found, key=epoch_of, reverse=True)
+
+    def save_checkpoint(self, epoch: int, state: dict[str, Any]) -> None:
+        """Add a checkpoint, and delete those that are too old, and a failure that has been overcome."""
+        self.folder.write(_checkpoint(epoch), state_to_bytes(state))
+        # Those of later epochs were damaged: otherwise the training would have continued from them.
+        names = self.checkpoints()
+        later = [name for name in names if epoch_of(name) > epoch]
+        for name in [*later, *names[len(later) + KEPT_CHECKPOINTS :], "error.txt"]:
+            self.folder.delete(name)
+
+    def resume(self, load: Callable[[dict[str, Any]], object]) -> list[str]:
+        """Hand the newest checkpoint that is whole to `load`, and the one before if it raises a ResultError.
+
+        Only the one who trains the trial may ask: what a killed predecessor left half written is deleted.
+
+        Returns:
+            A warning for each checkpoint that is damaged or does not fit.
+        """
+        warnings: list[str] = []
+        for name in self.folder.names():
+            if name.endswith(BESIDE_SUFFIX):
+                self.folder.delete(name)
+        for name in self.checkpoints():
+            try:
+                state = self._state(name)
+            except ResultError:
+                fault = "damaged"
+            else:
+                try:
+                    if state is not None:
+                        load(state)
+                        return warnings
+                    continue
+                except ResultError as error:
+                    fault = f"does not fit ({error})"
+            warnings.append(f"{self.folder}/{name}: {fault}; the training continues from what was before it")
+        return warnings
+
+    def newest_state(self) -> dict[str, Any] | None:
+        """What the newest checkpoint that is whole holds, also of a trial that trains now; None: there is none."""
+        for _ in range(2):  # whoever trains it may have replaced those that were listed
+            for name in self.checkpoints():
+                with contextlib.suppress(ResultError):
+                    if (state := self._state(name)) is not None:
+                        return state
+        return None
+
+    def _state(self, name: str) -> dict[str, Any] | None:
+        if (content := self.folder.read(name, self._most)) is None:
+            return None
+        state = state_from_bytes(content, f"{self.folder}/{name}")
+        if "best_weights" not in state and (best := self.folder.read("best.pt", self._most)) is not None:
+            state["best_weights"] = state_from_bytes(best, f"{self.folder}/best.pt")
+        return state
+
+    def finish(
+        self,
+        settings: Settings,
+        results: FitResult,
+        summary: dict[str, Any],
+        best: dict[str, Any],
+        last: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep the outcome, the best weights, and the state after the last epoch if more epochs could follow."""
+        self.folder.write("best.pt", state_to_bytes(best))
+        if last is not None:
+            content = state_to_bytes({key: value for key, value in last.items() if key != "best_weights"})
+            self.folder.write(_checkpoint(results.num_epochs), content)
+        record = {"config": settings.to_json(), "results": results._asdict(), "trial": summary}
+        self.folder.write("record.json", to_strict_json(record).encode())
+        self.forget_training(0 if last is None else results.num_epochs)
+
+    def forget_training(self, epochs: int) -> None:
+        """Delete what only an unfinished trial needs: all but the state after its last epoch."""
+        for name in self.folder.names():
+            is_older = _CHECKPOINT.fullmatch(name) and name != _checkpoint(epochs)
+            if is_older or name == "error.txt" or name.endswith(BESIDE_SUFFIX):
+                self.folder.delete(name)
+
+    def copy_from(self, other: "TrialFolder", names: Iterable[str]) -> None:
+        """Copy those of another trial's files that are there and can be read, in this order."""
+        for name in names:
+            content = None
+            with contextlib.suppress(ResultError, OSError):
+                content = other.folder.read(name, self._most)
+            if content is not None:
+                self.folder.write(name, content)
+
+    def record(self) -> tuple[FitResult, dict[str, Any]] | None:
+        """Results and facts of the finished trial; None if it is not finished.
+
+        Raises:
+            ResultError: The record is damaged, or that of another trial.
+        """
+        place = f"{self.folder}/record.json"
+        try:
+            content = self.folder.read("record.json")
+            if content is None:
+                return None
+            config, results, summary = parse_result(parse_json(content), place)
+            found = Settings.from_json(config).trial_id
+        except (ValueError, ConfigError, ResultError) as error:
+            fault = fault_of(error, place)
+            raise ResultError(f"{place}: damaged ({fault}); the sweep's command runs the trial again") from error
+        if found != self.trial_id:
+            raise ResultError(f"{place}: it is that of trial {found}; the sweep's command runs the trial again")
+        return results, summary
+
+    def whole_record(self) -> tuple[FitResult, dict[str, Any]] | None:
+        """As `record`; also None if it is damaged, as the trial will run again."""
+        try:
+            return self.record()
+        except ResultError:
+            return None
+
+    def is_finished(self) -> bool:
+        """Whether there is a record, and it is whole."""
+        return self.whole_record() is not None
+
+    def save_failure(self, failure: str, trace: str) -> None:
+        """Keep why the trial failed: one line, and the traceback."""
+        self.folder.write("error.txt", f"{failure}\n\n{trace}".encode())
+
+    def failure(self) -> str | None:
+        """Why the trial failed last, in one line, or None."""
+        try:
+            content = self.folder.read("error.txt")
+        except ResultError as error:
+            return str(error)
+        return None if content is None else content.decode(errors="replace").partition("\n")[0][:_MOST_CHARACTERS]
+
+
+def _checkpoint(epoch: int) -> str:
+    return f"epoch_{epoch:04d}.pt"
+
+
+def fault_of(error: Exception, place: str) -> str:
+    """What is wrong with a file, in one line."""
+    if isinstance(error, ConfigError):
+        return "; ".join(error.problems[:3])
+    if isinstance(error, ResultError):
+        return str(error).removeprefix(f"{place}: ").partition(";")[0]
+    if isinstance(error, KeyError | TypeError | AttributeError):
+        return "a part is missing, or not what it should be"
+    return str(error)
