@@ -3,12 +3,12 @@
 import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 T = TypeVar("T")
@@ -18,42 +18,34 @@ _MOST_FAULTS = 100  # in a message
 _MOST_SHOWN = 120  # characters of a value in a message
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A whole number from `least` up, below the 64 bits in which PyTorch counts; 3.0 is one too."""
-
-    least: int
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        inner = core_schema.int_schema(ge=self.least, lt=2**63, strict=True)
-        return core_schema.no_info_before_validator_function(_whole, inner)
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """One of some words, in any case, or of some whole numbers."""
-
-    choices: tuple[str | int, ...]
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        inner = core_schema.literal_schema(list(self.choices))
-        return core_schema.no_info_before_validator_function(_choice, inner)
-
-
-Count = Annotated[int, Whole(1)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
-
-
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _choice(value: Any) -> Any:
-    if isinstance(value, bool):  # equals 0 or 1
-        raise ValueError
-    return value.lower() if isinstance(value, str) else _whole(value)
+@dataclass(frozen=True)
+class OneOf:
+    """The annotation of a value that is one of some words, in any case of their letters, or of some whole numbers."""
+
+    choices: Sequence[str | int]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = core_schema.literal_schema(list(self.choices))
+        return core_schema.no_info_before_validator_function(self._read, choices)
+
+    @staticmethod
+    def _read(value: Any) -> Any:
+        if isinstance(value, bool):  # equals 0 or 1
+            raise ValueError
+        return value.lower() if isinstance(value, str) else _whole(value)
+
+
+# Types of values. PyTorch counts in 64 bits.
+AsWhole = BeforeValidator(_whole)  # 3.0 is a whole number too
+Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63), AsWhole]
+Count = Annotated[int, Field(strict=True, ge=1, lt=2**63), AsWhole]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
 
 
 def plain(value: Any) -> Any:
@@ -72,15 +64,14 @@ def plain(value: Any) -> Any:
         return value
     import numpy as np
 
-    if isinstance(value, np.floating):
-        return float(str(value))  # the shortest decimal that equals it: 0.001 for np.float32(1e-3), as was typed
-    if isinstance(value, np.generic):
-        return value.item()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError):  # a tensor on a GPU, for one
         return value
-    return plain(array[()]) if array.ndim == 0 else [plain(item) for item in array]
+    if array.ndim:
+        return [plain(item) for item in array]
+    # The shortest decimal that equals a float is the one that was typed: 0.001 for np.float32(1e-3).
+    return float(str(array[()])) if array.dtype.kind == "f" else array.item()
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole, check, suggest
-from tune_cnn.settings import DataSettings, Settings, source_mapping, source_problems
+from tune_cnn.settings import DataSettings, Settings, parse_data, source_mapping
 from tune_cnn.sweep import strict_yaml
 from tune_cnn.sweep.run_names import pattern_problems, with_seed
 
@@ -23,7 +23,7 @@ _MOST_BYTES = 200_000
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
 
 _FOUND_OUT = ("classes", "fingerprint")  # of the images
-_Auto = Annotated[Literal["auto"], OneOf(("auto",))]
+_Auto = Annotated[Literal["auto"], OneOf(["auto"])]
 
 
 @with_config(NO_OTHER_KEYS)
@@ -40,24 +40,6 @@ class Resources:
 
     cpus_per_trial: _Auto | Count = 1
     gpus_per_trial: _Auto | Annotated[Number, Ge(0), Le(1)] | Count = "auto"
-
-
-class ConfigFile(NamedTuple):
-    """A config file without faults.
-
-    Attributes:
-        run_name: The pattern of the experiments' names.
-        grid: The values of each varied settings key, in the order of the file; those of `seeds` come last.
-        settings: The settings that do not vary.
-        data: Which images, not yet resolved; a relative path has become absolute.
-        resources: What one trial gets.
-    """
-
-    run_name: str
-    grid: dict[str, list[Any]]
-    settings: dict[str, Any]
-    data: DataSettings
-    resources: Resources
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -87,7 +69,7 @@ def file_model() -> type[BaseModel]:
     keys = {
         "run_name": (Text, "Names of the experiments, with placeholders.", "exp_K{K}_L{L}"),
         "grid": (_model("Grid", **axes), "Settings that vary, each with its values.", {"layers_per_block": [2, 4]}),
-        "seeds": (_axis(Annotated[int, Whole(0)]), "Seeds with which each cell of the grid is trained.", [1, 2, 3]),
+        "seeds": (_axis(Whole), "Seeds with which each cell of the grid is trained.", [1, 2, 3]),
         "settings": (_model("Settings", **settings), "Settings of all experiments.", {"lr": 1e-3}),
         "data": (_model("Data", **data), "Images.", {"source": "cifar10"}),
         "resources": (Resources, "What one trial gets.", {"cpus_per_trial": 1}),
@@ -158,44 +140,47 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         The values as settings have them, if none has a fault; and the faults, one line each.
     """
     known = file_model().model_fields
-    problems = [_unknown_key(key, known) for key in document if key not in known]
-    values, found = check(file_model(), {key: value for key, value in document.items() if key in known})
-    return (values.model_dump(exclude_unset=True) if values and not problems else {}), problems + found
+    values, problems = check(file_model(), {key: value for key, value in document.items() if key in known})
+    for key in [key for key in document if key not in known]:
+        problems.append(f"{key}: unknown key; {suggest(key, known)}")
+        for section, owner in (("settings", Settings), ("resources", Resources)):
+            if key in owner.__dataclass_fields__:
+                problems[-1] = f"{key}: not a key of the top level; write it under {section}:"
+    return (values.model_dump(exclude_unset=True) if values and not problems else {}), problems
 
 
-def check_document(document: Mapping[str, Any]) -> tuple[ConfigFile | None, list[str]]:
-    """Check the values of a file, each by itself and all together; return the file if there is no fault, and these."""
+def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Check the values of a file, each by itself and all together.
+
+    Returns:
+        If there is no fault: `run_name`, the pattern of the names; `grid`, the values of each varied key in the order
+        of the file, those of the seeds last; `settings` that do not vary; `data`, the `DataSettings`, not yet
+        resolved; `resources`, the `Resources`. And the faults, one line each.
+    """
     values, problems = check_values(document)
-    grid, settings = (section if isinstance(section := document.get(key), dict) else {} for key in ("grid", "settings"))
     faulty = {problem.partition(":")[0].partition("[")[0] for problem in problems}
+    grid, settings = (section if isinstance(section := document.get(key), dict) else {} for key in ("grid", "settings"))
     axes = {key: axis for key, axis in grid.items() if isinstance(axis, list) and f"grid.{key}" not in faulty}
-    seeds = {} if "seeds" in faulty or "seeds" not in document else {"seed": document["seeds"]}
     if document.get("grid") == {}:
         problems.append("grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out")
-    experiments = math.prod(map(len, [*axes.values(), *seeds.values()]))
-    if experiments > MAX_EXPERIMENTS:
-        problems.append(f"grid: {experiments:,} experiments; split it, a file may have {MAX_EXPERIMENTS:,} at most")
     problems += [f"settings.{key}: the grid varies it too; keep one of the two" for key in settings if key in grid]
     if "seeds" in document:
         twice = [name for name, section in (("settings", settings), ("grid", grid)) if "seed" in section]
         problems += [f"{name}.seed: seeds varies it too; keep one of the two" for name in twice]
     if "run_name" in document and "run_name" not in faulty:
         problems += pattern_problems(document["run_name"], axes)
-    if "data" in values:
-        problems += source_problems(DataSettings(**values["data"]))
+    experiments = math.prod(map(len, axes.values())) * (1 if "seeds" in faulty else len(document.get("seeds", [1])))
+    if experiments > MAX_EXPERIMENTS:
+        problems.append(f"grid: {experiments:,} experiments; split it, a file may have {MAX_EXPERIMENTS:,} at most")
+    data, found = parse_data(document.get("data", {}))
+    problems += [problem for problem in found if problem not in problems]
     if problems:
-        return None, problems
-    return ConfigFile(
-        with_seed(values["run_name"]) if seeds else values["run_name"],
-        {key: values["grid"][key] for key in grid} | seeds,
-        values.get("settings", {}),
-        DataSettings(**values.get("data", {})),
-        Resources(**values.get("resources", {})),
-    ), []
-
-
-def _unknown_key(key: str, known: Mapping[str, Any]) -> str:
-    for section, owner in (("settings", Settings), ("resources", Resources)):
-        if key in owner.__dataclass_fields__:
-            return f"{key}: not a key of the top level; write it under {section}:"
-    return f"{key}: unknown key; {suggest(key, known)}"
+        return {}, problems
+    seeds = {"seed": values["seeds"]} if "seeds" in values else {}
+    return {
+        "run_name": with_seed(values["run_name"]) if seeds else values["run_name"],
+        "grid": {key: values["grid"][key] for key in grid} | seeds,
+        "settings": values.get("settings", {}),
+        "data": data,
+        "resources": Resources(**values.get("resources", {})),
+    }, []

@@ -14,7 +14,7 @@ from typing import Any
 from tune_cnn.errors import ConfigError, DataError
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import KEYS, DataSettings, Settings, parse_data
-from tune_cnn.sweep.config_file import ConfigFile, Resources, check_document, read_document, read_source
+from tune_cnn.sweep.config_file import Resources, check_document, read_document, read_source
 from tune_cnn.sweep.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.run_names import run_name
 
@@ -79,9 +79,9 @@ def load_experiments(
         names = [experiment.name for experiments in found.values() for experiment in experiments]
         faults.add("--only", _unmatched(names, only))
 
-    chosen: list[Experiment] = []
     for place, clash in _name_clashes(found).items():
         faults.add(place, [clash])
+    chosen: list[Experiment] = []
     for place, experiments in found.items():
         if only:
             experiments = [e for e in experiments if any(fnmatchcase(e.name, pattern) for pattern in only)]
@@ -111,35 +111,31 @@ def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experim
     return trials
 
 
-def _read(
-    path: Path, overrides: Sequence[Override], source: dict[str, Any] | None
-) -> tuple[ConfigFile | None, list[str]]:
+def _read(path: Path, overrides: Sequence[Override], source: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
+    """The values of a file, as `check_document` gives them, after the changes of the options; and the faults."""
     document, problems = read_document(path)
     if document is None:
-        return None, problems
+        return {}, problems
     if source is not None:
         document["data"] = dict(source)
     elif "data" in document:
         document["data"], found = read_source(document["data"], path.parent)
         problems += found
     problems += [f"--set {problem}" for override in overrides for problem in apply(override, document)]
-    file, found = check_document(document)
-    return (None if problems else file), problems + found
+    values, found = check_document(document)
+    return ({} if problems else values), problems + found
 
 
-def _experiments(file: ConfigFile) -> tuple[list[Experiment], list[str]]:
-    """The cells of a file's grid; or, if a name cannot be one or stands for two cells, its fault."""
-    experiments: dict[str, Experiment] = {}
-    for cell in itertools.product(*file.grid.values()):
-        settings = Settings(**file.settings, **dict(zip(file.grid, cell, strict=True)), data=file.data)
-        name = run_name(file.run_name, settings)
-        problems = name_problems(name)
-        if name in experiments:
-            problems.append(f"{name!r} names two experiments" + _remedy(experiments[name].settings, settings))
-        if problems:
+def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
+    """The cells of a file's grid; or, if a name cannot be one, its fault."""
+    experiments = []
+    for cell in itertools.product(*file["grid"].values()):
+        settings = Settings(**file["settings"], **dict(zip(file["grid"], cell, strict=True)), data=file["data"])
+        name = run_name(file["run_name"], settings)
+        if problems := name_problems(name):
             return [], [f"run_name: {problem}" for problem in problems]
-        experiments[name] = Experiment(name, settings, file.resources)
-    return list(experiments.values()), []
+        experiments.append(Experiment(name, settings, file["resources"]))
+    return experiments, []
 
 
 def _unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
@@ -154,14 +150,16 @@ def _unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 
 def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> dict[str, str]:
-    """The files whose names an earlier file has given already, each with the fault of its first such name."""
+    """The files with a name that was given already, each with the fault of the first such name."""
     clashes: dict[str, str] = {}
-    owners: dict[str, tuple[str, Settings]] = {}
+    owners: dict[str, tuple[str, Experiment]] = {}
     for place, experiments in found.items():
-        for name, settings in ((experiment.name, experiment.settings) for experiment in experiments):
-            owner, other = owners.setdefault(name, (place, settings))
-            if owner != place and place not in clashes:
-                clashes[place] = f"run_name: {name!r} names an experiment of {owner} too" + _remedy(other, settings)
+        for experiment in experiments:
+            owner, other = owners.setdefault(experiment.name, (place, experiment))
+            if other is not experiment and place not in clashes:
+                two = "two experiments" if owner == place else f"an experiment of {owner} too"
+                remedy = _remedy(other.settings, experiment.settings)
+                clashes[place] = f"run_name: {experiment.name!r} names {two}{remedy}"
     return clashes
 
 
