@@ -3,8 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -22,15 +21,14 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-@dataclass(frozen=True)
 class OneOf:
     """The annotation of a value that is one of some words, in any case of their letters, or of some whole numbers."""
 
-    choices: Sequence[str | int]
+    def __init__(self, *choices: str | int) -> None:
+        self._choices = list(choices)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        choices = core_schema.literal_schema(list(self.choices))
-        return core_schema.no_info_before_validator_function(self._read, choices)
+        return core_schema.no_info_before_validator_function(self._read, core_schema.literal_schema(self._choices))
 
     @staticmethod
     def _read(value: Any) -> Any:

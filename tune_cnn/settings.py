@@ -56,7 +56,7 @@ SOURCES = {
 }
 
 _InSize = Annotated[
-    tuple[Annotated[int, OneOf([1, 3])], Count, Count],
+    tuple[Annotated[int, OneOf(1, 3)], Count, Count],
     Field(description="[channels, height, width] with 1 or 3 channels", examples=[[3, 32, 32]]),
 ]
 _Fraction = Annotated[Number, Ge(0), Lt(1)]
@@ -79,7 +79,7 @@ class DataSettings:
         fingerprint: What tells one folder of images from another; filled in by `data.resolve`.
     """
 
-    source: Annotated[str, OneOf([*SOURCES])] = "cifar10"
+    source: Annotated[str, OneOf(*SOURCES)] = "cifar10"
     path: Text | None = None
     in_size: _InSize = (3, 32, 32)
     train_images: Annotated[int, Field(strict=True, ge=20, lt=2**63), AsWhole] | None = None
@@ -157,18 +157,18 @@ class Settings:
     pool_every: Count = 2
     hidden_dims: Annotated[tuple[Count, ...], Field(examples=[[100, 100]])] = (1024,)
     ycn: Flag = False
-    init: Annotated[str, OneOf(["default", "he"])] = "default"
-    optimizer: Annotated[str, OneOf(["adam", "adamw", "sgd", "muon"])] = "adam"
+    init: Annotated[str, OneOf("default", "he")] = "default"
+    optimizer: Annotated[str, OneOf("adam", "adamw", "sgd", "muon")] = "adam"
     momentum: _Fraction = 0.9
-    schedule: Annotated[str, OneOf(["constant", "linear", "cosine"])] = "constant"
+    schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "constant"
     warmup: _Fraction = 0.0
     label_smoothing: _Fraction = 0.0
     flip: Flag = False
     translate: Whole = 0
     cutout: Whole = 0
     average: _Fraction = 0.0
-    test_views: Annotated[int, OneOf([1, 2, 6])] = 1
-    precision: Annotated[str, OneOf(["fp32", "tf32", "bf16", "fp16"])] = "fp32"
+    test_views: Annotated[int, OneOf(1, 2, 6)] = 1
+    precision: Annotated[str, OneOf("fp32", "tf32", "bf16", "fp16")] = "fp32"
     compile: Flag = False
     data: DataSettings = DataSettings()
 

@@ -1,5 +1,6 @@
 """The command line: reads the arguments, runs one command, and turns errors into messages and exit codes."""
 
+import argparse
 import contextlib
 import importlib
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tune_cnn.cli.arguments import parser
-from tune_cnn.errors import TuneCnnError
+from tune_cnn.errors import ConfigError, TuneCnnError
 from tune_cnn.texts import tell
 
 _INTERRUPTED = 130
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
     try:
-        # Imported only now, so that help answers at once.
+        if "files" in options:
+            _read_files(options)
+        # Imported only now, so that help and faults of config files are told at once.
         run: Callable[[Any], int] = importlib.import_module(f"tune_cnn.cli.commands.{options.command}").run
         exit_code = run(options)
         sys.stdout.flush()  # while a reader that has gone can still be forgiven
@@ -65,3 +68,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+
+
+def _read_files(options: argparse.Namespace) -> None:
+    """Put the experiments of the config files into the options, and the sweep's name if none is given.
+
+    Raises:
+        ConfigError: With the faults of all files and options.
+    """
+    from tune_cnn.rules import name_problems
+    from tune_cnn.sweep.search_space import load_experiments
+
+    errors = []
+    if "name" in options:
+        options.name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
+        if problems := name_problems(options.name):
+            errors.append(ConfigError("--name", problems))
+    try:
+        found = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
+    except ConfigError as error:
+        errors.append(error)
+    if errors:
+        raise ConfigError.joined(errors)
+    options.experiments = found

@@ -23,7 +23,7 @@ _MOST_BYTES = 200_000
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
 
 _FOUND_OUT = ("classes", "fingerprint")  # of the images
-_Auto = Annotated[Literal["auto"], OneOf(["auto"])]
+_Auto = Annotated[Literal["auto"], OneOf("auto")]
 
 
 @with_config(NO_OTHER_KEYS)

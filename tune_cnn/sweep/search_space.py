@@ -85,6 +85,8 @@ def load_experiments(
     for place, experiments in found.items():
         if only:
             experiments = [e for e in experiments if any(fnmatchcase(e.name, pattern) for pattern in only)]
+        if not experiments:
+            continue  # without PyTorch, whose import takes seconds
         experiments, problems = _resolve(experiments)
         faults.add(by_option or place, problems)
         faults.add(place, _network_problems(experiments))

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from tune_cnn import data
 from tune_cnn.diagnosis import Diagnosis, diagnose_all
 from tune_cnn.settings import dashed
-from tune_cnn.sweep.search_space import Experiment, distinct_trials, load_experiments
+from tune_cnn.sweep.search_space import Experiment, distinct_trials
 from tune_cnn.texts import aligned, tell
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each trial, and below it the reasons and remedies of those that may not learn."""
-    experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
-    trials = distinct_trials(experiments)
-    for source in {e.settings.data: None for e in experiments}:
+    trials = distinct_trials(options.experiments)
+    for source in {e.settings.data: None for e in options.experiments}:
         tell(data.describe(source), file=sys.stderr)
     found = diagnose_all(same[0].settings for same in trials.values()).by_trial
     tell(_table(trials, found))

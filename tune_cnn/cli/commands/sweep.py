@@ -8,9 +8,8 @@ from pathlib import Path
 from tune_cnn import data
 from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.diagnosis import diagnose_all
-from tune_cnn.errors import ConfigError, DataError, ResourceError, TuneCnnError
+from tune_cnn.errors import DataError, ResourceError, TuneCnnError
 from tune_cnn.machine import cores
-from tune_cnn.rules import name_problems
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.estimate import estimate
 from tune_cnn.sweep.lock import locked
@@ -25,7 +24,7 @@ from tune_cnn.sweep.plan import (
     plan_table,
 )
 from tune_cnn.sweep.runner import run_sweep
-from tune_cnn.sweep.search_space import Experiment, load_experiments
+from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.texts import counted, size, tell
 
@@ -35,8 +34,8 @@ _ESTIMATE_S = 15.0  # and for its times, after a few for the start of processes
 
 def run(options: argparse.Namespace) -> int:
     """Train what is missing, then export, draw and report what is finished."""
-    name, experiments = _asked_for(options)
-    folder = SweepFolder(options.storage, name)
+    experiments: list[Experiment] = options.experiments
+    folder = SweepFolder(options.storage, options.name)
     if options.fresh:
         folder.start_over()
     plan = make_plan(experiments, folder)
@@ -122,24 +121,6 @@ def _times(
     except (DataError, ResourceError) as error:
         return {}, f"time: not estimated ({error})"
     return found.trial_s, str(found)
-
-
-def _asked_for(options: argparse.Namespace) -> tuple[str, list[Experiment]]:
-    """The sweep's name and its experiments.
-
-    Raises:
-        ConfigError: With the faults of both.
-    """
-    name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
-    problems = name_problems(name)
-    errors = [ConfigError("--name", problems)] if problems else []
-    try:
-        experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
-    except ConfigError as error:
-        errors.append(error)
-    if errors:
-        raise ConfigError.joined(errors)
-    return name, experiments
 
 
 def _show_results(folder: SweepFolder, out_dir: Path) -> bool:
