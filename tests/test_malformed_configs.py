@@ -91,7 +91,7 @@ def assert_planned_or_refused(folder: Path, text: str) -> None:
         exit_code = main(["sweep", str(path), "--dry-run", "--set", "epochs=1", "--storage", str(folder / "sweeps")])
     if exit_code == 0:
         assert " new\n" in out.getvalue()
-        assert err.getvalue() == ""
+        assert all(line.startswith("data: ") for line in err.getvalue().splitlines())
     else:
         assert exit_code == 2
         assert err.getvalue().startswith(f"{path}: ")
