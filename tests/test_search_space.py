@@ -606,7 +606,7 @@ def test_only_leaves_out_a_network_that_cannot_exist(tmp_path: Path) -> None:
             "hidden_dims: []\ndata: {source: shapes, in_size: [3, 99999999999, 99999999999]}",
             "one: a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images",
         ),
-        ("layers_per_block: 1000000000000", "layers_per_block: 1,000,000,000,000 conv layers; give at most 1,000"),
+        ("layers_per_block: 1000000000000", "one: layers_per_block: 1,000,000,000,000 conv layers; give at most 1,000"),
         (
             f"filters_per_layer: [{10**10}, {10**10}]",
             "one: a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images",

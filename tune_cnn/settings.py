@@ -17,7 +17,7 @@ from pydantic import Field, with_config
 from tune_cnn.errors import ConfigError
 from tune_cnn.rules import NO_OTHER_KEYS, AsWhole, Count, Flag, Number, OneOf, Text, Whole, check, plain, shown
 
-MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
+_MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
 
 
 def dashed(numbers: Iterable[int]) -> str:
@@ -273,9 +273,15 @@ def parse_settings(values: Mapping[str, Any], place: str) -> Settings:
     settings, found = check(Settings, {**plain(values), "data": data})
     if settings is None or problems:
         raise ConfigError(place, found + problems)
-    layers = len(settings.filters_per_layer) * settings.layers_per_block
-    counts = {"layers_per_block": (layers, "conv"), "hidden_dims": (len(settings.hidden_dims), "hidden")}
-    for key, (count, kind) in counts.items():
-        if count > MOST_LAYERS:
-            raise ConfigError(place, [f"{key}: {count:,} {kind} layers; give at most {MOST_LAYERS:,}"])
+    if fault := size_fault(settings):
+        raise ConfigError(place, [fault])
     return settings
+
+
+def size_fault(settings: Settings) -> str | None:
+    """Whether the network has more layers than anybody can mean; None if not."""
+    convs = len(settings.filters_per_layer) * settings.layers_per_block
+    for key, count, kind in (("layers_per_block", convs, "conv"), ("hidden_dims", len(settings.hidden_dims), "hidden")):
+        if count > _MOST_LAYERS:
+            return f"{key}: {count:,} {kind} layers; give at most {_MOST_LAYERS:,}"
+    return None

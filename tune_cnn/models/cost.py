@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tune_cnn.models.networks import build
-from tune_cnn.settings import MOST_LAYERS, Settings
+from tune_cnn.settings import Settings, size_fault
 
 
 class Cost(NamedTuple):
@@ -31,9 +31,8 @@ def cost(settings: Settings) -> Cost:
 
 def network_fault(settings: Settings) -> str | None:
     """Why the network cannot be built, and what to do; None if it can."""
-    layers = len(settings.filters_per_layer) * settings.layers_per_block
-    if layers > MOST_LAYERS:
-        return f"{layers:,} conv layers; give at most {MOST_LAYERS:,}"
+    if fault := size_fault(settings):
+        return fault
     try:
         cost(settings)
     except ValueError as error:
