@@ -15,6 +15,7 @@ from tune_cnn import data
 from tune_cnn.data import ImageSet, describe, first_images, load, resolve
 from tune_cnn.data.batches import batches, evaluation_batches
 from tune_cnn.errors import DataError
+from tune_cnn.experiments import train
 from tune_cnn.settings import SOURCES, DataSettings, Settings
 
 SHAPES = DataSettings("shapes", in_size=(3, 16, 16), train_images=100, test_images=20)
@@ -364,6 +365,13 @@ def test_linked_images_are_images(image_folder, tmp_path):
     (image_folder / "test/blue/000.png").rename(tmp_path / "image.png")
     (image_folder / "test/blue/000.png").symlink_to(tmp_path / "image.png")
     assert load(settings).test.count == 6
+
+
+def test_a_rerun_on_a_folder_that_changed_is_refused(image_folder):
+    planned = Settings(data=resolve(DataSettings("image_folder", str(image_folder), in_size=(3, 8, 8))))
+    (image_folder / "train/red/000.png").unlink()
+    with pytest.raises(DataError, match="not the images that the training was planned with"):
+        train(planned)
 
 
 def test_all_broken_images_are_named_at_once(image_folder):

@@ -137,9 +137,10 @@ def train(
     device = choose_device(device)
     # PyTorch sees the affinity of its process, but not the CPU quota of its container.
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
-    settings = replace(settings, data=data.resolve(settings.data))
+    planned = settings.data  # if its folder has changed since, `load` complains
+    settings = replace(settings, data=data.resolve(planned))
     tell(data.describe(settings.data), file=sys.stderr)
-    trial = Trial(settings, data.load(settings.data, progress=True), device)
+    trial = Trial(settings, data.load(planned, progress=True), device)
     trial.further_facts["diagnosis"] = diagnose(settings, trial.images.train, trial.device).to_json()
     print(trial.trainer.model)
     trial.run(checkpoint=Path(f"{checkpoints}.pt") if checkpoints else None)

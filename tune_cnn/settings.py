@@ -224,7 +224,8 @@ def source_mapping(value: object, prefix: str = "data") -> tuple[dict[str, Any],
     if isinstance(value, str):
         source, _, path = value.partition(":")
         if source.lower() not in SOURCES and (os.sep in value or os.path.isdir(value)):
-            return {}, [f"{prefix}: {shown(value)} is not a source; write image_folder:{value}"]
+            source = "arrays" if value.endswith(".npz") else "image_folder"
+            return {}, [f"{prefix}: {shown(value)} is not a source; write {source}:{value}"]
         return {"source": source} | ({"path": path} if path else {}), []
     if isinstance(value, dict):
         return value, []
