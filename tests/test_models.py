@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from tune_cnn import bench as textbook
 from tune_cnn import data, models
-from tune_cnn.bench import by_hand as textbook
 from tune_cnn.models import ConvClassifier, YourCodeNet, cost
 from tune_cnn.settings import DataSettings, Settings
 

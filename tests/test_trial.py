@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
+from tune_cnn import bench as textbook
 from tune_cnn import data, models
-from tune_cnn.bench import by_hand as textbook
 from tune_cnn.data import Images
 from tune_cnn.data.batches import batches
 from tune_cnn.errors import ResultError
@@ -85,7 +85,13 @@ def test_two_epochs_are_those_of_a_loop_written_by_hand(shapes):
     by_hand = textbook.conv_classifier((3, 32, 32), 10, [32, 32], 4, [100, 100])
     expected_inputs = record_inputs(by_hand)
     train, validation = (textbook.pairs(*images) for images in (shapes.train, shapes.validation))
-    expected = textbook.Loop(by_hand, train, validation, bs_train=50, lr=1e-3, reg=2e-3).fit(epochs=2)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=1e-3, weight_decay=2e-3)
+    loaders = DataLoader(train, 50, shuffle=True), DataLoader(validation, 12)
+    expected = [[textbook.pass_by_hand(by_hand, *each) for each in ((loaders[0], adam), loaders[1:])] for _ in range(2)]
+    (train_loss, train_correct), (validation_loss, validation_correct) = (
+        ([loss for losses, _ in passes for loss in losses], [correct for _, correct in passes])
+        for passes in zip(*expected, strict=True)
+    )
 
     trial = Trial(settings, shapes)
     inputs = record_inputs(trial.trainer.model)
@@ -96,13 +102,13 @@ def test_two_epochs_are_those_of_a_loop_written_by_hand(shapes):
     assert not torch.equal(expected_inputs[0], expected_inputs[11 + 8])  # the second epoch has another order
 
     history = trial.history
-    assert len(history.train_loss) == len(expected.train_loss) == 2 * math.ceil(510 / 50)
-    assert history.train_loss[0] == pytest.approx(expected.train_loss[0], rel=1e-6)
-    assert history.train_loss[:20] == pytest.approx(expected.train_loss[:20], rel=2e-3)
+    assert len(history.train_loss) == len(train_loss) == 2 * math.ceil(510 / 50)
+    assert history.train_loss[0] == pytest.approx(train_loss[0], rel=1e-6)
+    assert history.train_loss[:20] == pytest.approx(train_loss[:20], rel=2e-3)
     assert len(history.test_loss) == 2 * math.ceil(90 / 12)
-    assert history.test_loss == pytest.approx(expected.validation_loss, rel=2e-3)
-    assert history.train_acc == pytest.approx([count / 5.1 for count in expected.train_correct], abs=0.5)
-    assert history.test_acc == pytest.approx([count / 0.9 for count in expected.validation_correct], abs=2.3)
+    assert history.test_loss == pytest.approx(validation_loss, rel=2e-3)
+    assert history.train_acc == pytest.approx([count / 5.1 for count in train_correct], abs=0.5)
+    assert history.test_acc == pytest.approx([count / 0.9 for count in validation_correct], abs=2.3)
 
 
 def test_the_same_settings_give_the_same_numbers():

@@ -114,7 +114,6 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=_positive, metavar="N", help="cores to use (default: all)")
     bench.add_argument("--batches", type=_positive, default=20, metavar="N", help="per turn (default: 20)")
     bench.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each (default: 5)")
-    bench.add_argument("--sweep", action="store_true", help="also measure whole sweeps of these cells; takes minutes")
     bench.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
 
     board = _command(

@@ -1,0 +1,259 @@
+"""Speed of a cell: the training of a sweep, a loop written by hand, and the convolutions alone take turns."""
+
+import math
+import multiprocessing
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tune_cnn import data, models
+from tune_cnn.data import Images, ImageSet
+from tune_cnn.errors import ResourceError
+from tune_cnn.settings import Settings
+from tune_cnn.training import AUTOCAST
+from tune_cnn.training.memory import keep_freed_memory
+from tune_cnn.trial import Trial, evaluated_at_once
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Passes(NamedTuple):
+    """A contender's passes over the images; each returns the losses of its batches, if it has any."""
+
+    training: Callable[[], Any]
+    validation: Callable[[], Any]
+
+
+def first_images(settings: Settings, batches: int) -> Images:
+    """Of a trial's images, those of so many training batches, and no more than that to validate; raises a DataError.
+
+    A contender gets no others: after an array of some 20 MB was freed, glibc keeps what the training steps free, which
+    a script of a user's cannot count on.
+    """
+    images, count = data.load(settings.data), batches * settings.bs_train
+    train, validation, test = (ImageSet(part.images[:count].copy(), part.labels[:count].copy()) for part in images[:3])
+    return Images(train, validation, test, images.classes)
+
+
+def ours(settings: Settings, images: Images) -> Passes:
+    """A trial as every sweep runs it."""
+    trial = Trial(replace(settings, epochs=10**6, early_stopping=None), images)  # whose end is far
+    return Passes(
+        lambda: trial.trainer.train_epoch(trial.train_batches, verbose=False).losses,
+        lambda: trial.trainer.test_epoch(trial.validation_batches, verbose=False).losses,
+    )
+
+
+# What a user would write without this package: nothing in it is made slow on purpose, and nothing is tuned.
+
+
+def conv_classifier(
+    in_size: Sequence[int], classes: int, filters: Sequence[int], pool_every: int, hidden_dims: Sequence[int]
+) -> nn.Sequential:
+    """`[(Conv -> ReLU)*P -> MaxPool]*(N/P) -> (Linear -> ReLU)*M -> Linear`, one layer after the other."""
+    channels, height, width = in_size
+    layers: list[nn.Module] = []
+    for index, filter_count in enumerate(filters, start=1):
+        layers += [nn.Conv2d(channels, filter_count, kernel_size=3, padding=1), nn.ReLU()]
+        channels = filter_count
+        if index % pool_every == 0:
+            layers.append(nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
+    layers.append(nn.Flatten())
+    features = channels * height * width
+    for hidden in hidden_dims:
+        layers += [nn.Linear(features, hidden), nn.ReLU()]
+        features = hidden
+    return nn.Sequential(*layers, nn.Linear(features, classes))
+
+
+def pairs(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> list[tuple[Tensor, int]]:
+    """Images (N, H, W, C) of bytes, each by itself as `ToTensor` makes it: float (C, H, W) in [0, 1]."""
+    return [
+        (torch.tensor(image).permute(2, 0, 1).contiguous().float() / 255, int(label))
+        for image, label in zip(images, labels, strict=True)
+    ]
+
+
+def pass_by_hand(
+    model: nn.Module, loader: DataLoader[Any], optimizer: torch.optim.Optimizer | None = None
+) -> tuple[list[float], int]:
+    """Train on each batch, or without an optimizer only evaluate: the losses, and how many images were right."""
+    losses, correct = [], 0
+    model.train(optimizer is not None)
+    with torch.set_grad_enabled(optimizer is not None):
+        for images, labels in loader:
+            scores = model(images)
+            loss = nn.functional.cross_entropy(scores, labels)
+            if optimizer:
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            losses.append(loss.item())
+            correct += int((scores.argmax(dim=1) == labels).sum())
+    return losses, correct
+
+
+def by_hand(settings: Settings, images: Images) -> Passes:
+    """The loop written by hand, in fp32, with Adam, whatever else the settings ask for."""
+    train, validation = (pairs(*part) for part in images[:2])
+    if settings.seed is not None:
+        torch.manual_seed(settings.seed)
+    sizes = settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
+    model = models.build(settings) if settings.ycn else conv_classifier(*sizes)
+    adam = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg)
+    shuffled: Any = DataLoader(train, settings.bs_train, shuffle=True)  # type: ignore[arg-type]
+    in_order: Any = DataLoader(validation, max(settings.bs_train // 4, 1))  # type: ignore[arg-type]
+    return Passes(lambda: pass_by_hand(model, shuffled, adam)[0], lambda: pass_by_hand(model, in_order)[0])
+
+
+class Convolution:
+    """One conv layer without the rest of its network, channels last."""
+
+    def __init__(self, conv: nn.Conv2d, height: int, width: int, dtype: torch.dtype) -> None:
+        self.size = conv.in_channels, height, width
+        self.weight = torch.randn(conv.weight.shape, dtype=dtype).to(memory_format=torch.channels_last)
+        self.bias = torch.randn(conv.out_channels, dtype=dtype) if conv.bias is not None else None
+
+    @torch.inference_mode()
+    def run(self, batch: int, count: int, gradients: Sequence[bool] = ()) -> None:
+        """Go through `count` random images: forward, and perhaps the gradients of input, weights and biases."""
+        images = torch.randn(batch, *self.size, dtype=self.weight.dtype).to(memory_format=torch.channels_last)
+        sizes = None if self.bias is None else [len(self.bias)]
+        for _ in range(math.ceil(count / batch)):
+            result = torch.conv2d(images, self.weight, self.bias, padding=1)
+            if gradients:  # the result stands for its gradient, which has the same size and layout
+                torch.ops.aten.convolution_backward(
+                    result, images, self.weight, sizes, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, gradients
+                )
+
+
+def convolutions(settings: Settings, images: Images) -> Passes:
+    """The limit: the conv layers alone, one after the other, in the trial's number format.
+
+    A training batch is each layer's forward pass and the gradients of its weights and, but for the first layer, of its
+    input. Nothing else is done, and each layer finds its images where it left them.
+    """
+    keep_freed_memory()
+    with torch.device("meta"):
+        found = models.conv_layers(models.build(settings), settings)
+    layers = [Convolution(*layer, AUTOCAST.get(settings.precision, torch.float32)) for layer in found]
+    at_once = evaluated_at_once(torch.device("cpu"), settings.precision)
+
+    def training() -> None:
+        for index, layer in enumerate(layers):
+            layer.run(settings.bs_train, images.train.count, [index > 0, True, layer.bias is not None])
+
+    def validation() -> None:
+        for layer in layers:
+            layer.run(at_once, images.validation.count)
+
+    return Passes(training, validation)
+
+
+CONTENDERS = {contender.__name__: contender for contender in (ours, by_hand, convolutions)}
+
+
+def take_turn(contender: str, settings: Settings, images: Images, threads: int) -> dict[str, float]:
+    """Let a contender pass over the images, in a new process, where none finds what another has left in memory.
+
+    Returns:
+        Images per second of `training` and `validation`; `memory_mb`, the process's own beside its images, or NaN.
+
+    Raises:
+        ResourceError: The process died.
+    """
+    connection, theirs = _SPAWN.Pipe(duplex=False)
+    process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, images, threads), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        answer: dict[str, float] | Exception = connection.recv()
+    except EOFError:
+        remedy = "run it again with --only and fewer --batches"
+        raise ResourceError(f"bench: a process died, perhaps for want of memory; {remedy}") from None
+    finally:
+        process.terminate()
+        process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _serve(connection: Connection, contender: str, settings: Settings, images: Images, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
+    torch.set_num_threads(threads)
+    try:
+        passes = CONTENDERS[contender](settings, images)
+        for run in passes:
+            run()  # the first time, kernels are chosen and memory is fetched
+        found = {"memory_mb": _own_memory_mb() - images.nbytes / 1e6}
+        for name, run, part in zip(passes._fields, passes, images[:2], strict=True):
+            started = time.perf_counter()
+            run()
+            found[name] = part.count / (time.perf_counter() - started)
+        connection.send(found)
+    except Exception as error:
+        connection.send(error)
+
+
+def _own_memory_mb() -> float:
+    """What this process keeps in memory, without what it shares with others."""
+    if sys.platform != "linux":
+        return math.nan
+    sizes = re.findall(r"^Private_\w+: +(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
+    return sum(map(int, sizes)) * 1024 / 1e6
+
+
+def measure_cell(
+    name: str, settings: Settings, batches: int, rounds: int, threads: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Let the contenders take turns at one cell, so that a busy time of the machine meets them all.
+
+    Args:
+        name: Of its experiment.
+        settings: Its trial's.
+        batches: Training batches of a turn.
+        rounds: Turns of each contender, each in a new process: how the C library keeps freed memory differs from
+            process to process, and is worth up to a third of a training step.
+        threads: Each contender computes with so many.
+        say: Is told what happens.
+
+    Returns:
+        JSON values: of training and validation, images per second and ratios of the turns of a round, each as median,
+        lowest and highest; and the memory in MB that a further process takes, null off Linux.
+
+    Raises:
+        DataError: The images cannot be found or read.
+        ResourceError: A process died.
+    """
+    images, turns = first_images(settings, batches), []
+    for number in range(1, rounds + 1):
+        say(f"{name}: round {number} of {rounds}")
+        turns.append({contender: take_turn(contender, settings, images, threads) for contender in CONTENDERS})
+    cell: dict[str, Any] = {"name": name, "trial_id": settings.trial_id, "precision": settings.precision}
+    cell |= models.cost(settings)._asdict()
+    for phase in Passes._fields:
+        rates = {contender: [turn[contender][phase] for turn in turns] for contender in CONTENDERS}
+        cell[phase] = {"images_per_s": {contender: _summary(values) for contender, values in rates.items()}}
+        for other in ("by_hand", "convolutions"):
+            cell[phase][f"ours_over_{other}"] = _summary([turn["ours"][phase] / turn[other][phase] for turn in turns])
+    memory_mb = max(turn["ours"]["memory_mb"] for turn in turns)
+    return {**cell, "memory_mb": None if math.isnan(memory_mb) else round(memory_mb, 1)}
+
+
+def _summary(values: Sequence[float]) -> dict[str, float]:
+    return {"median": round(median(values), 3), "lowest": round(min(values), 3), "highest": round(max(values), 3)}
