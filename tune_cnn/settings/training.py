@@ -6,16 +6,16 @@ nothing else: not its name, nor where the images lie, nor on how many cores it r
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, NamedTuple
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field, with_config
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.rules import NO_OTHER_KEYS, AsWhole, Count, Flag, Number, OneOf, Text, Whole, check, plain, shown
+from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Whole, check, plain
+from tune_cnn.settings.data import DataSettings, parse_data
 
 _MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
 
@@ -25,81 +25,7 @@ def dashed(numbers: Iterable[int]) -> str:
     return "-".join(map(str, numbers))
 
 
-class Source(NamedTuple):
-    """What the settings of a source of images may hold.
-
-    Attributes:
-        path: What must be named, `folder` or `file`; or `optional`, or `none`.
-        in_size: The one that its images have; None: any.
-        has_seed: Whether its images are drawn by a seed.
-        channels: How many its images may have, where `in_size` is any.
-        example: A path.
-    """
-
-    path: str
-    in_size: tuple[int, int, int] | None = None
-    has_seed: bool = False
-    channels: tuple[int, ...] = (3,)
-    example: str = "/path/to/images"
-
-
-# What each does is told in `data.SOURCES`.
-SOURCES = {
-    "cifar10": Source("optional", in_size=(3, 32, 32)),
-    "image_folder": Source("folder"),
-    "shapes": Source("none", has_seed=True),
-    "arrays": Source("file", channels=(1, 3), example="/path/to/images.npz"),
-    "cifar100": Source("optional", in_size=(3, 32, 32)),
-    "fashion_mnist": Source("optional", in_size=(1, 28, 28)),
-    "mnist": Source("optional", in_size=(1, 28, 28)),
-    "svhn": Source("optional", in_size=(3, 32, 32)),
-}
-
-_InSize = Annotated[
-    tuple[Annotated[int, OneOf(1, 3)], Count, Count],
-    Field(description="[channels, height, width] with 1 or 3 channels", examples=[[3, 32, 32]]),
-]
 _Fraction = Annotated[Number, Ge(0), Lt(1)]
-
-
-@with_config(NO_OTHER_KEYS)
-@dataclass(frozen=True)
-class DataSettings:
-    """Which images.
-
-    Attributes:
-        source: One of `SOURCES`.
-        path: Where the images lie, or will after a download; not part of the trial id.
-        in_size: Channels, height and width of an image; a folder's images are resized to it. Where a source has images
-            of one size only, it is that one.
-        train_images: How many training images (before the validation set is split off); None: all that there are.
-        test_images: How many test images; None: all.
-        seed: Of the drawings, for `shapes`.
-        classes: How many classes; filled in by `data.resolve`.
-        fingerprint: What tells one folder of images from another; filled in by `data.resolve`.
-    """
-
-    source: Annotated[str, OneOf(*SOURCES)] = "cifar10"
-    path: Text | None = None
-    in_size: _InSize = (3, 32, 32)
-    train_images: Annotated[int, Field(strict=True, ge=20, lt=2**63), AsWhole] | None = None
-    test_images: Count | None = None
-    seed: Whole = 0
-    classes: Count = 10
-    fingerprint: Text | None = None
-
-    def __post_init__(self) -> None:
-        source = SOURCES.get(self.source)
-        if source and source.in_size and self.in_size == DataSettings.in_size:
-            object.__setattr__(self, "in_size", source.in_size)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of them as JSON values."""
-        return {**asdict(self), "in_size": list(self.in_size)}
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the images, as JSON values."""
-        return {key: value for key, value in self.to_json().items() if key != "path"}
 
 
 @with_config(NO_OTHER_KEYS)
@@ -170,7 +96,7 @@ class Settings:
     test_views: Annotated[int, OneOf(1, 2, 6)] = 1
     precision: Annotated[str, OneOf("fp32", "tf32", "bf16", "fp16")] = "fp32"
     compile: Flag = False
-    data: DataSettings = DataSettings()
+    data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
         for key in ("lr", "reg", "momentum", "warmup", "label_smoothing", "average"):
@@ -216,48 +142,6 @@ class Settings:
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")
 # The arguments of `run_experiment` end with `ycn`; these are its further keywords.
 OPTIONAL = KEYS[KEYS.index("ycn") + 1 :]
-
-
-def source_mapping(value: object, prefix: str = "data") -> tuple[dict[str, Any], list[str]]:
-    """The mapping that `cifar10`, `image_folder:/path` or a mapping stands for; and the faults."""
-    value = plain(value)
-    if isinstance(value, str):
-        source, _, path = value.partition(":")
-        if source.lower() not in SOURCES and (os.sep in value or os.path.isdir(value)):
-            source = "arrays" if value.endswith(".npz") else "image_folder"
-            return {}, [f"{prefix}: {shown(value)} is not a source; write {source}:{value}"]
-        return {"source": source} | ({"path": path} if path else {}), []
-    if isinstance(value, dict):
-        return value, []
-    return {}, [f"{prefix}: {shown(value)} is not a source; write one of {', '.join(SOURCES)}, or a mapping"]
-
-
-def source_problems(data: DataSettings, prefix: str = "data") -> list[str]:
-    """What the images that are asked for cannot be."""
-    source, name = SOURCES[data.source], data.source
-    problems = []
-    if source.path in ("folder", "file") and data.path is None:
-        problems.append(f"{prefix}: {name} needs its {source.path}; write {name}:{source.example}")
-    if source.path == "none" and data.path is not None:
-        problems.append(f"{prefix}: {name} are drawn on the spot and take no path; write {name}")
-    if source.in_size is not None and source.in_size != data.in_size:
-        problems.append(f"{prefix}.in_size: the images of {name} are {[*source.in_size]}; leave it out")
-    if source.in_size is None and data.in_size[0] not in source.channels:
-        problems.append(f"{prefix}.in_size: the images of {name} have 3 channels; write [3, height, width]")
-    if not source.has_seed and data.seed != 0:
-        problems.append(f"{prefix}.seed: only images that are drawn have one, such as shapes; leave it out")
-    return problems
-
-
-def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[str]]:
-    """Read `cifar10`, `image_folder:/path`, or a mapping with the keys of `DataSettings`; return the faults too."""
-    if isinstance(value, DataSettings):
-        return value, []
-    mapping, problems = source_mapping(value, prefix)
-    data, found = check(DataSettings, mapping, f"{prefix}.")
-    if data is None or problems:
-        return DataSettings(), problems or found
-    return data, source_problems(data, prefix)
 
 
 def parse_settings(values: Mapping[str, Any], place: str) -> Settings:

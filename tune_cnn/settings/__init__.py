@@ -1,0 +1,17 @@
+"""The settings of a training and of its images: what they may be, how they are read, and the trial id."""
+
+from tune_cnn.settings.data import SOURCES, DataSettings, parse_data, source_mapping
+from tune_cnn.settings.training import KEYS, OPTIONAL, Settings, dashed, parse_settings, size_fault
+
+__all__ = [
+    "KEYS",
+    "OPTIONAL",
+    "SOURCES",
+    "DataSettings",
+    "Settings",
+    "dashed",
+    "parse_data",
+    "parse_settings",
+    "size_fault",
+    "source_mapping",
+]
