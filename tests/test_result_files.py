@@ -168,6 +168,11 @@ def test_a_perfect_training_in_fractions_is_known_by_its_losses():
     assert history.test_acc == [100, 100]
 
 
+def test_guessing_among_a_hundred_classes_in_fractions_is_known_by_its_losses():
+    history = read(result_text(train_acc=[0.01, 0.011], test_acc=[0.01, 0.01], train_loss=[4.61, 4.6], test_loss=[4.6]))
+    assert history.test_acc == [1, 1]
+
+
 def test_our_own_files_are_in_percent(folder):
     poor = HISTORY._replace(train_acc=[0.5, 0.9], test_acc=[0.9, 1.0])
     save_experiment(folder / "ours.json", {}, poor, {"id": "0123abcd"})

@@ -174,9 +174,9 @@ def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, l
 
 
 def _are_fractions(history: FitResult) -> bool:
-    """Whether the accuracies can only be fractions of 1.
+    """Whether the accuracies are fractions of 1, which they are if none exceeds it, with one exception.
 
-    In percent, all below 1 would be guessing among a hundred classes or more, whose loss is ln 100 = 4.6 or more.
+    Guessing among C classes has an accuracy of 100 / C % and a loss of ln C nats: 1 % and 4.6 for a hundred of them.
     """
     accuracies = [value for value in chain(history.train_acc, history.test_acc) if not math.isnan(value)]
     if not accuracies or min(accuracies) < 0 or not 0 < max(accuracies) <= 1:
@@ -184,7 +184,7 @@ def _are_fractions(history: FitResult) -> bool:
     lowest = min(filter(math.isfinite, chain(history.train_loss, history.test_loss)), default=None)
     if set(accuracies) <= {0, 1}:  # perhaps 1 % in every epoch
         return lowest is not None and lowest < 1
-    return lowest is None or lowest < 4
+    return lowest is None or not 4 < lowest < 12 or max(accuracies) < 10 * math.exp(-lowest)
 
 
 def _spelt(config: dict[str, Any]) -> dict[str, Any]:
