@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cnn.experiments import experiment_config
-from tune_cnn.report.cells import Grid, load_grids
+from tune_cnn.report.grids import Grid, load_grids
 from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import FitResult

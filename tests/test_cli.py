@@ -218,10 +218,11 @@ def test_a_sweep_ends_with_its_results_and_figures_in_place(here, runner, capsys
         f"figure: results/{FIGURE}",
         "report: results/first-try_report.html",
         "report: results/first-try_report.md",
+        "report: results/first-try.csv",
         "2 result files and 1 figure in results",
     ]
     assert sorted(path.name for path in (here / "results").iterdir()) == [
-        "first-try_report.html", "first-try_report.md", FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json",
+        "first-try.csv", "first-try_report.html", "first-try_report.md", FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json",
     ]  # fmt: skip
     assert (here / "results" / FIGURE).read_bytes().startswith(b"\x89PNG")
     assert "lock.json" not in SweepFolder("ray_results", "first-try").folder.names()
@@ -485,16 +486,16 @@ def test_plot_leaves_out_what_is_damaged_and_names_it(finished, capsys):
     assert err.startswith("Left out: results/broken.json: damaged (")
 
 
-def test_report_writes_a_page_and_markdown_with_what_they_show(finished, capsys):
+def test_report_writes_a_page_markdown_and_a_table_with_what_they_show(finished, capsys):
     experiments = finished.experiments()
     finished.trial(experiments["tiny_L1_K6"]).folder.delete("record.json")
     assert run("report", "ray_results/tiny", "--out", "told") == 0
-    assert capsys.readouterr().out == "told/tiny_report.html\ntold/tiny_report.md\n"
+    assert capsys.readouterr().out == "told/tiny_report.html\ntold/tiny_report.md\ntold/tiny.csv\n"
     assert sorted(path.name for path in Path("told").iterdir()) == [
-        FIGURE, "tiny_L1_K4.json", "tiny_report.html", "tiny_report.md",
+        "tiny.csv", FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json", "tiny_report.html", "tiny_report.md",
     ]  # fmt: skip
     assert f"![tiny_L1](<{FIGURE}>)" in Path("told/tiny_report.md").read_text()
-    assert "L = 1 at K = 6 is unfinished." in Path("told/tiny_report.md").read_text()
+    assert "K = 6, L = 1 is unfinished: " in Path("told/tiny_report.md").read_text()
 
 
 def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):

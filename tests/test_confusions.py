@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from crafted_results import history, settings, write
 
-from tune_cnn.report.cells import load_grids
-from tune_cnn.report.confusions import confusions
-from tune_cnn.report.markdown import markdown
-from tune_cnn.report.page import page
+from tune_cnn.report.grids import load_grids
+from tune_cnn.report.page import markdown, page
+from tune_cnn.report.sentences_learning import confusions
 
 NAMES = ["cat", "dog", "ship"]
 

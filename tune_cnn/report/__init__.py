@@ -1,4 +1,4 @@
-"""The report of a sweep: result files -> an HTML page and a Markdown file that answer what the grid was run for."""
+"""The report of a sweep: result files -> a page and a Markdown file that answer what it was run for, and a CSV."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import tune_cnn.plot  # noqa: F401 - first, as it imports Matplotlib whatever the user has configured
 from tune_cnn.errors import ResultError
 from tune_cnn.files import publish_file
-from tune_cnn.report.cells import load_grids
-from tune_cnn.report.markdown import markdown
-from tune_cnn.report.page import page
+from tune_cnn.report.grids import load_grids
+from tune_cnn.report.page import markdown, page
+from tune_cnn.report.table import experiments_frame
 from tune_cnn.settings import Settings
 
 
@@ -21,7 +21,7 @@ def write_report(
     asked: Mapping[str, Settings] = {},
     failures: Mapping[str, str] = {},
 ) -> list[Path]:
-    """Write `<title>_report.html` and `<title>_report.md`.
+    """Write `<title>_report.html`, `<title>_report.md` and the table of all experiments, `<title>.csv`.
 
     Args:
         title: The sweep's name.
@@ -32,7 +32,7 @@ def write_report(
         failures: Why experiments failed, in one line, by name.
 
     Returns:
-        The two files.
+        The three files.
 
     Raises:
         ResultError: There is nothing to report.
@@ -41,10 +41,11 @@ def write_report(
     grids = load_grids(result_files, asked, failures)
     if not grids:
         raise ResultError(f"{title}: no result file to report on; run the sweep, or check --out")
-    contents = {"html": page(title, grids), "md": markdown(title, grids, figures, out_dir)}
-    written = []
-    for suffix, content in contents.items():
-        path = out_dir / f"{title}_report.{suffix}"
-        publish_file(path, content.encode())
-        written.append(path)
-    return written
+    contents = {
+        f"{title}_report.html": page(title, grids),
+        f"{title}_report.md": markdown(title, grids, figures, out_dir),
+        f"{title}.csv": experiments_frame(grids).to_csv(index=False),
+    }
+    for name, content in contents.items():
+        publish_file(out_dir / name, content.encode(errors="replace"))
+    return [out_dir / name for name in contents]

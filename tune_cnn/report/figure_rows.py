@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tune_cnn.plot import natural
-from tune_cnn.report.phrases import listed
+from tune_cnn.report.wording import listed
 from tune_cnn.settings import Settings
 
 _SYMBOLS = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", "hidden_dims": "H", "seed": "S"}

@@ -49,25 +49,25 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     read = list(readable(result_files))
     written = []
     for row in figure_rows([(path.stem, config, trial) for path, config, _, trial in read]):
-        curves = [_Curve.of(row, index, *read[index][2:]) for index in row.labels]
+        curves = [Curve.of(row, index, *read[index][2:]) for index in row.labels]
         path = out_dir / f"{row.name}.{format}"
         publish_file(path, _saved(row.title, curves, format))
         written.append(path)
     return written
 
 
-def _saved(title: str, curves: list["_Curve"], format: str) -> bytes:
+def _saved(title: str, curves: list["Curve"], format: str) -> bytes:
     with own_style():
         # Not pyplot's: it would open a window, or stay in the notebook's memory.
         fig = Figure(figsize=(11, 8), layout="constrained")
-        _draw_row(fig, title, curves)
+        draw_row(fig, title, curves)
         content = io.BytesIO()
         date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
         fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
     return content.getvalue()
 
 
-class _Curve(NamedTuple):
+class Curve(NamedTuple):
     """One experiment in the figure of its row."""
 
     name: str  # in the legend: `L = 8`
@@ -76,7 +76,7 @@ class _Curve(NamedTuple):
     classes: int
 
     @classmethod
-    def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "_Curve":
+    def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "Curve":
         data = trial.get("data")
         classes = data.get("classes") if isinstance(data, dict) else None
         size = total(row.values.get(index, ""))
@@ -105,7 +105,8 @@ def parameter_colour(parameter: str, value: int) -> tuple[float, float, float, f
     return _COLOURS(value / (value + {"K": 90, "L": 5.7}[parameter]))  # type: ignore[no-any-return]
 
 
-def _draw_row(fig: Figure, title: str, curves: list[_Curve]) -> None:
+def draw_row(fig: Figure, title: str, curves: list[Curve]) -> None:
+    """Draw losses and accuracies of a row in four panels; curves of one name are the seeds of a cell."""
     axes = fig.subplots(2, 2).ravel()
     flat = [curve for curve in curves if not curve.learned]
     dashed = list(dict.fromkeys(curve.name for curve in flat))
@@ -142,7 +143,7 @@ def _draw_row(fig: Figure, title: str, curves: list[_Curve]) -> None:
     fig.suptitle(literal(title), wrap=True)
 
 
-def _outcome(cell: list[_Curve]) -> str:
+def _outcome(cell: list[Curve]) -> str:
     """What the legend says of a cell, such as `10.1 %, did not learn` or `61.0 to 63.2 %, 3 runs`."""
     best = [curve.best for curve in cell if curve.best is not None]
     low, high = (f"{value:.1f}" for value in (min(best, default=0), max(best, default=0)))

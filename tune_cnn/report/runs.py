@@ -1,8 +1,10 @@
-"""One training of a report: what was asked for, and what its result file tells."""
+"""One training of a report: its settings, its curves, and what else its result file tells."""
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -11,10 +13,13 @@ from typing import Any
 from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError
 from tune_cnn.result_files import load_result_file
-from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
+from tune_cnn.settings import KEYS, OPTIONAL, Settings, parse_data, parse_settings
 from tune_cnn.train_results import FitResult
 
-VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished")
+VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished", "no accuracies")
+
+_PLACES = {"filters_per_layer", "layers_per_block", "seed"}  # where a training stands in its grid
+_MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,27 +27,51 @@ class Run:
     """One training.
 
     Attributes:
-        names: The experiments that it served.
-        settings: What decided its numbers; without the place of the images.
-        history: Its curves; None if it is not finished.
+        names: Its experiments.
+        settings: Its settings, as far as we know the keys.
+        history: Its curves; None without a result file.
         facts: What `Trial.summary` gave; {} where the file has none.
         failure: Why it failed, in one line, if it did.
+        unknown: Config keys that are none of ours, with their values as texts.
     """
 
     names: tuple[str, ...]
     settings: Settings
     history: FitResult | None = None
-    facts: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def conditions(self) -> dict[str, str]:
+        """Everything that tells trainings apart except K, L and the seed, as texts; None values are left out."""
+        values = {key: value for key, value in self.settings.to_json().items() if key not in _PLACES}
+        return {key: text for key, text in {**_texts(values), **self.unknown}.items() if key != "data.path"}
 
     @property
     def verdict(self) -> str:
         """One of `VERDICTS`."""
-        if self.history is None:
-            return "failed" if self.failure is not None else "unfinished"
+        if self.failure is not None:
+            return "failed"
+        if self.history is None or self.fact("unfinished") is True:
+            return "unfinished"
         if self.fact("stop_reason") == "diverged" or not self.history.is_finite:
             return "diverged"
+        if self.accuracy is None:
+            return "no accuracies"
         return "learned" if self.history.has_learned(self.settings.data.classes) else "did not learn"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has results, and these are final."""
+        return self.verdict not in ("failed", "unfinished")
+
+    @property
+    def progress(self) -> str:
+        """The verdict; of an unfinished training with results also how far it is: `unfinished: 3 of 30 epochs`."""
+        if self.is_finished or self.history is None:
+            return self.verdict
+        return f"{self.verdict}: {self.history.num_epochs} of {self.settings.epochs} epochs"
 
     @property
     def accuracy(self) -> float | None:
@@ -50,38 +79,40 @@ class Run:
         return max(filter(math.isfinite, self.history.test_acc), default=None) if self.history else None
 
     @property
-    def training_accuracy(self) -> float | None:
-        """The training accuracy of the best epoch, in percent."""
-        return self.history.train_acc[self.history.best_epoch - 1] if self.history and self.history.train_acc else None
+    def best_epoch(self) -> int | None:
+        """The epoch, counted from 1, of the best validation accuracy."""
+        return self.history.test_acc.index(self.accuracy) + 1 if self.history and self.accuracy is not None else None
 
     @property
-    def images_seen(self) -> int | None:
-        """How many training images the training has processed, each as often as it came."""
-        if self.history is None:
+    def training_accuracy(self) -> float | None:
+        """The training accuracy of the best epoch, in percent."""
+        if self.history is None or self.best_epoch is None:
             return None
-        most = len(self.history.train_loss) * self.settings.bs_train
-        images = self.fact("images")
-        train = images.get("train") if isinstance(images, Mapping) else None
-        return min(most, train * self.history.num_epochs) if isinstance(train, int) else most  # a last batch is short
+        value = [*self.history.train_acc, *[math.nan] * self.best_epoch][self.best_epoch - 1]
+        return value if math.isfinite(value) else None
 
     @property
     def work(self) -> float | None:
         """Multiply-adds of the forward passes over all training images."""
-        multiply_adds, images_seen = self.number("multiply_adds"), self.images_seen
-        return None if multiply_adds is None or images_seen is None else multiply_adds * images_seen
+        multiply_adds, images = self.number("multiply_adds"), self.fact("images")
+        if self.history is None or multiply_adds is None:
+            return None
+        seen = len(self.history.train_loss) * self.settings.bs_train
+        train = images.get("train") if isinstance(images, Mapping) else None
+        if isinstance(train, int):  # the last batch of an epoch may be short
+            seen = min(seen, train * self.history.num_epochs)
+        return multiply_adds * seen
 
     @property
     def expected(self) -> str | None:
         """The verdict of the diagnosis before the training; None where the file has none."""
-        diagnosis = self.fact("diagnosis")
-        verdict = diagnosis.get("verdict") if isinstance(diagnosis, Mapping) else None
+        verdict = self._diagnosis("verdict")
         return verdict if verdict in EXPECTATIONS else None
 
     @property
     def score_spread(self) -> float | None:
         """How far the scores of different images differed before the training."""
-        diagnosis = self.fact("diagnosis")
-        spread = diagnosis.get("score_spread") if isinstance(diagnosis, Mapping) else None
+        spread = self._diagnosis("score_spread")
         return spread if isinstance(spread, float) and math.isfinite(spread) else None
 
     def epoch_losses(self) -> list[float]:
@@ -90,11 +121,11 @@ class Run:
             return []
         losses, epochs = self.history.train_loss, self.history.num_epochs
         edges = [round(i * len(losses) / epochs) for i in range(epochs + 1)]
-        return [fmean(losses[a:b]) if b > a else math.nan for a, b in pairwise(edges)]
+        return [fmean(losses[a:b]) for a, b in pairwise(edges) if b > a]
 
     def fact(self, key: str) -> Any:
         """One of the facts; None where there is none."""
-        return (self.facts or {}).get(key)
+        return self.facts.get(key)
 
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""
@@ -102,27 +133,83 @@ class Run:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return value if is_number else None
 
+    def is_same_training(self, other: "Run") -> bool:
+        """Whether two runs of equal conditions, K and L are one training; curves that differ are never one."""
+        if self.settings.seed != other.settings.seed:
+            return False
+        if self.history is None or other.history is None:
+            return True
+        return self.history.first_difference(other.history) is None
+
+    def _diagnosis(self, key: str) -> Any:
+        diagnosis = self.fact("diagnosis")
+        return diagnosis.get(key) if isinstance(diagnosis, Mapping) else None
+
 
 def read_run(path: Path) -> Run:
     """Read one result file.
 
     Raises:
         ResultError: It is damaged, or not one of ours.
-        ConfigError: Its config is not that of an experiment.
+        ConfigError: One of the assignment's settings has a value that is not possible.
     """
     config, history, facts = load_result_file(path)
-    extra = config["kw"] if isinstance(config.get("kw"), dict) else {}
-    data, problems = parse_data(extra.get("data", "cifar10"))
-    resolved = facts.get("data")
-    if isinstance(resolved, dict):  # knows the number of classes
-        data, problems = parse_data({**resolved, "path": data.path})
+    kw = config.pop("kw", None)
+    further = kw if isinstance(kw, dict) else {"kw": kw}
+    ours = {*KEYS, *_MACHINE, "data"}
+    # A key of others that stands in both places is two keys.
+    further = {f"kw.{key}" if key in config and key not in ours else key: value for key, value in further.items()}
+    given = {**config, **further}
+    known, unknown = {}, {key: value for key, value in given.items() if key not in ours}
+    for key in [key for key in KEYS if key in given]:
+        value = given[key]
+        if key in OPTIONAL:  # other programs have settings of the same name, with other values
+            value = value.lower() if isinstance(value, str) else value
+            if not _is_setting(key, value):
+                unknown[key] = value
+                continue
+        known[key] = value
+    data, problems = parse_data(given.get("data", "cifar10"))
     if problems:
-        raise ConfigError(str(path), problems)
-    values = {key: value for key, value in {**config, **extra}.items() if key in KEYS}
-    settings = parse_settings({**values, "data": data}, str(path))
-    return Run((path.stem,), without_path(settings), history if history.num_epochs else None, facts)
+        unknown["data"] = given["data"]
+    if isinstance(facts.get("data"), dict):  # knows the number of classes
+        resolved, problems = parse_data({**facts["data"], "path": data.path})
+        data = data if problems else resolved
+    settings = parse_settings({**known, "data": data}, str(path))
+    names = {path.stem, str(config.get("run_name"))}
+    texts = {key: text for key, text in _texts(unknown).items() if not _tells_the_name(key, text, names)}
+    return Run((path.stem,), settings, history, facts, unknown=texts)
 
 
-def without_path(settings: Settings) -> Settings:
-    """The settings, wherever the images lie."""
-    return replace(settings, data=replace(settings.data, path=None))
+def plain(value: object) -> str:
+    """A setting's value: `[100, 100]`, `none`, `0.001`, `true`."""
+    if isinstance(value, tuple | list):
+        return str(list(value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """One level of texts, `kw.model.type`; what is None, or empty, is as if it were not there."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _texts(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = plain(value)
+    return found
+
+
+def _is_setting(key: str, value: object) -> bool:
+    try:
+        parse_settings({key: value}, "")
+    except ConfigError:
+        return False
+    return True
+
+
+def _tells_the_name(key: str, text: str, names: set[str]) -> bool:
+    """Whether a value is the experiment's name once more, or a path with it, which differs between all experiments."""
+    if "name" in key and text in names:
+        return True
+    parts = re.split(r"[/\\]", text)
+    return len(parts) > 1 and any(part.partition(".")[0] in names for part in parts)

@@ -1,51 +1,66 @@
-"""The results table and the map of a grid as texts, which the page and the Markdown file both show."""
+"""The tables of a report: all experiments as a pandas frame (also the CSV), and the results and the map as texts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tune_cnn.report.cells import Cell, Grid
-from tune_cnn.report.phrases import number
+import pandas as pd
+
+from tune_cnn.report.grids import Cell, Grid, grid_names
+from tune_cnn.report.wording import number
 from tune_cnn.texts import duration
 
-HEADS = (
-    "experiment", "K", "L", "conv layers", "parameters", "multiply-adds", "epochs", "best val. acc. (%)", "at epoch",
-    "test acc. (%)", "time", "expected", "verdict",
-)  # fmt: skip
-WORDS = ("experiment", "expected", "verdict")  # the heads of columns that are not numbers
+LEFT_ALIGNED = {"experiment", "variant", "expected", "verdict"}  # columns of words
 
 
-def table(grid: Grid) -> list[list[str]]:
-    """One line a cell, a text for each of `HEADS`; narrow networks first."""
-    return [_line(cell) for row in grid.by_width.values() for cell in row]
+def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
+    """A row an experiment: its name and verdict, every setting, its results, and the facts of its trial.
+
+    Accuracies are in percent, times in seconds. Settings of other programs have a column each; a fact that is a list
+    has none.
+    """
+    rows = []
+    for run in [run for grid in grids for run in grid.runs]:
+        settings = run.settings.to_json()
+        facts = pd.json_normalize(dict(run.facts)).iloc[0].to_dict() if run.facts else {}
+        results = {
+            "epochs_run": run.history.num_epochs if run.history else None,
+            "best_epoch": run.best_epoch,
+            "best_validation_accuracy": run.accuracy,
+            "training_accuracy_at_best": run.training_accuracy,
+            "failure": run.failure,
+        }
+        row = {"verdict": run.verdict, **pd.json_normalize(settings).iloc[0].to_dict(), **run.unknown, **results}
+        row |= {key: value for key, value in facts.items() if key not in row and not isinstance(value, list)}
+        rows += [{"experiment": name, **row} for name in run.names]
+    return pd.DataFrame(rows).convert_dtypes()
 
 
-def _line(cell: Cell) -> list[str]:
+def results_table(grids: Sequence[Grid]) -> pd.DataFrame:
+    """A row a cell, as texts; narrow networks first, and a column that tells the grids apart if there are several."""
+    names = grid_names(grids)
+    lines = [_line(cell, name) for name, grid in zip(names, grids, strict=True) for cell in grid.cells]
+    frame = pd.DataFrame(lines)
+    return frame if len(grids) > 1 else frame.drop(columns="variant")
+
+
+def _line(cell: Cell, name: str) -> dict[str, str]:
     parameters, multiply_adds, seconds = map(cell.mean_of, ("parameters", "multiply_adds", "duration_s"))
-    histories = [run.history for run in cell.finished if run.history]
-    return [
-        names(cell),
-        cell.k,
-        str(cell.depth),
-        str(len(cell.settings.filters)),
-        "–" if parameters is None else f"{parameters:,.0f}",
-        "–" if multiply_adds is None else f"{multiply_adds / 1e6:,.1f} M",
-        _span([history.num_epochs for history in histories]),
-        number(cell.accuracy, 2),
-        _span([history.best_epoch for history in histories]),
-        number(cell.test_accuracy, 2),
-        "–" if seconds is None else duration(seconds),
-        cell.expected,
-        cell.verdict,
-    ]
-
-
-def names(cell: Cell) -> str:
-    """The experiments of a cell: `exp_K32_L2`, or of several seeds `exp_K32_L2 (seeds 1, 2, 3)`."""
-    if len(cell.runs) == 1:
-        return ", ".join(cell.runs[0].names)
-    found = [name.removesuffix(f"_S{run.settings.seed}") for run in cell.runs for name in run.names]
-    seeds = ", ".join("none" if run.settings.seed is None else str(run.settings.seed) for run in cell.runs)
-    return f"{', '.join(dict.fromkeys(found))} (seeds {seeds})"
+    return {
+        "experiment": cell.names,
+        "variant": name,
+        "K": cell.k,
+        "L": str(cell.depth),
+        "conv layers": str(len(cell.settings.filters)),
+        "parameters": "–" if parameters is None else f"{parameters:,.0f}",
+        "multiply-adds": "–" if multiply_adds is None else f"{multiply_adds / 1e6:,.1f} M",
+        "epochs": _span([run.history.num_epochs for run in cell.runs if run.history]),
+        "best val. acc. (%)": number(cell.accuracy, 2),
+        "at epoch": _span([run.best_epoch for run in cell.runs if run.best_epoch]),
+        "test acc. (%)": number(cell.test_accuracy, 2),
+        "time": "–" if seconds is None else duration(seconds),
+        "expected": cell.expected,
+        "verdict": cell.verdict,
+    }
 
 
 def _span(values: Sequence[int]) -> str:
@@ -58,23 +73,41 @@ class Square(NamedTuple):
     """One field of the map.
 
     Attributes:
-        accuracy: `68.2`, with its interval if there are several runs, or a dash.
-        remark: What to say beside it: the verdict unless all runs learned, else nothing.
-        cell: The cell; None if it was not asked for.
+        accuracy: `68.2`, with its interval if there are several runs; empty without one.
+        remark: The verdict unless all runs learned.
+        shade: From 0 to 100, between the lowest and the highest accuracy that learned; None for all others.
+        is_finished: Whether a run has final results.
     """
 
     accuracy: str
     remark: str
-    cell: Cell | None
+    shade: float | None = None
+    is_finished: bool = False
 
 
-def map_rows(grid: Grid) -> list[tuple[int, list[Square]]]:
-    """The map: L, and a field for each K of `grid.by_width`; shallow ones first."""
+def accuracy_range(grids: Sequence[Grid]) -> tuple[float, float] | None:
+    """The accuracies over which the colours of all maps range; None if nothing learned."""
+    learned = [c.accuracy.value for grid in grids for c in grid.cells if c.state == "learned" and c.accuracy]
+    if not learned:
+        return None
+    return max(min(min(learned), max(learned) - 5), 0), max(learned)  # half a point is no reason for another colour
+
+
+def map_rows(grid: Grid, colours: tuple[float, float] | None) -> list[tuple[str, list[Square]]]:
+    """The map: `L = 2`, and a field for each width of the grid; shallow rows first."""
     found = {(cell.k, cell.depth): cell for cell in grid.cells}
-    return [(depth, [_square(found.get((k, depth))) for k in grid.by_width]) for depth in grid.by_depth]
+    widths = [row.cells[0].k for row in grid.rows("L")]
+    return [
+        (row.fixed, [_square(found.get((k, row.cells[0].depth)), colours) for k in widths]) for row in grid.rows("K")
+    ]
 
 
-def _square(cell: Cell | None) -> Square:
+def _square(cell: Cell | None, colours: tuple[float, float] | None) -> Square:
     if cell is None:
-        return Square("", "not run", None)
-    return Square(number(cell.accuracy), "" if cell.verdict == "learned" else cell.verdict, cell)
+        return Square("", "not run")
+    accuracy = number(cell.accuracy) if cell.accuracy else ""
+    remark = "" if cell.verdict == "learned" else cell.verdict
+    if cell.state != "learned" or colours is None or cell.accuracy is None:
+        return Square(accuracy, remark, None, bool(cell.finished))
+    low, high = colours
+    return Square(accuracy, remark, round(100 * (cell.accuracy.value - low) / (high - low), 1), True)

@@ -1,4 +1,4 @@
-"""`tune-cnn report`: write a page and a Markdown file that answer what a sweep was run for."""
+"""`tune-cnn report`: write a page and a Markdown file that answer what a sweep was run for, and its table as CSV."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from tune_cnn.texts import tell
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the report, with the result files and figures that it shows, and name its two files."""
+    """Write the report, with the result files and figures that it shows, and name its three files."""
     folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)
     results = write_results(folder, options.out)

@@ -1,0 +1,262 @@
+"""Result files -> grids of K by L, whose cells are networks, each trained once or with several seeds."""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
+from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.report.noise import Mean, mean
+from tune_cnn.report.runs import VERDICTS, Run, read_run
+from tune_cnn.settings import Settings, dashed
+from tune_cnn.texts import tell
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One network under one set of conditions, trained once or with several seeds."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """Those of its first run; the runs differ in the seed only."""
+        return self.runs[0].settings
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """K."""
+        return tuple(self.settings.filters_per_layer)
+
+    @property
+    def k(self) -> str:
+        """K as a text: `64-128`."""
+        return dashed(self.widths)
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return self.settings.layers_per_block
+
+    @property
+    def label(self) -> str:
+        """`K = 64-128, L = 2`."""
+        return f"K = {self.k}, L = {self.depth}"
+
+    def level(self, symbol: str) -> str:
+        """Its K or its L."""
+        return self.k if symbol == "K" else str(self.depth)
+
+    @cached_property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs with final results."""
+        return tuple(run for run in self.runs if run.is_finished)
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How many runs there are of each verdict."""
+        return Counter(run.verdict for run in self.runs)
+
+    @property
+    def state(self) -> str:
+        """The best verdict of its runs: the first of `VERDICTS` that occurs."""
+        return next(verdict for verdict in VERDICTS if self.counts[verdict])
+
+    @property
+    def verdict(self) -> str:
+        """`learned`, `unfinished: 3 of 30 epochs`, or for runs that differ `2 learned, 1 did not learn`."""
+        if len(self.runs) == 1:
+            return self.runs[0].progress
+        if len(self.counts) == 1:
+            return self.state
+        return ", ".join(f"{self.counts[verdict]} {verdict}" for verdict in VERDICTS if self.counts[verdict])
+
+    @property
+    def expected(self) -> str:
+        """The diagnosis before the training: `trains`, or for runs that differ `2 trains, 1 at risk`."""
+        counts = Counter(run.expected for run in self.runs if run.expected)
+        if len(counts) <= 1:
+            return next(iter(counts), "–")
+        return ", ".join(f"{counts[verdict]} {verdict}" for verdict in EXPECTATIONS if counts[verdict])
+
+    @cached_property
+    def accuracies(self) -> list[float]:
+        """The best validation accuracy of each finished run, in percent."""
+        return self.values("accuracy")
+
+    @cached_property
+    def accuracy(self) -> Mean | None:
+        """The mean best validation accuracy, in percent; that of unfinished runs where none is finished."""
+        return mean(self.accuracies or [run.accuracy for run in self.runs if run.accuracy is not None])
+
+    @cached_property
+    def test_accuracy(self) -> Mean | None:
+        """The mean accuracy on the test set, in percent."""
+        runs = self.finished or self.runs
+        return mean([value for run in runs if (value := run.number("test_accuracy")) is not None])
+
+    def values(self, attribute: str) -> list[float]:
+        """A property of each finished run, where it has one."""
+        return [value for run in self.finished if (value := getattr(run, attribute)) is not None]
+
+    def mean_of(self, fact: str) -> float | None:
+        """The mean of a fact over the runs that tell it."""
+        values = [value for run in self.runs if (value := run.number(fact)) is not None]
+        return fmean(values) if values else None
+
+    @property
+    def names(self) -> str:
+        """Its experiments: `exp_K32_L2`, or of several seeds `exp_K32_L2 (seeds 1, 2, 3)`."""
+        seeds = [run.settings.seed for run in self.runs]
+        if len(set(seeds)) == 1:
+            return ", ".join(name for run in self.runs for name in run.names)
+        found = [name.removesuffix(f"_S{run.settings.seed}") for run in self.runs for name in run.names]
+        listed = ", ".join("none" if seed is None else str(seed) for seed in seeds)
+        return f"{', '.join(dict.fromkeys(found))} (seeds {listed})"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Cells of a grid that differ in K only, or in L only.
+
+    Attributes:
+        fixed: What they have in common, such as `K = 32`.
+        varies: `K` or `L`.
+        cells: In the order of what varies.
+    """
+
+    fixed: str
+    varies: str
+    cells: list[Cell]
+
+    @property
+    def noun(self) -> str:
+        """`width` or `depth`."""
+        return {"K": "width", "L": "depth"}[self.varies]
+
+    @cached_property
+    def learned(self) -> list[Cell]:
+        """The cells of which a run learned: those that can be compared."""
+        return [cell for cell in self.cells if cell.state == "learned"]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a training has no final result."""
+        return any(not run.is_finished for cell in self.cells for run in cell.runs)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Cells that differ in nothing but K and L: narrow ones first, and of those shallow ones first."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """Those of its first cell; K, L and the seed are not common to all."""
+        return self.cells[0].settings
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What all cells have in common, as texts."""
+        return self.cells[0].runs[0].conditions
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for cell in self.cells for run in cell.runs]
+
+    def rows(self, varies: str) -> list[Row]:
+        """The cells of each K over L, or those of each L over K."""
+        cells = self.cells if varies == "L" else sorted(self.cells, key=lambda cell: cell.depth)
+        fixed = "K" if varies == "L" else "L"
+        found: dict[str, list[Cell]] = {}
+        for cell in cells:
+            found.setdefault(f"{fixed} = {cell.level(fixed)}", []).append(cell)
+        return [Row(name, varies, row) for name, row in found.items()]
+
+
+def load_grids(
+    result_files: Iterable[Path], asked: Mapping[str, Settings] = {}, failures: Mapping[str, str] = {}
+) -> list[Grid]:
+    """Read result files, and add what was asked for and has none.
+
+    Args:
+        result_files: In any order. A file that is damaged or none of ours is named on stderr and left out.
+        asked: The experiments of the sweep: names and settings.
+        failures: Why experiments failed, by name.
+
+    Returns:
+        The grids, the one with the most cells first. Experiments that share a training are one run.
+    """
+    runs = []
+    for path in sorted(result_files):
+        try:
+            runs.append(read_run(path))
+        except (ResultError, ConfigError) as error:
+            tell(f"Left out: {error}", file=sys.stderr)
+    found = {name for run in runs for name in run.names}
+    runs = [replace(run, failure=failures.get(run.names[0])) if run.verdict == "unfinished" else run for run in runs]
+    runs += [Run((name,), asked[name], failure=failures.get(name)) for name in asked if name not in found]
+    grids: dict[frozenset[tuple[str, str]], dict[tuple[int, tuple[int, ...], int], list[Run]]] = {}
+    for run in runs:
+        cells = grids.setdefault(frozenset(run.conditions.items()), {})
+        widths = tuple(run.settings.filters_per_layer)
+        _add(cells.setdefault((sum(widths), widths, run.settings.layers_per_block), []), run)
+    found_grids = [
+        Grid(tuple(Cell(tuple(sorted(cells[place], key=_seed_order))) for place in sorted(cells)))
+        for cells in grids.values()
+    ]
+    return sorted(found_grids, key=lambda grid: (-len(grid.cells), grid.settings.ycn))
+
+
+def _seed_order(run: Run) -> tuple[bool, int]:
+    return run.settings.seed is None, run.settings.seed or 0
+
+
+def _add(runs: list[Run], run: Run) -> None:
+    """Add a run to a cell; one that is there already, under another name, gets this name too."""
+    for place, other in enumerate(runs):
+        if run.is_same_training(other):
+            told = run if other.history is None or not other.facts else other
+            runs[place] = replace(told, names=(*other.names, *run.names))
+            return
+    runs.append(run)
+
+
+def network(conditions: Mapping[str, str]) -> str:
+    """The network in words: the name of its class, or what a key of another program calls it."""
+    for key, value in conditions.items():
+        if is_network(key):
+            return f"{key} = {value}"
+    return "YourCodeNet" if conditions["ycn"] == "true" else "ConvClassifier"
+
+
+def is_network(key: str) -> bool:
+    """Whether a config key that is none of ours seems to choose the network."""
+    return re.search(r"(?i)(^|[._])(model|net|arch)", key) is not None
+
+
+def variant(conditions: Mapping[str, str], keys: Iterable[str]) -> str:
+    """The values of some conditions: `YourCodeNet, lr = 0.01`."""
+    parts = [network(conditions) if key == "ycn" else f"{key} = {conditions.get(key, 'none')}" for key in keys]
+    return ", ".join(dict.fromkeys(part if len(part) <= 80 else f"{part[:79]}…" for part in parts))
+
+
+def differing(tables: Iterable[Mapping[str, str]]) -> list[str]:
+    """The keys whose values are not the same everywhere, the network's first."""
+    tables = list(tables)
+    keys = dict.fromkeys(key for table in tables for key in table)
+    found = [key for key in keys if len({table.get(key) for table in tables}) > 1]
+    return sorted(found, key=lambda key: key != "ycn" and not is_network(key))
+
+
+def grid_names(grids: Iterable[Grid]) -> list[str]:
+    """What tells each grid from the others; of a single one nothing."""
+    tables = [grid.conditions for grid in grids]
+    keys = differing(tables)
+    return [variant(table, keys) for table in tables]

@@ -1,0 +1,175 @@
+"""The figures of the page: those of `figures`, and accuracy against cost; each panel is an SVG within the page."""
+
+import colorsys
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+from tune_cnn.plot import own_style
+from tune_cnn.report.figures import Curve, draw_row, parameter_colour
+from tune_cnn.report.grids import Cell, Grid, Row
+from tune_cnn.report.wording import levels, percent
+from tune_cnn.train_results import chance
+
+_LIGHTNESS = 0.6, 0.9  # of colours on dark paper, the least and the most
+
+
+class PageFigure(NamedTuple):
+    """A title and its panels.
+
+    Attributes:
+        title: What they show.
+        key: Name, colour, and whether the lines are dashed, of each curve.
+        panels: SVG; they stand side by side, or on a narrow page one below the other.
+    """
+
+    title: str
+    key: list[tuple[str, str, bool]]
+    panels: list[Markup]
+
+
+def curve_figures(grid: Grid) -> Iterator[PageFigure]:
+    """Learning curves: a figure for each K over L, and for each L over K; of a lone cell its own.
+
+    Rows in which nothing learned are a title only, unless there are no others.
+    """
+    rows = [row for varies in ("L", "K") for row in grid.rows(varies) if len(row.cells) > 1]
+    rows = rows or [Row(cell.label, "L", [cell]) for cell in grid.cells]
+    for row in rows:
+        title = f"{row.fixed}, {row.varies} varies" if len(row.cells) > 1 else row.fixed
+        cells = [cell for cell in row.cells if any(run.history for run in cell.runs)]
+        if not row.learned and any(other.learned for other in rows) and cells:
+            yield PageFigure(f"{title}: nothing learned", [], [])
+        elif cells:
+            yield _curve_figure(title, row, cells)
+
+
+def _curve_figure(title: str, row: Row, cells: Sequence[Cell]) -> PageFigure:
+    key = [
+        (_described(row, cell), _on_both(_colour(row.varies, cell)), cell.state == "did not learn") for cell in cells
+    ]
+    classes = cells[0].settings.data.classes
+    if any(dashed for _, _, dashed in key):
+        key.append((f"guessing: {chance(classes):.3g} %", _on_both("#666666"), True))
+    curves = [
+        Curve(levels(row.varies, [cell]), _colour(row.varies, cell), run.history, classes)
+        for cell in cells
+        for run in cell.runs
+        if run.history
+    ]
+    with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+        fig = Figure(figsize=(10.6, 6.4))
+        draw_row(fig, "", curves)
+        fig.suptitle("")
+        while fig.legends:
+            fig.legends[0].remove()
+        return PageFigure(title, key, _panels(fig, f"{title}. {'; '.join(name for name, _, _ in key)}"))
+
+
+def _described(row: Row, cell: Cell) -> str:
+    name = f"{levels(row.varies, [cell])}: " if len(row.cells) > 1 else ""
+    remark = "" if cell.verdict == "learned" else f", {cell.verdict}"
+    return f"{name}{percent(cell.accuracy)}{remark}" if cell.accuracy else f"{name}{cell.verdict}"
+
+
+def cost_figure(grid: Grid) -> PageFigure | None:
+    """Accuracy of the cells that learned against what they cost; lines join the cells of one L, points bear their K."""
+    cells = [cell for cell in grid.cells if cell.state == "learned"]
+    longest = max((cell.mean_of("duration_s") or 0 for cell in cells), default=0)
+    unit, name = (1, "s") if longest < 180 else (60, "min") if longest < 3 * 3600 else (3600, "h")
+    measures: dict[str, Callable[[Cell], float | None]] = {
+        "parameters": lambda cell: cell.mean_of("parameters"),
+        "multiply-adds × images seen in training": lambda cell: fmean(work) if (work := cell.values("work")) else None,
+        f"training time ({name})": lambda cell: (cell.mean_of("duration_s") or 0) / unit or None,
+    }
+    told = {title: costs for title, measure in measures.items() if len(costs := _costs(cells, measure)) > 1}
+    if not told:
+        return None
+    rows = [row for row in grid.rows("K") if row.learned]
+    with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+        fig = Figure(figsize=(5.3 * len(told), 3.2))
+        for ax, (title, costs) in zip(fig.subplots(1, len(told), squeeze=False)[0], told.items(), strict=True):
+            _draw_costs(ax, title, costs, rows)
+        panels = _panels(fig, "Accuracy against cost")
+    key = [(row.fixed, _on_both(_colour("L", row.cells[0])), False) for row in rows]
+    return PageFigure("Accuracy of the networks that learned, against cost; points bear their K", key, panels)
+
+
+def _costs(cells: Sequence[Cell], measure: Callable[[Cell], float | None]) -> dict[Cell, float]:
+    return {cell: cost for cell in cells if (cost := measure(cell))}
+
+
+def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[Row]) -> None:
+    for row in rows:
+        cells = sorted((cell for cell in row.learned if cell in costs), key=lambda cell: costs[cell])
+        means = [cell.accuracy for cell in cells if cell.accuracy]
+        x, y = [costs[cell] for cell in cells], [mean.value for mean in means]
+        margins = [mean.margin or 0 for mean in means]
+        ax.errorbar(x, y, margins, color=_colour("L", row.cells[0]), marker="o", elinewidth=1)
+    if max(costs.values()) > 4 * min(costs.values()):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(EngFormatter())
+    ax.margins(0.12)
+    ax.autoscale_view()
+    placed: list[Any] = []  # in pixels
+    for cell, cost in costs.items():
+        point = (cost, cell.accuracy.value if cell.accuracy else 0)
+        here = ax.transData.transform(point)
+        if all(abs(here[0] - x) > 34 or abs(here[1] - y) > 15 for x, y in placed):  # where there is room
+            placed.append(here)
+            ax.annotate(cell.k, point, (4, 4), textcoords="offset points", fontsize="small")
+    ax.set(xlabel=title, ylabel="Validation accuracy (%)")
+    ax.grid(True, alpha=0.4)
+
+
+def _colour(symbol: str, cell: Cell) -> str:
+    return to_hex(parameter_colour(symbol, _level(symbol, cell)))
+
+
+def _level(symbol: str, cell: Cell) -> int:
+    return sum(cell.widths) if symbol == "K" else cell.depth
+
+
+def _panels(fig: Figure, description: str) -> list[Markup]:
+    """Each axes of a figure as an SVG of its own, without the figure's paper, readable on light and on dark paper."""
+    fig.set_layout_engine(None)
+    fig.subplots_adjust(hspace=0.5, wspace=0.3)
+    content = io.StringIO()
+    fig.savefig(content, format="svg", transparent=True)
+    svg = re.sub(r' id="(?!axes)[a-zA-Z.]+(?:2d)?_\d+"', "", content.getvalue())  # which the next figure has too
+    # A tenth of a point is enough.
+    svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d)\d+|\n", r"\1", path[0]), svg)
+    svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda found: f"{found[0]}; {found[1]}: {_on_both(found[2])}", svg)
+    svg, _, clips = svg.removesuffix("</svg>\n").rpartition("</g>\n <defs>")
+    panels: list[Markup] = []
+    for ax, part in zip(fig.axes, re.split(r'<g id="axes_\d+">', svg)[1:], strict=True):
+        box = ax.get_tightbbox()
+        assert box is not None
+        scale = 72 / fig.dpi  # to points; y counts from the top
+        place = [box.x0, fig.bbox.height - box.y1, box.width, box.height]
+        view = " ".join(f"{scale * value:.0f}" for value in place)
+        label = escape(f"{ax.get_title() or ax.get_xlabel()}. {description}")
+        defs = f"<defs>{clips}" if not panels else ""
+        panels.append(Markup(f'<svg viewBox="{view}" role="img" aria-label="{label}">{defs}<g>{part}</svg>'))
+    return panels
+
+
+def _on_both(colour: str) -> str:
+    """A colour as it is on light paper, and lighter on dark paper."""
+    hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
+    least, most = _LIGHTNESS
+    dark = to_hex(colorsys.hls_to_rgb(hue, min(max(lightness, 1 - lightness, least), most), saturation))
+    return f"light-dark({colour}, {dark})"

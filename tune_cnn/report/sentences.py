@@ -1,0 +1,128 @@
+"""What a report says in words: the answers to its questions, the summary, the conditions, and how to read it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tune_cnn.report.grids import Grid, grid_names, is_network, network
+from tune_cnn.report.runs import VERDICTS
+from tune_cnn.report.sentences_accuracy import best_depths, interplay, ranked, width_trends
+from tune_cnn.report.sentences_learning import not_learned, tried
+from tune_cnn.report.wording import listed, percent
+from tune_cnn.texts import counted, duration
+
+
+class Answer(NamedTuple):
+    """A question, and the lines that answer it, each of one or more sentences."""
+
+    question: str
+    lines: list[str]
+
+
+def answers(grid: Grid, others: Sequence[Grid] = ()) -> list[Answer]:
+    """Answer the assignment's questions from the cells of one grid.
+
+    Args:
+        grid: The cells.
+        others: What else was tried: the cells of the same K and L in them are compared.
+    """
+    found = [
+        Answer("1.1 Which depth is best, at each width?", best_depths(grid)),
+        Answer("1.2 Which networks did not learn, and why?", not_learned(grid)),
+        Answer("1.3 What helps, and what was tried?", tried(grid, others)),
+        Answer("2.1 How does accuracy change with the width, at each depth?", width_trends(grid)),
+        Answer("2.2 Does the width change what depth does?", interplay(grid)),
+    ]
+    return [answer for answer in found if answer.lines]
+
+
+def summary(grids: Sequence[Grid]) -> list[str]:
+    """How many trainings learned, which cell is the best, and what single runs cannot tell."""
+    runs = [run for grid in grids for run in grid.runs]
+    verdicts = [run.verdict for run in runs]
+    outcome = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
+    experiments = counted(sum(len(run.names) for run in runs), "experiment")
+    sentence = f"{experiments}, {counted(len(runs), 'training')}: {outcome}."
+    variants = {cell: name for name, grid in zip(grid_names(grids), grids, strict=True) for cell in grid.cells}
+    if learned := ranked(list(variants)):
+        best, so_far = learned[0], "" if all(run.is_finished for run in runs) else " so far"
+        name = f"{best.label}, {variants[best]}" if len(grids) > 1 else best.label
+        on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
+        accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
+        sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
+    if len(variants) < 2 or any(len(cell.runs) > 1 for cell in variants):
+        return [sentence]
+    return [
+        sentence,
+        "Every cell was trained once, so this report cannot tell whether a difference is more than the noise between "
+        "seeds. A line such as seeds: [1, 2, 3] in the config file, in place of seed, repeats every cell.",
+    ]
+
+
+def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
+    """Names and values: the settings that all trainings share, their images, machine, versions and time."""
+    tables = [grid.conditions for grid in grids]
+    shared = {key: text for key, text in tables[0].items() if all(table.get(key) == text for table in tables)}
+    if any(is_network(key) for table in tables for key in table):
+        shared.pop("ycn", None)  # what it says of the network, another key contradicts
+    settings = [
+        network(shared) if key == "ycn" else f"{key} {text}"
+        for key, text in shared.items()
+        if not key.startswith("data.")
+    ]
+    runs = [run for grid in grids for run in grid.runs]
+    seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
+    images = Counter(
+        f"{split.get('train')} to train, {split.get('validation')} to validate, {split.get('test')} to test"
+        for run in runs
+        if isinstance(split := run.fact("images"), dict)
+    )
+    versions = Counter(
+        ", ".join(f"{key} {value}" for key, value in found.items())
+        for run in runs
+        if isinstance(found := run.fact("versions"), dict)
+    )
+    devices = Counter(
+        f"{run.fact('device')}" + (f", threads: {run.fact('threads')}" if run.fact("device") == "cpu" else "")
+        for run in runs
+        if run.fact("device")
+    )
+    durations = [seconds for run in runs if (seconds := run.number("duration_s")) is not None]
+    found = {
+        "settings": ", ".join(settings),
+        "seeds": listed(seeds) if seeds else "",
+        "source of images": ", ".join(
+            f"{key.removeprefix('data.')} {text}" for key, text in shared.items() if key.startswith("data.")
+        ),
+        "images": "; ".join(images),
+        "device": "; ".join(devices),
+        "versions": "; ".join(versions),
+        "training time": f"{duration(sum(durations))} in all" if durations else "",
+    }
+    return [(name, value) for name, value in found.items() if value]
+
+
+def notes(grids: Sequence[Grid]) -> list[str]:
+    """How to read the report."""
+    runs = [run for grid in grids for run in grid.runs]
+    found = [
+        "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "
+        "once, with the weights of the best epoch.",
+        "A network has learned if its accuracy is more than 1.5 times that of guessing. Curves of those that have not "
+        "are dashed.",
+        "Multiply-adds are those of the conv and linear layers for one image, forward. Training time depends on the "
+        "machine and its load.",
+    ]
+    if any(cell.accuracy and cell.accuracy.margin is not None for grid in grids for cell in grid.cells):
+        found.append(
+            "± is half the 95 % interval of the mean over seeds (Student's t). A difference is within the noise if its "
+            "95 % interval (Welch) holds 0; the intervals are not corrected for the number of comparisons."
+        )
+    if any(run.expected for run in runs):
+        found.append(
+            "Expected is the diagnosis of the network before its training, from one forward and one backward pass of a "
+            "batch; at risk is no prediction."
+        )
+    if any(run.verdict == "unfinished" and run.history for run in runs):
+        found.append("Unfinished trainings are shown as they stand; they are neither compared nor called learned.")
+    return found

@@ -1,0 +1,55 @@
+"""Numbers, lists and places as the sentences of a report word them."""
+
+from collections.abc import Iterable, Sequence
+
+from tune_cnn.report.grids import Cell
+from tune_cnn.report.noise import Mean
+
+
+def percent(value: Mean | float | None) -> str:
+    """`68.2 %`, or with its interval `68.2 ± 0.5 %`."""
+    return f"{number(value)} %"
+
+
+def number(value: Mean | float | None, digits: int = 1) -> str:
+    """`68.2`, or with its interval `68.2 ± 0.5`; a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, Mean) and value.margin is not None:
+        return f"{value.value:.{digits}f} ± {value.margin:.{digits}f}"
+    return f"{value.value if isinstance(value, Mean) else value:.{digits}f}"
+
+
+def above(value: float, limit: float) -> str:
+    """A percentage above a limit that is shown with one digit, with the digits that tell: `15.04 %` above 15.0 %."""
+    digits = next(
+        digits for digits in range(1, 17) if float(f"{value:.{digits}f}") > float(f"{limit:.1f}") or digits > 15
+    )
+    return f"{value:.{digits}f} %"
+
+
+def listed(items: Iterable[object]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def levels(symbol: str, cells: Iterable[Cell]) -> str:
+    """`L = 2, 4 and 8`."""
+    return f"{symbol} = {listed(dict.fromkeys(cell.level(symbol) for cell in cells))}"
+
+
+def places(cells: Sequence[Cell]) -> str:
+    """The cells in words: `L = 8 and 16 at K = 32 and 64, and L = 32 at K = 64`."""
+    rows: dict[int, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.depth):
+        rows.setdefault(cell.depth, []).append(cell)
+    same_widths: dict[str, list[Cell]] = {}
+    for row in rows.values():
+        same_widths.setdefault(levels("K", row), []).append(row[0])
+    return ", and ".join(f"{levels('L', found)} at {widths}" for widths, found in same_widths.items())
+
+
+def be(items: Sequence[object]) -> str:
+    """`is` or `are`."""
+    return "is" if len(items) == 1 else "are"
