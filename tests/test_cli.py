@@ -257,6 +257,42 @@ def test_cores_and_gpus_that_are_not_there_are_remarked_on(here, runner, capsys,
     assert re.search(r"^--gpus 99: this machine has .+; trials that get none compute on its cores$", told, re.MULTILINE)
 
 
+@pytest.mark.parametrize("arguments", [["sweep"], ["sweep", "--dry-run"], ["trial"]])
+@pytest.mark.parametrize(("precision", "is_slow"), [("bf16", True), ("fp16", True), ("fp32", False)])
+def test_a_precision_that_this_cpu_has_no_instructions_for_is_told_before(
+    here, runner, capsys, monkeypatch, arguments, precision, is_slow
+):
+    runner(trains)
+    for module in ("tune_cnn.cli.commands.sweep", "tune_cnn.experiments"):
+        monkeypatch.setattr(f"{module}.slow_here", lambda precision: precision in ("bf16", "fp16"))
+    command, *options = arguments
+    name = ["tiny_L1_K4"] if command == "trial" else ["--gpus", "0"]
+    change = ["--set", f"precision={precision}", "--set", "epochs=1"]
+    assert run(command, "tiny.yaml", *name, *options, *change) == 0
+    told = f"precision {precision}: this CPU has no instructions for it, so a training takes some 20 times as long; "
+    assert capsys.readouterr().err.count(f"{told}--set precision=fp32 is fast here") == is_slow
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            ["epochs=1000000"],
+            r"time: some \d+ h \d+ min on 2 cores, if no trial stops early; .*--set epochs=N or --only",
+        ),
+        (["grid.filters_per_layer=[[4000]]", "grid.layers_per_block=[8]", "pool_every=8", "epochs=300"], r"some \d+ h"),
+        ([], None),
+        (["epochs=1000"], None),
+    ],
+)
+def test_a_plan_of_hours_is_told_at_the_start(here, runner, capsys, change, told):
+    runner(lambda *_, **__: {})
+    options = [part for pair in change for part in ("--set", pair)]
+    run("sweep", "tiny.yaml", "--cpus", "2", "--gpus", "0", *options)
+    err = capsys.readouterr().err
+    assert re.search(told, err) if told else "time:" not in err
+
+
 def test_results_that_other_settings_will_replace_are_named(finished, runner, capsys):
     runner(trains)
     assert run("sweep", "tiny.yaml") == 0

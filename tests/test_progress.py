@@ -2,12 +2,15 @@
 
 import io
 import re
+import time
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.progress import Progress
+from tune_cnn.sweep.epoch_progress import ToldBatches
+from tune_cnn.sweep.progress import EpochProgress, Progress
 
 RESULT = {
     "epoch": 7, "epochs": 30, "train_loss": 1.23456, "validation_loss": 1.5, "validation_accuracy": 55.04,
@@ -25,13 +28,18 @@ class Terminal:
     """A terminal of a fixed size; `screen` is the table that it would show now."""
 
     def __init__(
-        self, progress_of: dict[str, Settings], already_done: int = 0, width: int = 100, height: int = 25
+        self,
+        progress_of: dict[str, Settings],
+        already_done: int = 0,
+        width: int = 100,
+        height: int = 25,
+        **further: Any,
     ) -> None:
         self.file = io.StringIO()
         self.console = Console(
             file=self.file, width=width, height=height, force_terminal=True, color_system=None, legacy_windows=False
         )
-        self.progress = Progress(progress_of, already_done, self.console)
+        self.progress = Progress(progress_of, already_done, self.console, **further)
 
     @property
     def said(self) -> str:
@@ -61,6 +69,7 @@ def test_without_a_terminal_each_epoch_is_a_line_on_stderr(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
+        "waiting for the first batches",
         "K32_L2_0d29faf2  epoch 7/30  train loss 1.235  val loss 1.500  val acc 55.0 %  best 56.1 %  12.3 s",
         "K32_L2_0d29faf2  plateau",
         "K32_L4_bde69615  epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200,
@@ -162,3 +171,52 @@ def test_the_live_table_leaves_the_terminal_as_it_was():
     assert "kept above\n" in terminal.said
     hidden, shown = "\x1b[?25l", "\x1b[?25h"
     assert terminal.said.rindex(shown) > terminal.said.rindex(hidden)  # the cursor
+
+
+# Within an epoch
+
+
+def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, monkeypatch):
+    monkeypatch.setattr("tune_cnn.sweep.progress.REMIND_S", 0.05)
+    monkeypatch.setattr("tune_cnn.sweep.progress._EPOCH_IS_LONG_S", 0.5)
+    within: dict[str, EpochProgress] = {}
+    with Progress(trials(*LABELS), within_epoch=within.get) as progress:
+        time.sleep(0.2)
+        err = capsys.readouterr().err.splitlines()
+        assert err[:2] == ["waiting for the first batches", "waiting for the first batches (0 s)"]
+        within[LABELS[2]] = EpochProgress(1, 3, 850)  # of a trial that is not known to run yet
+        progress.started(LABELS[0])
+        within[LABELS[0]] = EpochProgress(1, 120, 850)
+        time.sleep(0.2)
+        assert capsys.readouterr().err.splitlines()[-1] == "K32_L2_0d29faf2  batch 120/850 of epoch 1"
+        progress.reported(LABELS[0], RESULT)
+        within[LABELS[0]] = EpochProgress(7, 850, 850)  # of the epoch that was reported
+        time.sleep(0.8)
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        within[LABELS[0]] = EpochProgress(8, 9, 850)
+        time.sleep(0.2)
+        assert capsys.readouterr().err == "K32_L2_0d29faf2  batch 9/850 of epoch 8\n"
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_shows_the_batch_of_a_long_epoch(width):
+    within = {LABELS[0]: EpochProgress(8, 120, 850), LABELS[1]: EpochProgress(1, 5, 850)}
+    terminal = Terminal(trials(*LABELS), width=width, within_epoch=within.get)
+    for label in LABELS[:2]:
+        terminal.progress.started(label)
+    terminal.progress.reported(LABELS[0], RESULT)
+    assert cells(terminal.screen[1])[:6] == [LABELS[0], "batch 120/850", "7/30", "1.235", "1.500", "55.0"]
+    assert cells(terminal.screen[2])[:3] == [LABELS[1], "batch 5/850", "0/30"]
+    terminal.progress.ended(LABELS[0], "plateau")
+    assert cells(terminal.screen[1])[1] == "plateau"
+
+
+def test_batches_are_told_every_few_seconds_and_come_out_as_they_went_in(monkeypatch):
+    now = iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: next(now))  # each look at the clock is a second later
+    told: list[tuple[int, int]] = []
+    batches = ToldBatches(list("abcdefgh"), lambda *progress: told.append(progress))
+    assert (list(batches), len(batches)) == (list("abcdefgh"), 8)
+    assert told == [(3, 8), (6, 8)]

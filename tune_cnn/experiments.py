@@ -11,7 +11,7 @@ import torch
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ConfigError
-from tune_cnn.machine import cores
+from tune_cnn.machine import cores, slow_here, slow_remark
 from tune_cnn.models import network_fault
 from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import Text, check, name_problems, plain, suggest
@@ -20,6 +20,7 @@ from tune_cnn.texts import tell
 from tune_cnn.train_results import mean
 from tune_cnn.training.devices import choose_device
 from tune_cnn.trial import Trial
+from tune_cnn.waiting import waiting
 
 __all__ = ["experiment_config", "load_experiment", "run_experiment", "train"]
 
@@ -137,11 +138,16 @@ def train(
     device = choose_device(device)
     # PyTorch sees the affinity of its process, but not the CPU quota of its container.
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
+    if device.type == "cpu" and slow_here(settings.precision):
+        tell(slow_remark(settings.precision), file=sys.stderr)
     planned = settings.data  # if its folder has changed since, `load` complains
     settings = replace(settings, data=data.resolve(planned))
     tell(data.describe(settings.data), file=sys.stderr)
-    trial = Trial(settings, data.load(planned, progress=True), device)
-    trial.further_facts["diagnosis"] = diagnose(settings, trial.images.train, trial.device).to_json()
+    with waiting("loading images"):
+        images = data.load(planned, progress=True)
+    with waiting("diagnosing the network"):
+        trial = Trial(settings, images, device)
+        trial.further_facts["diagnosis"] = diagnose(settings, images.train, trial.device).to_json()
     print(trial.trainer.model)
     trial.run(checkpoint=Path(f"{checkpoints}.pt") if checkpoints else None)
     result = trial.test_result

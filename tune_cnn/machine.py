@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+SLOWDOWN = 20  # about that of a precision for which the CPU has no instructions; 19 to 28 were measured
+
 # Where a control group says how much time of the CPU it may use: cgroup v2, and the two names of v1's controller.
 _CONTROLLERS = {"": "sys/fs/cgroup", "cpu": "sys/fs/cgroup/cpu", "cpu,cpuacct": "sys/fs/cgroup/cpu,cpuacct"}
 
@@ -59,6 +61,14 @@ def cpu_kind() -> str:
 
 
 def slow_here(precision: str) -> bool:
-    """Whether this CPU lacks the instructions for a precision: a training then takes many times as long as in fp32."""
+    """Whether the CPU lacks the instructions for a precision, so that a training takes some 20 times as long."""
     name = f"_is_mkldnn_{precision}_supported"
     return precision in ("bf16", "fp16") and not (hasattr(torch.ops.mkldnn, name) and getattr(torch.ops.mkldnn, name)())
+
+
+def slow_remark(precision: str) -> str:
+    """What to say where a training would be slow for that reason."""
+    return (
+        f"precision {precision}: this CPU has no instructions for it, so a training takes some {SLOWDOWN} times "
+        "as long; --set precision=fp32 is fast here (other numbers, so another trial id)"
+    )

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from tune_cnn.cli.arguments import parser
 from tune_cnn.errors import ConfigError, TuneCnnError
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
 
 _INTERRUPTED = 130
 
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if "files" in options:
             _read_files(options)
-        # Imported only now, so that help and faults of config files are told at once.
-        run: Callable[[Any], int] = importlib.import_module(f"tune_cnn.cli.commands.{options.command}").run
+        with waiting("loading PyTorch"):  # only now, so that help and faults of config files are told at once
+            run: Callable[[Any], int] = importlib.import_module(f"tune_cnn.cli.commands.{options.command}").run
         exit_code = run(options)
         sys.stdout.flush()  # while a reader that has gone can still be forgiven
         return exit_code

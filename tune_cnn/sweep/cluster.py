@@ -62,20 +62,19 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # One try takes Ray 40 seconds where no cluster is; its default is twenty tries.
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
-    import ray
-
-    if ray.is_initialized():
-        yield nodes()
-        return
     with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):
-        if options.address is None:
-            _start(options, data_bytes)
-        else:
+        import ray
+
+        is_own = not ray.is_initialized()
+        if is_own and options.address is not None:
             _join(options.address)
+        elif is_own:
+            _start(options, data_bytes)
     try:
         yield nodes()
     finally:
-        ray.shutdown()
+        if is_own:
+            ray.shutdown()
 
 
 def _start(options: ClusterOptions, data_bytes: int) -> None:

@@ -1,9 +1,10 @@
 """The live table of a sweep."""
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,10 +13,21 @@ from rich.text import Text
 
 from tune_cnn.settings import Settings
 from tune_cnn.texts import printable
+from tune_cnn.waiting import REMIND_S
 
 _MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
+_EPOCH_IS_LONG_S = 30.0
+_FIRST = "waiting for the first batches"
 _STATE_WIDTH = len("to be retried")
 _NARROW = 100  # columns of a terminal; fewer leave no room for every column of the table
+
+
+class EpochProgress(NamedTuple):
+    """The epoch, counted from 1, and how many of its batches a trial has trained on."""
+
+    epoch: int
+    batch: int
+    batches: int
 
 
 @dataclass
@@ -24,6 +36,11 @@ class _Row:
     state: str = "waiting"
     result: Mapping[str, Any] | None = None
     started: float | None = None
+    said: float = 0.0  # when a line about it was shown last
+
+    @property
+    def epochs_done(self) -> int:
+        return int(self.result["epoch"]) if self.result else 0
 
 
 class Progress:
@@ -33,11 +50,21 @@ class Progress:
         trials: Label and settings of every trial that will run.
         already_done: How many more were finished before.
         console: Where; None: stderr.
+        within_epoch: The batch in which a trial of some label is, if it is known.
     """
 
-    def __init__(self, trials: Mapping[str, Settings], already_done: int = 0, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        trials: Mapping[str, Settings],
+        already_done: int = 0,
+        console: Console | None = None,
+        within_epoch: Callable[[str], EpochProgress | None] = lambda label: None,
+    ) -> None:
         self._rows = {label: _Row(settings) for label, settings in trials.items()}
         self._already_done = already_done
+        self._within_epoch = within_epoch
+        self._is_silent = True  # nothing of any trial was shown yet
+        self._over = threading.Event()
         self._started = time.monotonic()
         self._console = console or Console(stderr=True)
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
@@ -45,9 +72,13 @@ class Progress:
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self.say(_FIRST)
+            threading.Thread(target=self._remind, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._console.is_terminal:
             self._live.stop()
 
@@ -59,7 +90,7 @@ class Progress:
     def reported(self, label: str, result: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
         row = self._rows[label]
-        row.result = result
+        row.result, row.said = result, time.monotonic()
         self._line(
             f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "
             f"val loss {result['validation_loss']:.3f}  val acc {result['validation_accuracy']:.1f} %  "
@@ -76,7 +107,23 @@ class Progress:
         """Show a message above the table."""
         self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
+    def _remind(self) -> None:
+        """Without a terminal: a line about each trial whose epoch is long, and at first that there is none yet."""
+        while not self._over.wait(REMIND_S):
+            for label, row in self._rows.items():
+                is_due = self._is_silent or time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
+                if row.state == "running" and is_due and (progress := self._current(label, row)) is not None:
+                    row.said = time.monotonic()
+                    self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
+            if self._is_silent:
+                self.say(f"{_FIRST} ({time.monotonic() - self._started:.0f} s)")
+
+    def _current(self, label: str, row: _Row) -> EpochProgress | None:
+        progress = self._within_epoch(label)
+        return progress if progress is not None and progress.epoch > row.epochs_done else None
+
     def _line(self, text: str) -> None:
+        self._is_silent = False
         if not self._console.is_terminal:
             self.say(text)
 
@@ -103,13 +150,15 @@ class Progress:
         )
 
     def _cells(self, label: str, row: _Row) -> list[str]:
+        progress = self._current(label, row) if row.state == "running" else None
+        state = f"batch {progress.batch}/{progress.batches}" if progress is not None else row.state
         running_s = f"{time.monotonic() - row.started:.0f} s" if row.started and row.state == "running" else ""
         result = row.result
         if result is None:
-            return [label, row.state, f"0/{row.settings.epochs}", "", "", "", "", "", running_s]
+            return [label, state, f"0/{row.settings.epochs}", "", "", "", "", "", running_s]
         return [
             label,
-            row.state,
+            state,
             f"{result['epoch']}/{result['epochs']}",
             f"{result['train_loss']:.3f}",
             f"{result['validation_loss']:.3f}",

@@ -22,6 +22,7 @@ from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
 from tune_cnn.sweep.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.waiting import waiting
 
 MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
 
@@ -73,9 +74,13 @@ def run_sweep(
             check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
                 check_reachable(folder.folder)
-            images = loading.result()
+            with waiting("loading images", at_once=not loading.done()):
+                images = loading.result()
+            from tune_cnn.sweep.epoch_progress import read
+
+            folders = {(trial := folder.trial(e.settings)).label: trial for e in todo.values()}
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
-            with Progress(labels, already_done=len(trials) - len(todo)) as progress:
+            with Progress(labels, len(trials) - len(todo), within_epoch=lambda label: read(folders[label])) as progress:
                 failures, disk_is_full = _train(todo, asked, images, folder, progress)
     if disk_is_full:
         raise StorageError(f"{folder}: the disk is full; make room, then run the same command again to continue")

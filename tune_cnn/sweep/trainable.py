@@ -15,7 +15,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep.epoch_progress import ToldBatches, tell
 from tune_cnn.sweep.pictures import pictures
+from tune_cnn.sweep.progress import EpochProgress
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.train_results import mean
@@ -94,6 +96,10 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         trial = Trial(self.plan.settings, self.images[self.plan.settings.data], device)
         trial.further_facts["diagnosis"] = diagnose(trial.settings, trial.images.train, device).to_json()
         self.warnings = self.folder.resume(trial.load_state_dict)
+        trial.train_batches = ToldBatches(  # type: ignore[assignment]
+            trial.train_batches,
+            lambda batch, batches: tell(self.folder, EpochProgress(trial.history.num_epochs + 1, batch, batches)),
+        )
         with self._only_warned():
             self.board = TrialBoard(self.folder, trial.settings, self.overview)
         return trial

@@ -9,7 +9,7 @@ from tune_cnn import data
 from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.diagnosis import diagnose_all
 from tune_cnn.errors import DataError, ResourceError, TuneCnnError
-from tune_cnn.machine import cores
+from tune_cnn.machine import SLOWDOWN, cores, slow_here, slow_remark
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.estimate import estimate
 from tune_cnn.sweep.lock import locked
@@ -26,9 +26,12 @@ from tune_cnn.sweep.plan import (
 from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.texts import counted, size, tell
+from tune_cnn.texts import counted, duration, size, tell
 
 _DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
+_LONG_S = 3600.0
+_MULTIPLY_ADDS_PER_S = 1e11  # of a core, about, with AVX-512; half as many with AVX2
+_BATCH_S = 1e-3  # that a batch takes of however small a network
 _ESTIMATE_S = 15.0  # and for its times, after a few for the start of processes
 
 
@@ -43,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     use = disk_use(plan, at_once=options.cpus or cores())
     for source in {e.settings.data: None for e in experiments}:
         tell(data.describe(source), file=sys.stderr)
+    for remark in _slow(plan, experiments, cluster):
+        tell(remark, file=sys.stderr)
     if options.dry_run:
         found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}
@@ -53,7 +58,12 @@ def run(options: argparse.Namespace) -> int:
         tell(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
-    for remark in (*found_elsewhere(plan), *_of_another_machine(cluster), *_replaced(experiments, folder)):
+    for remark in (
+        *found_elsewhere(plan),
+        *_of_another_machine(cluster),
+        *_long(plan, cluster),
+        *_replaced(experiments, folder),
+    ):
         tell(remark, file=sys.stderr)
     check_writable(options.out)
     check_disk(folder, use)
@@ -88,6 +98,43 @@ def _of_another_machine(cluster: ClusterOptions) -> list[str]:
         has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
         remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials that get none compute on its cores")
     return remarks
+
+
+def _slow(plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions) -> list[str]:
+    """Remarks on precisions at which the cores of this machine are slow, where trials will compute on them."""
+    node = own_node(cluster)
+    if node is None:
+        return []
+    on_cores = [
+        line.settings.precision
+        for line, e in zip(plan, experiments, strict=True)
+        if line.state != "done" and (not node.gpus or e.resources.gpus_per_trial == 0)
+    ]
+    return [slow_remark(precision) for precision in dict.fromkeys(on_cores) if slow_here(precision)]
+
+
+def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[str]:
+    """A remark on a sweep that takes hours by its multiply-adds alone; a dry run measures, which takes longer."""
+    node = own_node(cluster)
+    if node is None or node.gpus:
+        return []
+    seconds = 0.0
+    for line in plan:
+        settings = line.settings
+        if line.shares_with is None and line.epochs_left:
+            train, validation, _ = data.count_images(settings.data)
+            batches = min(settings.batches, train / settings.bs_train)
+            images = 3 * batches * settings.bs_train + validation  # backward takes twice as long as forward
+            image_s = (
+                line.cost.multiply_adds / _MULTIPLY_ADDS_PER_S * (SLOWDOWN if slow_here(settings.precision) else 1)
+            )
+            seconds += line.epochs_left * (images * image_s + batches * _BATCH_S) / node.cpus
+    if seconds < _LONG_S:
+        return []
+    return [
+        f"time: some {duration(seconds)} on {counted(int(node.cpus), 'core')}, if no trial stops early; --dry-run "
+        "tells more exactly, --set epochs=N or --only PATTERN makes it less"
+    ]
 
 
 def _replaced(experiments: Sequence[Experiment], folder: SweepFolder) -> list[str]:

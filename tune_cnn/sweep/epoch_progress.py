@@ -1,0 +1,56 @@
+"""How far each trial is within its epoch: told by its process, read by the driver, on every machine of a cluster."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
+
+from tune_cnn.sweep.progress import EpochProgress
+from tune_cnn.sweep.storage import TrialFolder
+
+TELL_S = 2.0
+_NAMESPACE = b"tune_cnn"
+
+
+class ToldBatches:
+    """Training batches that tell every two seconds how many of them an epoch has taken, without a wait for the device.
+
+    Args:
+        batches: What is iterated over.
+        tell: Is told how many, and of how many.
+    """
+
+    def __init__(self, batches: Any, tell: Callable[[int, int], object]) -> None:
+        self.batches = batches
+        self.tell = tell
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        told = time.monotonic()
+        for count, batch in enumerate(self.batches, start=1):
+            yield batch
+            if time.monotonic() - told > TELL_S:
+                self.tell(count, len(self))
+                told = time.monotonic()
+
+
+def tell(folder: TrialFolder, progress: EpochProgress) -> None:
+    """Let the driver read it; training goes on where it cannot be told."""
+    with contextlib.suppress(Exception):
+        internal_kv._internal_kv_put(_key(folder), json.dumps(progress).encode(), namespace=_NAMESPACE)
+
+
+def read(folder: TrialFolder) -> EpochProgress | None:
+    """What was told last; None: nothing yet."""
+    with contextlib.suppress(Exception):
+        return EpochProgress(*json.loads(internal_kv._internal_kv_get(_key(folder), namespace=_NAMESPACE)))
+    return None
+
+
+def _key(folder: TrialFolder) -> bytes:
+    return str(folder.folder).encode()
