@@ -545,7 +545,7 @@ def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):
     assert run("board", "tiny", "--port", "6100") == 0
     assert started == [
         [
-            sys.executable, "-m", "tensorboard.main", "--logdir", str(finished.trials),
+            sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(finished.trials),
             "--host", "127.0.0.1", "--port", "6100", "--reload_interval", "1",
         ]
     ]  # fmt: skip
