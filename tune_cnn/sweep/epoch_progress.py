@@ -9,7 +9,7 @@ from typing import Any
 from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
 
 from tune_cnn.sweep.progress import EpochProgress
-from tune_cnn.sweep.storage import TrialFolder
+from tune_cnn.sweep.trial_folder import TrialFolder
 
 TELL_S = 2.0
 _NAMESPACE = b"tune_cnn"
