@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -30,7 +31,9 @@ from sweep_process import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_cnn.cli import main
+from tune_cnn.settings import Settings
 from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
 
@@ -92,9 +95,12 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
     sweep = Sweep.written(tmp_path)
     again = f"interrupted; continue with:  tune-cnn {' '.join(sweep.arguments)}\n"
 
-    def assert_finished_are_exported() -> None:
-        finished = {e.name for e in sweep.experiments if sweep.folder.trial(e.settings).is_finished()}
-        assert {path.stem for path in sweep.results.glob("*.json")} == finished
+    def assert_all_that_have_begun_are_exported() -> None:
+        trials = {e.name: sweep.folder.trial(e.settings) for e in sweep.experiments}
+        exported = {path.stem: json.loads(path.read_text())["trial"] for path in sweep.results.glob("*.json")}
+        assert exported.keys() == {name for name, trial in trials.items() if sweep.epochs().get(trial.label)}
+        finished = {name for name, facts in exported.items() if not facts.get("unfinished")}
+        assert finished == {name for name, trial in trials.items() if trial.is_finished()}
 
     with sweep.process() as process:
         process.wait_until(lambda: len(sweep.files("epoch_*.pt")) > 2)
@@ -104,7 +110,7 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
     assert "Traceback" not in process.stderr
     begun = sum(sweep.epochs().values())
     assert begun > 0
-    assert_finished_are_exported()
+    assert_all_that_have_begun_are_exported()
 
     with sweep.process() as process:
         process.wait_until(lambda: sweep.records())
@@ -114,7 +120,7 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
     assert "Traceback" not in process.stderr
     assert sum(sweep.epochs().values()) > begun
     assert list(sweep.results.glob("*.json"))
-    assert_finished_are_exported()
+    assert_all_that_have_begun_are_exported()
 
     with sweep.process() as process:
         assert process.exit_code() == 0
@@ -138,6 +144,43 @@ def test_a_trial_whose_process_is_killed_is_retried_from_its_checkpoint(ray_here
         board = EventAccumulator(str(record.parent))
         board.Reload()
         assert [event.step for event in board.Scalars("loss/train")] == list(range(1, 11))
+
+
+class SlowFolder(Folder):
+    """On a disk that takes its time for a checkpoint."""
+
+    def write(self, name: str, content: bytes) -> None:
+        if name.startswith("epoch_"):
+            time.sleep(0.4)
+        super().write(name, content)
+
+
+class SlowTrial(TrialFolder):
+    def __init__(self, trials: Folder, settings: Settings) -> None:
+        super().__init__(SlowFolder(trials.root, trials.inner), settings)
+
+
+class SlowSweepFolder(SweepFolder):
+    def trial(self, settings):
+        return SlowTrial(self.trials, settings)
+
+
+def test_every_epoch_that_is_shown_is_kept_at_that_moment(ray_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("tune_cnn.cli.commands.sweep.SweepFolder", SlowSweepFolder)
+    sweep = Sweep.written(tmp_path, "epochs=4", "grid.layers_per_block=[1]")
+    reported = Progress.reported
+    shown: list[tuple[str, int]] = []
+
+    def look(self: Progress, label: str, result: dict[str, int]) -> None:
+        shown.append((label, result["epoch"]))
+        assert sweep.epochs()[label] >= result["epoch"]  # an error is told in place of the line
+        reported(self, label, result)
+
+    monkeypatch.setattr(Progress, "reported", look)
+    ended = run(sweep)
+    assert ended.exit_code == 0
+    assert "warning" not in ended.stderr
+    assert sorted(shown) == sorted((label, epoch) for label in sweep.epochs() for epoch in range(1, 5))
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(ray_here, tmp_path):

@@ -1,7 +1,8 @@
 """Follows a running sweep: the live table, and what failed."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -10,7 +11,9 @@ from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder
 from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.sweep.trial_folder import TrialFolder
+from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
+
+_REMOTE_INTERVAL_S = 1.0
 
 
 class Watcher(Callback):  # type: ignore[misc]
@@ -33,6 +36,8 @@ class Watcher(Callback):  # type: ignore[misc]
         self.disk_is_full = False
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
         self._progress = progress
+        self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
+        self._looked = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state of its own, from which we never restore.
@@ -54,22 +59,54 @@ class Watcher(Callback):  # type: ignore[misc]
             return
         for warning in result["warnings"]:
             self._progress.say(f"{folder.label}: {warning}")
-        self._safely(lambda: self._progress.reported(folder.label, result))
+        # A line is a promise: that epoch is kept, whatever happens next. So it waits for the checkpoint, which is
+        # written while the next epoch trains, and is there when that one ends.
+        if (before := self._unkept.pop(trial_id, result))["epoch"] < result["epoch"]:
+            self._show(trial_id, before)
+        self._unkept[trial_id] = result
+        self._show_kept([trial_id])
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        # Tune calls this ten times a second. A storage elsewhere is asked for one trial a second.
+        waiting = list(self._unkept)
+        if waiting and not self._folders[waiting[0]].folder.is_local:
+            if time.monotonic() - self._looked < _REMOTE_INTERVAL_S:
+                return
+            self._looked = time.monotonic()
+            self._unkept[waiting[0]] = self._unkept.pop(waiting[0])  # the next time it is another one's turn
+            waiting = waiting[:1]
+        self._show_kept(waiting)
+
+    def _show_kept(self, trial_ids: Iterable[str]) -> None:
+        for trial_id in trial_ids:
+            if (result := self._unkept.get(trial_id)) and _is_kept(self._folders[trial_id], result):
+                self._show(trial_id, self._unkept.pop(trial_id))
+
+    def _show(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._safely(lambda: self._progress.reported(self._folders[trial_id].label, result))
+
+    def _settle(self, trial_id: str) -> None:
+        """Show the last epoch if it is kept; otherwise it will be trained again."""
+        self._show_kept([trial_id])
+        self._unkept.pop(trial_id, None)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
+        self._settle(trial_id)
         reason = self.failures.get(trial_id) or trial.last_result.get("stop_reason") or "ended"
         self._progress.ended(self._folders[trial_id].label, reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
+        self._settle(trial_id)
         self._progress.ended(folder.label, "to be retried")
         self._progress.say(f"{folder.label}: {_failure(folder) or 'its process was lost'}; retrying")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
+        self._settle(trial_id)
         self.failures[trial_id] = _failure(folder) or (
             f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
         )
@@ -81,6 +118,14 @@ class Watcher(Callback):  # type: ignore[misc]
             action()
         except Exception as error:
             self._progress.say(f"warning: {type(error).__name__}: {error}")
+
+
+def _is_kept(folder: TrialFolder, result: Mapping[str, Any]) -> bool:
+    if result["stop_reason"] is not None:  # the trial was finished before it reported
+        return True
+    with contextlib.suppress(OSError):
+        return any(epoch_of(name) >= result["epoch"] for name in folder.checkpoints())
+    return False
 
 
 def _failure(folder: TrialFolder) -> str | None:
