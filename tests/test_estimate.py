@@ -12,7 +12,7 @@ from tune_cnn import data
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep import estimate as room
-from tune_cnn.sweep.estimate import Estimate, estimate, makespan, most_at_once
+from tune_cnn.sweep.estimate import Estimate, estimate, schedule
 from tune_cnn.sweep.pace import Pace, measure_pace, network_of
 from tune_cnn.sweep.plan import make_plan
 from tune_cnn.sweep.resources import Node, Request
@@ -39,7 +39,7 @@ HALF_A_GPU = Request(1, 0.5)
     ],
 )
 def test_a_trial_starts_in_its_turn_when_its_part_of_the_machine_is_free(jobs, node, ends):
-    assert makespan(jobs, node) == pytest.approx(ends)
+    assert schedule(jobs, node)[0] == pytest.approx(ends)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_trial_starts_in_its_turn_when_its_part_of_the_machine_is_free(jobs, n
     [([], Node(2, 0), 0), ([ONE] * 5, Node(2, 0), 2), ([ONE] * 5, Node(8, 0), 5), ([HALF_A_GPU] * 5, Node(8, 2), 4)],
 )
 def test_as_many_trials_at_once_as_fit(asked, node, count):
-    assert most_at_once(asked, node) == count
+    assert schedule([(request, 1.0) for request in asked], node)[1] == count
 
 
 def test_trials_share_a_time_if_their_batches_do():
@@ -83,19 +83,19 @@ def test_what_is_not_timed_is_scaled_from_the_nearest_of_its_kind(monkeypatch):
     monkeypatch.setattr(room, "_work", lambda network: work[network.filters_per_layer[0]])
     plain = {k: network_of(Settings(bs_train=50, filters_per_layer=(k,))) for k in work}
     other = replace(plain[32], ycn=True)
-    paces = {plain[4]: Pace(1.0, 0.1, 9.0), plain[8]: Pace(2.0, 0.2, 8.0), other: Pace(7.0, 0.7, 7.0)}
+    paces = {plain[4]: Pace(1.0, 0.1), plain[8]: Pace(2.0, 0.2), other: Pace(7.0, 0.7)}
     assert room._pace_of(plain[8], paces) == paces[plain[8]]
-    assert room._pace_of(plain[16], paces) == pytest.approx(Pace(4.5, 0.45, 8.0))
+    assert room._pace_of(plain[16], paces) == pytest.approx(Pace(4.5, 0.45))
     larger_batch = replace(plain[16], bs_train=100)
-    assert room._pace_of(larger_batch, paces) == pytest.approx(Pace(9.0, 0.45, 8.0))
+    assert room._pace_of(larger_batch, paces) == pytest.approx(Pace(9.0, 0.45))
 
 
 def test_done_trials_cost_nothing_and_continued_ones_their_missing_epochs(tmp_path, monkeypatch):
     experiments = write_config(tmp_path)
     experiments = [replace(e, settings=replace(e.settings, epochs=10, bs_test=5)) for e in experiments]
-    pace = Pace(2.0, 0.5, 0.25)
+    pace = Pace(2.0, 0.5)
     monkeypatch.setattr(room, "_paces", lambda _, networks, *__: dict.fromkeys(networks, pace))
-    monkeypatch.setattr(room, "_EPOCH_S", 0.0)
+    monkeypatch.setattr(room, "_EPOCH_S", 0.25)
     monkeypatch.setattr(room, "_TRIAL_S", 0.0)
     monkeypatch.setattr(room, "_STARTS_OF_A_PROCESS", 0.0)
     folder = SweepFolder(str(tmp_path), "sweep")

@@ -11,12 +11,13 @@ from concurrent.futures.process import BrokenProcessPool
 from threading import BrokenBarrierError
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from tune_cnn import data
 from tune_cnn.errors import ResourceError
 from tune_cnn.models import cost
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import Settings
 from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_of
 from tune_cnn.sweep.plan import PlannedExperiment, expected_work
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
@@ -27,25 +28,10 @@ _SPAWN = multiprocessing.get_context("spawn")
 _WORKERS_START_S = 300.0
 _RAYS_NICENESS = 15  # of its workers, unless told otherwise
 _MOST_NETWORKS = 24  # that are timed; further ones lie between them
-# What Tune and a checkpoint's way to the disk add to an epoch, and what a trial costs beside its epochs.
-_EPOCH_S = 0.03
-_TRIAL_S = 0.3
+_EPOCH_S = 0.05  # what Tune and a checkpoint add to an epoch
+_TRIAL_S = 0.3  # what a trial costs beside its epochs
 # Ray's start, the images, and in the end the figures and the report, in relation to the start of a process with torch.
 _STARTS_OF_A_PROCESS = 6.0
-
-
-class Job(NamedTuple):
-    """A trial that is not finished.
-
-    Attributes:
-        settings: The trial's.
-        request: What it gets.
-        epochs: How many are missing.
-    """
-
-    settings: Settings
-    request: Request
-    epochs: int
 
 
 class Estimate(NamedTuple):
@@ -70,14 +56,9 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         if not self.trial_s:
             return "time: none, since every trial is done"
-        cores = counted(int(self.node.cpus), "core")
-        line = (
-            f"time: at most {duration(self.wall_s)} on {cores} ({counted(self.at_once, 'trial')} at once), "
-            f"{self.gpu_hours:.2g} GPU hours"
-        )
-        if self.scaled:
-            line += f"; {counted(self.scaled, 'trial')} scaled from others by multiply-adds"
-        return line
+        place = f"{counted(int(self.node.cpus), 'core')} ({counted(self.at_once, 'trial')} at once)"
+        scaled = f"; {counted(self.scaled, 'trial')} scaled from others by multiply-adds" if self.scaled else ""
+        return f"time: at most {duration(self.wall_s)} on {place}, {self.gpu_hours:.2g} GPU hours{scaled}"
 
 
 def estimate(
@@ -96,95 +77,76 @@ def estimate(
         ResourceError: A trial asks for more than the machine has, or a measuring process died.
     """
     lines = {line.settings.trial_id: line for line in plan if line.shares_with is None}
-    todo = {e.settings.trial_id: e for e in experiments if lines[e.settings.trial_id].state != "done"}
-    if not todo:
+    todo = [e for e in experiments if lines[e.settings.trial_id].state != "done"]
+    trials = {  # in the order in which the runner starts them
+        e.settings.trial_id: e for e in sorted(todo, key=lambda e: expected_work(e.settings), reverse=True)
+    }
+    if not trials:
         return Estimate({}, 0.0, 0.0, 0, node, 0)
     memory: dict[str, GpuMemory] = {}
-    if node.gpus and any(e.resources.gpus_per_trial == "auto" for e in todo.values()) and torch.cuda.is_available():
-        with _workers(1) as pool:
-            memory = _result(pool.submit(measure_gpu_memory, {key: e.settings for key, e in todo.items()}))
-    asked = requests(todo, [node], len(lines), memory)
-    check_feasible(list(asked.values()), [node])
-    # In the order in which the runner starts them.
-    jobs = {
-        trial_id: Job(e.settings, asked[trial_id], lines[trial_id].epochs_left)
-        for trial_id, e in sorted(todo.items(), key=lambda item: expected_work(item[1].settings), reverse=True)
+    try:
+        if node.gpus and any(e.resources.gpus_per_trial == "auto" for e in todo) and torch.cuda.is_available():
+            with _workers(1) as pool:
+                memory = pool.submit(measure_gpu_memory, {key: e.settings for key, e in trials.items()}).result()
+        asked = requests(trials, [node], len(lines), memory)
+        check_feasible(list(asked.values()), [node])
+        at_once = schedule([(request, 1.0) for request in asked.values()], node)[1]
+        begun = time.monotonic()
+        networks = {network_of(e.settings): asked[key] for key, e in trials.items()}
+        with _workers(at_once) as pool:
+            for ready in [pool.submit(int) for _ in range(at_once)]:
+                ready.result()
+            process_s = time.monotonic() - begun
+            paces = _paces(pool, networks, at_once, time.monotonic() + within_s)
+    except (BrokenProcessPool, BrokenBarrierError):
+        raise ResourceError("a measuring process died, perhaps for want of memory") from None
+    trial_s = {
+        key: _duration_of(e.settings, lines[key].epochs_left, _pace_of(network_of(e.settings), paces))
+        for key, e in trials.items()
     }
-    at_once = most_at_once([job.request for job in jobs.values()], node)
-
-    begun = time.monotonic()
-    networks = {network_of(job.settings): job.request for job in jobs.values()}
-    with _workers(at_once) as pool:
-        for ready in [pool.submit(int) for _ in range(at_once)]:
-            _result(ready)
-        process_s = time.monotonic() - begun
-        paces = _paces(pool, networks, at_once, time.monotonic() + within_s)
-    counts = {source: data.count_images(source) for source in {job.settings.data for job in jobs.values()}}
-    trial_s = {trial_id: _duration(job, paces, counts) for trial_id, job in jobs.items()}
-    wall_s = makespan([(job.request, trial_s[trial_id]) for trial_id, job in jobs.items()], node)
-    return Estimate(
-        trial_s,
-        wall_s + _STARTS_OF_A_PROCESS * process_s,
-        sum(trial_s[trial_id] * job.request.gpus for trial_id, job in jobs.items()) / 3600,
-        at_once,
-        node,
-        sum(network_of(job.settings) not in paces for job in jobs.values()),
-    )
+    wall_s = schedule([(asked[key], seconds) for key, seconds in trial_s.items()], node)[0]
+    gpu_hours = sum(trial_s[key] * asked[key].gpus for key in trials) / 3600
+    scaled = sum(network_of(e.settings) not in paces for e in trials.values())
+    return Estimate(trial_s, wall_s + _STARTS_OF_A_PROCESS * process_s, gpu_hours, at_once, node, scaled)
 
 
-def makespan(jobs: Sequence[tuple[Request, float]], node: Node) -> float:
-    """When the last of some trials ends, if each starts in its turn as soon as its cores and GPUs are free.
+def schedule(jobs: Sequence[tuple[Request, float]], node: Node) -> tuple[float, int]:
+    """When the last of some trials ends, and how many start at once, if each starts in its turn as soon as it fits.
 
     Args:
         jobs: What each asks for, no more than the machine has, and how long it takes.
         node: The machine.
     """
-    now, running, waiting = 0.0, list[tuple[float, Request]](), list(jobs)
+    now, at_once, running, waiting = 0.0, 0, list[tuple[float, Request]](), list(jobs)
     while waiting or running:
-        while waiting and _fits([request for _, request in running], waiting[0][0], node):
+        while waiting:
+            every = [waiting[0][0], *(request for _, request in running)]
+            if sum(r.cpus for r in every) > node.cpus or sum(r.gpus for r in every) > node.gpus + 1e-9:
+                break
             request, seconds = waiting.pop(0)
             running.append((now + seconds, request))
+        at_once = at_once or len(running)
         now = min(end for end, _ in running)
         running = [(end, request) for end, request in running if end > now]
-    return now
+    return now, at_once
 
 
-def most_at_once(asked: Sequence[Request], node: Node) -> int:
-    """How many of some trials start at once."""
-    started: list[Request] = []
-    for request in asked:
-        if not _fits(started, request, node):
-            break
-        started.append(request)
-    return len(started)
-
-
-def _fits(running: Sequence[Request], request: Request, node: Node) -> bool:
-    every = [*running, request]
-    enough_cores = sum(one.cpus for one in every) <= node.cpus
-    return enough_cores and sum(one.gpus for one in every) <= node.gpus + 1e-9
-
-
-def _duration(job: Job, paces: Mapping[Settings, Pace], counts: Mapping[DataSettings, tuple[int, int, int]]) -> float:
-    settings = job.settings
-    train, validation, test = counts[settings.data]
-    pace = _pace_of(network_of(settings), paces)
+def _duration_of(settings: Settings, epochs: int, pace: Pace) -> float:
+    train, validation, test = data.count_images(settings.data)
     batches = min(settings.batches, train / settings.bs_train)
-    epoch_s = batches * pace.train_batch_s + validation * pace.evaluated_image_s + pace.checkpoint_s + _EPOCH_S
-    return job.epochs * epoch_s + settings.test_views * test * pace.evaluated_image_s + _TRIAL_S
+    epoch_s = batches * pace.train_batch_s + validation * pace.evaluated_image_s + _EPOCH_S
+    return epochs * epoch_s + settings.test_views * test * pace.evaluated_image_s + _TRIAL_S
 
 
 def _pace_of(network: Settings, paces: Mapping[Settings, Pace]) -> Pace:
     """That of the network, or that of the timed one of the nearest cost and, if there is one, of the same kind."""
     if network in paces:
         return paces[network]
-    work = _work(network)
     alike = [other for other in paces if (other.ycn, other.precision) == (network.ycn, network.precision)]
-    nearest = min(alike or paces, key=lambda other: abs(math.log(_work(other) / work)))
-    ratio = work / _work(nearest)
-    pace = paces[nearest]
-    batch_ratio = ratio * network.bs_train / nearest.bs_train
-    return Pace(pace.train_batch_s * batch_ratio, pace.evaluated_image_s * ratio, pace.checkpoint_s)
+    nearest = min(alike or paces, key=lambda other: abs(math.log(_work(other) / _work(network))))
+    ratio = _work(network) / _work(nearest)
+    batch_s, image_s = paces[nearest]
+    return Pace(batch_s * ratio * network.bs_train / nearest.bs_train, image_s * ratio)
 
 
 def _work(network: Settings) -> int:
@@ -200,19 +162,10 @@ def _paces(
     # With fewer networks than trials at once, each is timed by several processes: none may have the machine alone.
     times = math.ceil(at_once / len(timed))
     each_s = max(ended - time.monotonic(), 0.0) * at_once / (len(timed) * times)
-    futures = {
-        network: [
-            pool.submit(_pace, network, networks[network], each_s, math.inf if network is timed[0] else ended)
-            for _ in range(times)
-        ]
-        for network in timed
-    }
-    paces = {}
-    for network, several in futures.items():
-        found = [pace for pace in map(_result, several) if pace is not None]
-        if found:
-            paces[network] = Pace(*(math.fsum(values) / len(found) for values in zip(*found, strict=True)))
-    return paces
+    ends = {network: math.inf if network is timed[0] else ended for network in timed}
+    futures = {n: [pool.submit(_pace, n, networks[n], each_s, ends[n]) for _ in range(times)] for n in timed}
+    found = {n: [pace for future in several if (pace := future.result())] for n, several in futures.items()}
+    return {n: Pace(*np.mean(several, axis=0).tolist()) for n, several in found.items() if several}
 
 
 _device = torch.device("cpu")  # of a measuring process: its GPU, if there is one
@@ -237,10 +190,3 @@ def _pace(network: Settings, request: Request, within_s: float, ended: float) ->
         return None
     torch.set_num_threads(request.cpus)
     return measure_pace(network, _device if request.gpus else torch.device("cpu"), within_s)
-
-
-def _result(future: Any) -> Any:
-    try:
-        return future.result()
-    except (BrokenProcessPool, BrokenBarrierError):
-        raise ResourceError("a measuring process died, perhaps for want of memory") from None
