@@ -95,7 +95,24 @@ def test_imports_never_go_round():
 
 
 def test_the_package_itself_imports_nothing():
-    assert list(imports(PACKAGE / "__init__.py")) == []
+    assert list(imports(PACKAGE / "__init__.py")) == ["sys"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["-m", "tune_cnn.plot"], "tune_cnn.plot: a module for Python programs, no command; type: tune-cnn plot"),
+        (["-Pmtune_cnn.sweep", "tiny.yaml"], "type: tune-cnn sweep"),
+        (["-X", "utf8", "-m", "tune_cnn.cli.commands.board", "tune_cnn.x"], "type: tune-cnn board"),
+        (["-m", "tune_cnn.diagnosis.signal"], "type: tune-cnn --help"),
+        (["-m", "tune_cnn", "no-command", "tune_cnn.plot"], "argument COMMAND: invalid choice: 'no-command'"),
+        (["-m", "tune_cnn.__main__", "no-command"], "argument COMMAND: invalid choice: 'no-command'"),
+    ],
+)
+def test_a_module_that_is_run_says_which_command_there_is(arguments, answer):
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert answer in done.stderr
 
 
 def test_the_check_of_imports_sees_them():
