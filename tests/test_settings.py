@@ -141,6 +141,7 @@ def test_seed_zero_is_a_seed() -> None:
             {"hidden_dims": [8, 2.5]},
             "hidden_dims: [8, 2.5] is not a list of whole numbers from 1 up, such as [100, 100]",
         ),
+        ({"seed": 10**5000}, "seed: a huge number is not a whole number from 0 up, or null"),
         ({"lr": 10**400}, f"lr: 1{'0' * 119}... is not a number above 0"),
         ({"warmup": 1}, "warmup: 1 is not a number from 0 up and below 1"),
         ({"test_views": True}, "test_views: True is not one of 1, 2, 6"),
@@ -220,6 +221,10 @@ def test_source_is_read_from_a_text_or_a_mapping(value: Any, data: DataSettings)
         (
             {"source": "shapes", "in_size": [1, 16, 16]},
             "data.in_size: the images of shapes have 3 channels; write [3, height, width]",
+        ),
+        (
+            {"source": "shapes", "in_size": [3, 16]},
+            "data.in_size: [3, 16] is not [channels, height, width] with 1 or 3 channels, such as [3, 32, 32]",
         ),
         ({"sorce": "shapes"}, "data.sorce: unknown key; did you mean 'source'?"),
     ],

@@ -118,7 +118,7 @@ def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, 
 
 
 def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
-    if fault["type"] == "missing":
+    if fault["type"] == "missing" and value is None:
         return f"missing; write a pattern such as {schema['examples'][0]}"
     if schema.get("type") == "object":
         found = "empty" if value is None else f"{shown(value)} is not a mapping"
@@ -178,7 +178,10 @@ def _wanted(schema: dict[str, Any]) -> str:
 
 def shown(value: object) -> str:
     """A value as a message shows it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # of a whole number with thousands of digits
+        text = "a huge number"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 

@@ -96,7 +96,7 @@ def file_schema() -> dict[str, Any]:
         value.pop("default", None)
     source = schema["properties"]["data"]
     schema["properties"]["data"] = {"anyOf": [{"type": "string"}, source], "description": source["description"]}
-    return schema
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def read_document(path: Path) -> tuple[Any, list[str]]:
