@@ -1,7 +1,10 @@
 """A folder behaves alike on a local disk and through pyarrow, which stands for S3 and its like."""
 
+import errno
 import os
 import pickle
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,18 +52,6 @@ def test_a_deleted_file_is_gone_and_its_neighbour_stays(folder):
     assert (folder.names(), folder.read("a"), folder.read("b")) == (["b"], None, b"2")
 
 
-def test_create_makes_the_folder_and_the_file(folder):
-    (folder / "new").create("lock", b"mine")
-    assert (folder / "new").read("lock") == b"mine"
-
-
-def test_on_a_local_disk_create_leaves_what_is_there(tmp_path):
-    folder = Folder(str(tmp_path), "sweep")
-    folder.create("lock", b"first")
-    folder.create("lock", b"second")
-    assert folder.read("lock") == b"first"
-
-
 def test_another_process_finds_the_same_folder(folder):
     folder.write("a", b"1")
     assert pickle.loads(pickle.dumps(folder)).read("a") == b"1"
@@ -87,13 +78,73 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path, m
     folder = Folder(str(tmp_path), "sweep")
     folder.write("record.json", b"old")
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
+    with pytest.raises(
+        StorageError, match=f"^{tmp_path}/sweep: the disk is full; make room, then run the same command"
+    ):
         folder.write("record.json", b"new")
     assert (folder.names(), folder.read("record.json")) == (["record.json"], b"old")
+
+
+def failing(*numbers: int) -> Callable[..., None]:
+    """Raises one of these errors after the other, and the last one for ever."""
+    left = list(numbers)
+
+    def fail(*_: object, **__: object) -> None:
+        number = left.pop(0) if left[1:] else left[0]
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+KINDS = [errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOSPC]
+
+
+@pytest.mark.parametrize("number", KINDS)
+def test_a_disk_that_fails_for_good_is_told_with_place_cause_and_remedy(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(Folder, "patience_s", 0.3)
+    folder = Folder(str(tmp_path), "sweep") / "trials"
+    folder.write("a", b"1")
+    monkeypatch.setattr("tune_cnn.sweep.folder.replace_file", failing(number))
+    monkeypatch.setattr("tune_cnn.sweep.folder.read_file", failing(number))
+    for name in ("unlink", "iterdir"):
+        monkeypatch.setattr(Path, name, failing(number))
+    cause = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}.get(number)
+    actions = {
+        "read": lambda: folder.read("a"),
+        "written": lambda: folder.write("a", b"2"),
+        "deleted": lambda: folder.delete("a"),
+        "listed": folder.names,
+    }
+    for done, action in actions.items():
+        place = f"{tmp_path}/sweep/trials" + ("/a" if done != "listed" else "")
+        told = f"{place}: cannot be {done} \\({os.strerror(number)}\\); mend that and try again; a sweep continues"
+        if cause:
+            told = f"{tmp_path}/sweep: {cause}; make room, then run the same command again to continue$"
+        with pytest.raises(StorageError, match=f"^{told}"):
+            action()
+    monkeypatch.undo()
+    assert folder.read("a") == b"1"
+
+
+def test_a_storage_that_fails_for_a_moment_is_asked_again(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path), "sweep")
+    monkeypatch.setattr("tune_cnn.sweep.folder.replace_file", failing(errno.ESTALE, errno.EIO, 0))
+    folder.write("a", b"1")
+
+
+def test_a_server_that_nobody_reaches_is_named_within_the_patience(monkeypatch):
+    monkeypatch.setattr(Folder, "patience_s", 0.3)
+    for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "no_proxy": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    folder = Folder("s3://bucket/all?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1", "sweep")
+    begin = time.monotonic()
+    with pytest.raises(
+        StorageError, match=r"^s3://bucket/all/sweep/a\?end.*: cannot be read \(.*Could not connect to ser"
+    ):
+        folder.read("a")
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("uri", ["ftp://host/path", "s3:///no-bucket", "s3://two words/x"])

@@ -1,7 +1,10 @@
 """One process at a time runs a sweep, and a lock outlives nobody."""
 
+import contextlib
 import json
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,122 +17,113 @@ from pathlib import Path
 import pytest
 
 from tune_cnn.errors import StorageError
+from tune_cnn.sweep import lock, processes
+from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.lock import locked, running
+
+BEAT_S, LEASE_S = 0.2, 1.6
+HOLD = f"""
+import sys, time
 from tune_cnn.sweep import lock
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.lock import locked
-
-HOLD = """
-import sys
-from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.lock import locked
-with locked(Folder(sys.argv[1])):
+lock.BEAT_S, lock.LEASE_S = {BEAT_S}, {LEASE_S}
+with lock.locked(Folder(sys.argv[1], "sweep")) as held:
     print("locked", flush=True)
-    sys.stdin.read()
+    while True:
+        held.check()
+        time.sleep(0.05)
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(str(tmp_path))
+@pytest.fixture(autouse=True)
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", BEAT_S)
+    monkeypatch.setattr(lock, "LEASE_S", LEASE_S)
+
+
+@pytest.fixture(params=["local", "remote"])
+def folder(request, tmp_path: Path) -> Folder:
+    """`file://` takes the way that S3 takes."""
+    return Folder(str(tmp_path) if request.param == "local" else f"file://{tmp_path}", "sweep")
 
 
 @pytest.fixture
-def holder(folder: Folder) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock, until its input ends."""
+def local(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path), "sweep")
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Folder:
+    return Folder(f"file://{tmp_path}", "sweep")
+
+
+@contextlib.contextmanager
+def holder(folder: Folder, *prefix: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*prefix, sys.executable, "-c", HOLD, folder.root], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with process:
-        assert process.stdout.readline() == "locked\n"
-        yield process
-        process.kill()
+        assert process.stdout.readline() == "locked\n", process.stderr.read()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
-def written(folder: Folder) -> Callable[..., None]:
-    """Writes the lock of a holder of this host that is alive, but for what the arguments say."""
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From when it is called, this process is in another PID namespace of a machine with the same host name."""
 
-    def write(**changes: object) -> None:
-        content = json.loads(lock._content("another's")) | changes
-        folder.write("lock.json", json.dumps(content).encode())
+    def move() -> None:
+        here = processes.identity()
+        monkeypatch.setattr(processes, "identity", lambda: {**here, "namespace": "pid:[1]"})
 
-    return write
-
-
-def assert_taken_over(folder: Folder) -> None:
-    with locked(folder):
-        assert json.loads(folder.read("lock.json"))["pid"] == os.getpid()
-    assert folder.names() == []
+    return move
 
 
-def test_a_second_process_is_refused_and_told_who_runs_the_sweep(folder, holder):
-    who = f"process {holder.pid} on {socket.gethostname()}"
-    message = f"^{folder}: {who} is running this sweep; wait for it, stop it, or give another --name"
-    with pytest.raises(StorageError, match=message), locked(folder):
+def assert_refused(folder: Folder, match: str = "is running this sweep") -> None:
+    with pytest.raises(StorageError, match=match), locked(folder):
         pass
-    holder.communicate()  # it ends, and its lock with it
+
+
+def assert_taken_over(folder: Folder, at_once: bool) -> None:
+    before = time.monotonic()
+    with locked(folder) as held:
+        assert (time.monotonic() - before < 1.4) is at_once  # a random wait of up to a second
+        held.check()
     assert folder.names() == []
-    assert_taken_over(folder)
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(folder, holder):
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    assert folder.names() == ["lock.json"]
-    assert_taken_over(folder)
+def test_a_second_process_is_refused_and_told_who_runs_the_sweep_and_until_when(folder):
+    with holder(folder) as process:
+        who = f"process {process.pid} on {socket.gethostname()}"
+        end = "when that process ends" if folder.is_local else "2 s after that"
+        assert_refused(
+            folder,
+            f"^{folder}: {who} is running this sweep; wait for it, stop it, or give another --name "
+            rf"\(last sign of life [01] s ago; the lock frees itself {end}\)$",
+        )
+        assert running(folder) == who
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert running(folder) is None
+        assert_taken_over(folder, at_once=True)
 
 
-def test_a_process_that_was_killed_but_not_yet_buried_holds_nothing(folder, holder):
-    os.kill(holder.pid, signal.SIGKILL)
-    while "Z" not in Path(f"/proc/{holder.pid}/stat").read_text():
-        time.sleep(0.01)
-    assert_taken_over(folder)
+def test_a_process_that_was_killed_but_not_yet_buried_holds_nothing(folder):
+    with holder(folder) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        while "Z" not in Path(f"/proc/{process.pid}/stat").read_text():
+            time.sleep(0.01)
+        assert_taken_over(folder, at_once=True)
 
 
 def test_this_process_cannot_lock_twice_either(folder):
-    with locked(folder):
-        with pytest.raises(StorageError, match=f"process {os.getpid()} on .* is running this sweep"), locked(folder):
-            pass
-        assert folder.names() == ["lock.json"]  # the first lock holds on
-
-
-def test_a_number_that_another_process_uses_again_is_no_holder(folder, written):
-    written(started="12345")
-    assert_taken_over(folder)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"pid": "1"}', b'{"pid": 1, "beat": null}'])
-def test_a_damaged_lock_is_taken_over(folder, monkeypatch, content):
-    monkeypatch.setattr(lock, "_SETTLE_S", 0.01)
-    folder.write("lock.json", content)
-    assert_taken_over(folder)
-
-
-def test_a_lock_that_is_half_written_is_waited_for(folder, written, monkeypatch):
-    folder.write("lock.json", b'{"pid"')
-    monkeypatch.setattr(lock.time, "sleep", lambda _: written())
-    with pytest.raises(StorageError, match=f"process {os.getpid()} on .* is running this sweep"), locked(folder):
-        pass
-
-
-def test_another_hosts_lock_is_stale_only_without_a_beat_for_minutes(folder, written):
-    written(host="elsewhere", beat=time.time() - 100)
-    with pytest.raises(StorageError, match="on elsewhere is running this sweep"), locked(folder):
-        pass
-    written(host="elsewhere", beat=time.time() - 1000)
-    assert_taken_over(folder)
-
-
-def test_the_lock_is_renewed_while_it_is_held(folder, monkeypatch):
-    monkeypatch.setattr(lock, "_BEAT_S", 0.01)
-    with locked(folder):
-        first = json.loads(folder.read("lock.json"))
-        deadline = time.monotonic() + 10
-        while json.loads(folder.read("lock.json"))["beat"] == first["beat"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        now = json.loads(folder.read("lock.json"))
-        assert now | {"beat": 0} == first | {"beat": 0}
+    with locked(folder) as held:
+        assert_refused(folder, f"process {os.getpid()} on .* is running this sweep")
+        held.check()
+    assert folder.names() == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -141,84 +135,160 @@ def test_the_lock_is_released_after_an_error_too(folder, error):
     assert threading.active_count() == threads
 
 
-def test_a_process_that_slept_while_another_took_over_leaves_the_others_lock_alone(folder, written, monkeypatch):
-    monkeypatch.setattr(lock, "_BEAT_S", 0.01)
-    with locked(folder):
-        written(host="elsewhere")
-        theirs = folder.read("lock.json")
-        time.sleep(0.1)
-        assert folder.read("lock.json") == theirs
-    assert folder.read("lock.json") == theirs
+def test_a_number_that_another_process_uses_again_is_no_holder(remote):
+    remote.write("lock-1.json", json.dumps({**processes.identity(), "started": "12345", "beat": 0}).encode())
+    assert_taken_over(remote, at_once=True)
 
 
-def test_of_many_who_find_one_stale_lock_one_takes_over(folder, written):
-    written(pid=2**22 + 1)
-    taken, refused, ready = [], [], threading.Barrier(8)
-
-    def contend() -> None:
-        ready.wait()
-        try:
-            with locked(folder):
-                taken.append(1)
-                deadline = time.monotonic() + 30
-                while len(taken) + len(refused) < 8 and time.monotonic() < deadline:
-                    time.sleep(0.01)
-        except StorageError:
-            refused.append(1)
-
-    threads = [threading.Thread(target=contend) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (len(taken), len(refused)) == (1, 7)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"pid": "1"}', b'{"beat": null, "pid": 1}'])
+def test_a_damaged_lock_is_watched_and_taken_over(remote, content):
+    remote.write("lock.json", content)
+    assert running(remote) is None
+    assert_taken_over(remote, at_once=False)
 
 
-def test_one_who_looked_before_another_took_over_does_not_win_too(folder, written, monkeypatch):
-    # The slower one would delete the lock of the faster one, which it took for the stale one.
-    written(pid=2**22 + 1)
-    looked, was_replaced, winners = threading.Event(), threading.Event(), []
-    is_stale = lock._is_stale
+def test_on_a_disk_of_this_machine_what_a_lock_file_holds_does_not_matter(local):
+    local.write("lock.json", b"{")
+    (local.local_path / "lock").touch()
+    assert_taken_over(local, at_once=True)
 
-    def slowly(holder: dict[str, object]) -> bool:
-        stale = is_stale(holder)
-        if threading.current_thread().name == "slow":
-            looked.set()
-            was_replaced.wait()
-        return stale
 
-    def take() -> None:
-        try:
-            with locked(folder):
-                winners.append(threading.current_thread().name)
-                time.sleep(0.8)
-        except StorageError:
+def test_who_cannot_be_seen_holds_while_the_entry_changes_and_no_longer(remote, elsewhere, capsys):
+    with holder(remote) as process:
+        elsewhere()
+        assert_refused(remote, f"process {process.pid} on .* is running this sweep")
+        assert running(remote) == f"process {process.pid} on {socket.gethostname()}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert running(remote) is None
+        capsys.readouterr()
+        assert_taken_over(remote, at_once=False)
+        assert f"waiting for a sign of life of process {process.pid}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_containers_that_share_a_host_name_do_not_take_each_others_locks(folder):
+    container = ("unshare", "--pid", "--fork", "--kill-child")
+    if subprocess.run([*container, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs the right to make a PID namespace")
+    with holder(folder, *container):
+        assert_refused(folder, "process 1 on .* is running this sweep")  # whose number is that of another one here
+        with pytest.raises(AssertionError, match="process 1 on"), holder(folder, *container):  # and of this one
             pass
 
-    monkeypatch.setattr(lock, "_is_stale", slowly)
-    slow, fast = (threading.Thread(target=take, name=name) for name in ("slow", "fast"))
-    slow.start()
-    looked.wait()
-    fast.start()
-    time.sleep(1)  # longer than anyone should wait who relied on time alone
-    was_replaced.set()
-    slow.join()
-    fast.join()
-    assert len(winners) == 1
+
+def test_a_clock_that_is_ten_minutes_off_does_not_matter(remote, elsewhere, monkeypatch):
+    with holder(remote):
+        elsewhere()
+        for offset_s in (600, -600):
+            monkeypatch.setattr(lock, "clock", lambda offset_s=offset_s: processes.clock() + offset_s)
+            monkeypatch.setattr(time, "time", lambda offset_s=offset_s: 1e9 + offset_s)
+            assert_refused(remote)
 
 
-def test_on_remote_storage_the_last_of_two_writers_wins(tmp_path, monkeypatch):
-    folder = Folder(f"mock://{tmp_path}", "sweep")
-    with locked(folder):
-        with pytest.raises(StorageError, match="is running this sweep"), locked(folder):
-            pass
-        assert folder.names() == ["lock.json"]
-    assert folder.names() == []
+def test_a_holder_that_slept_while_another_took_over_stops_and_leaves_the_others_lock_alone(remote):
+    with holder(remote) as process:
+        process.send_signal(signal.SIGSTOP)
+        with locked(remote) as held:
+            process.send_signal(signal.SIGCONT)
+            _, message = process.communicate(timeout=60)
+            assert f"StorageError: {remote}: process {os.getpid()} on {socket.gethostname()} took this sweep" in message
+            assert "(last sign of life " in message
+            time.sleep(2 * BEAT_S)
+            held.check()
+    assert remote.names() == []
 
-    def overtaken(_: float) -> None:
-        folder.write("lock.json", json.dumps({"host": "elsewhere", "pid": 7, "beat": time.time()}).encode())
 
-    monkeypatch.setattr(lock.time, "sleep", overtaken)
-    with pytest.raises(StorageError, match="process 7 on elsewhere is running this sweep"), locked(folder):
-        pass
-    assert folder.names() == ["lock.json"]
+def test_on_a_disk_of_this_machine_a_suspended_holder_stays_one(local):
+    with holder(local) as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2 * LEASE_S)
+        assert_refused(local, r"last sign of life \d s ago; the lock frees itself when that process ends")
+        process.send_signal(signal.SIGCONT)
+        time.sleep(2 * BEAT_S)
+        assert process.poll() is None
+
+
+def test_a_holder_whose_machine_was_suspended_stops_at_once(remote, monkeypatch):
+    with locked(remote) as held:
+        held.check()
+        now = processes.clock()
+        monkeypatch.setattr(lock, "clock", lambda: now + 2 * LEASE_S)
+        with pytest.raises(StorageError, match=r"this process lost its lock, .* \(last sign of life 3 s ago\)"):
+            held.check()
+
+
+def test_a_holder_whose_lock_is_deleted_stops_within_a_beat(folder):
+    with locked(folder) as held:
+        for name in folder.names():
+            folder.delete(name)
+        with pytest.raises(StorageError, match=f"^{folder}: this process lost its lock, .*deleted"):
+            check_for(held, 3 * BEAT_S)
+
+
+def test_a_holder_whose_storage_fails_tells_the_cause_before_others_take_over(remote, monkeypatch):
+    monkeypatch.setattr(Folder, "patience_s", 0.1)
+    with locked(remote) as held:
+        monkeypatch.setattr(Folder, "_remote", lambda _: refuse("no route to it"))
+        check_for(held, LEASE_S / 2)  # it may come back
+        with pytest.raises(StorageError, match=r"lock-.*json: cannot be read \(no route to it\)"):
+            check_for(held, LEASE_S)
+        monkeypatch.undo()
+
+
+def check_for(held: lock.Lock, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        held.check()
+        time.sleep(0.01)
+
+
+def refuse(reason: str) -> None:
+    raise OSError(reason)
+
+
+class SlowFolder(Folder):
+    """What is written is there, or at least said to be there, only after a while; listings are of the moment."""
+
+    def write(self, name: str, content: bytes) -> None:
+        time.sleep(random.choice([0, 0.3 * BEAT_S, BEAT_S]) * random.random())
+        super().write(name, content)
+        time.sleep(random.choice([0, 0.3 * BEAT_S, BEAT_S]) * random.random())
+
+
+@pytest.mark.slow
+def test_of_contenders_on_a_slow_storage_one_at_a_time_holds_the_lock(tmp_path):
+    """Several who come at about the same moment, also upon the lock of a dead one; all but one may be refused."""
+    for number in range(20):
+        folder = SlowFolder(f"file://{tmp_path}", str(number))
+        if number % 2:
+            folder.write("lock-0.json", b"dead")
+        holding, most, winners, refused = [], [], [], []
+
+        def contend(name: int) -> None:
+            time.sleep(random.random() * BEAT_S)
+            try:
+                with locked(folder) as held:  # noqa: B023
+                    holding.append(name)  # noqa: B023
+                    most.append(len(holding))  # noqa: B023
+                    with contextlib.suppress(StorageError):
+                        check_for(held, 5 * BEAT_S)
+                        winners.append(name)  # noqa: B023
+                    holding.remove(name)  # noqa: B023
+            except StorageError as error:
+                refused.append(str(error))  # noqa: B023
+
+        threads = [threading.Thread(target=contend, args=(name,)) for name in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert max(most) == 1, "two held it at once"
+        assert winners, refused
+        assert all("is running this sweep" in message for message in refused)
+        assert folder.names() == []
+
+
+def test_only_file_systems_of_this_machine_alone_are_left_to_its_kernel(tmp_path):
+    assert processes.is_own_disk(tmp_path / "not" / "yet")
+    assert not processes.is_own_disk(Path("/proc/self"))  # of a kind that is not known

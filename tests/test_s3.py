@@ -1,14 +1,18 @@
 """A sweep whose folder lies on S3, over real HTTP."""
 
+import itertools
 import json
+import re
 import signal
 import socket
 import subprocess
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_proxy import S3Proxy, slow
 from sweep_process import Sweep, SweepProcess, assert_undisturbed, wait_until
 
 from tune_cnn.cli import main
@@ -99,3 +103,81 @@ def test_a_sweep_on_s3_is_killed_continued_exported_and_repeated(storage, tmp_pa
     capsys.readouterr()
     assert main(["trial", place, "tiny_K4_L1"]) == 0
     assert "identical: all 15 epochs are those of" in capsys.readouterr().out
+
+
+@pytest.fixture
+def proxy(storage) -> Iterator[S3Proxy]:
+    """Stands before the server."""
+    with S3Proxy(int(re.search(r"127\.0\.0\.1:(\d+)", storage)[1])).served() as proxy:
+        yield proxy
+
+
+def command(sweep: Sweep, storage: str, name: str, *options: str) -> list[str]:
+    """A sweep's arguments, with its folder on S3."""
+    place = ["--storage", storage, "--name", name, "--out", str(sweep.results)]
+    return ["sweep", str(sweep.home / "tiny.yaml"), *place, *(f"--set={o}" for o in sweep.overrides), *options]
+
+
+ONE = ("grid.filters_per_layer=[[4]]", "grid.layers_per_block=[1]")
+
+
+def test_of_two_sweeps_on_a_slow_s3_one_trains_and_the_other_is_refused(proxy, storage, tmp_path):
+    proxy.trouble = slow(1.5)
+    sweep = Sweep.written(tmp_path, *ONE, "epochs=4")
+    arguments = command(sweep, proxy.uri(storage), "slow")
+    homes = [tmp_path / "first", tmp_path / "second"]
+    for home in homes:
+        home.mkdir()
+    with SweepProcess(arguments, homes[0]) as first:
+        time.sleep(1)
+        with SweepProcess(arguments, homes[1]) as second:
+            codes = [first.exit_code(), second.exit_code()]
+    output = first.stderr + second.stderr
+    assert 0 in codes, output
+    assert output.count(" epoch 1/4 ") == 1, output
+    if codes != [0, 0]:  # else one waited for the other
+        assert sorted(codes) == [0, 2], output
+        assert "is running this sweep; wait for it, stop it" in output
+    assert_undisturbed(sweep.experiments, SweepFolder(storage, "slow"), sweep.results)
+
+
+def test_a_third_of_all_requests_may_be_refused(proxy, storage, tmp_path):
+    count = itertools.count()
+    proxy.trouble = lambda *_: (503, None, None, 0, None, None)[next(count) % 6]
+    sweep = Sweep.written(tmp_path, *ONE, "epochs=4")
+    with SweepProcess(command(sweep, proxy.uri(storage), "refused"), tmp_path) as process:
+        assert process.exit_code() == 0, process.stderr
+    assert "retrying" not in process.stderr
+    assert_undisturbed(sweep.experiments, SweepFolder(storage, "refused"), sweep.results)
+
+
+@pytest.mark.parametrize("trouble", ["is read-only", "is silent"])
+def test_a_storage_that_fails_for_good_ends_the_sweep_once_and_it_continues(
+    proxy, storage, tmp_path, trouble, monkeypatch
+):
+    monkeypatch.setenv("TUNE_CNN_PATIENCE_S", "3")  # instead of a minute
+    sweep = Sweep.written(tmp_path, "bs_train=4", "epochs=12", "grid.layers_per_block=[1]")
+    name = trouble.replace(" ", "-")
+    arguments = command(sweep, proxy.uri(storage), name)
+    folder = SweepFolder(storage, name)
+    with SweepProcess(arguments, tmp_path) as process:
+        process.wait_until(lambda: any(folder.trial(e.settings).checkpoints() for e in sweep.experiments))
+        proxy.trouble = {
+            "is read-only": lambda method, _: None if method in ("GET", "HEAD") else 403,
+            "is silent": lambda *_: time.sleep(200),
+        }[trouble]
+        began = time.monotonic()
+        assert process.exit_code() == 2
+        assert time.monotonic() - began < 60
+    cause = {"is read-only": "ACCESS_DENIED", "is silent": "Timeout was reached"}[trouble]
+    messages = [line for line in process.stderr.splitlines() if " epoch" not in line and not line.startswith("sweep ")]
+    assert len(messages) == 1, process.stderr
+    assert re.search(
+        rf"cannot be (read|written|listed) \(.*{cause}.*\); see that it answers and that its keys are right and",
+        messages[0],
+    )
+
+    proxy.trouble = lambda *_: None
+    with SweepProcess(arguments, tmp_path) as process:
+        assert process.exit_code() == 0, process.stderr
+    assert_undisturbed(sweep.experiments, folder, sweep.results)

@@ -1,23 +1,40 @@
 """A folder of files that are whole or absent, on a local disk or on S3."""
 
 import contextlib
+import errno
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from tune_cnn.errors import StorageError
 from tune_cnn.files import MOST_BYTES, check_size, read_file, replace_file
+
+_T = TypeVar("_T")
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+# What a storage says for good; anything else, such as a server that restarts, may be over in a moment.
+_FINAL = {*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_FINAL |= {errno.ENAMETOOLONG, errno.ELOOP}
+_REQUEST_S = 15.0  # without a byte from an S3 server
+_MOST_PAUSE_S = 1.0
 
 
 class Folder:
     """A folder on a local disk, or below a URI that pyarrow knows; it can be sent to other processes.
 
+    Every method raises a `StorageError` if the storage refuses for longer than this process is patient.
+
     Args:
         root: An absolute path, or a URI such as `s3://bucket/path?region=...`.
         inner: The folder below it.
+
+    Attributes:
+        patience_s: For how many seconds this process tries again.
     """
+
+    patience_s: ClassVar[float] = 10.0
 
     def __init__(self, root: str, inner: str = "") -> None:
         self.root = root
@@ -43,60 +60,85 @@ class Folder:
         Raises:
             ResultError: It is no regular file, or larger.
         """
-        if self.is_local:
-            try:
-                return read_file(self.local_path / name, most)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        filesystem, path = self._remote()
-        try:
-            with filesystem.open_input_file(f"{path}/{name}") as file:
-                check_size(f"{self}/{name}", file.size(), most)
-                return bytes(file.read())
-        except (FileNotFoundError, NotADirectoryError):
+
+        def read() -> bytes | None:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if self.is_local:
+                    return read_file(self.local_path / name, most)
+                filesystem, path = self._remote()
+                with filesystem.open_input_file(f"{path}/{name}") as file:
+                    check_size(str(self / name), file.size(), most)
+                    return bytes(file.read())
             return None
+
+        return self._insist(read, "read", name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; the folder is made if need be."""
-        if self.is_local:
-            self.local_path.mkdir(parents=True, exist_ok=True)
-            replace_file(self.local_path / name, content)
-            return
-        filesystem, path = self._remote()
-        try:
-            stream = filesystem.open_output_stream(f"{path}/{name}")
-        except FileNotFoundError:  # where folders are more than a part of an object's name
-            filesystem.create_dir(path, recursive=True)
-            stream = filesystem.open_output_stream(f"{path}/{name}")
-        with stream:  # an object appears when its upload is complete
-            stream.write(content)
 
-    def create(self, name: str, content: bytes) -> None:
-        """Write a file if there is none; on a local disk, of several who try at once exactly one succeeds."""
-        if not self.is_local:
-            self.write(name, content)
-            return
-        self.local_path.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), (self.local_path / name).open("xb") as file:
-            file.write(content)
+        def write() -> None:
+            if self.is_local:
+                self.local_path.mkdir(parents=True, exist_ok=True)
+                replace_file(self.local_path / name, content)
+                return
+            filesystem, path = self._remote()
+            try:
+                stream = filesystem.open_output_stream(f"{path}/{name}")
+            except FileNotFoundError:  # where folders are more than a part of an object's name
+                filesystem.create_dir(path, recursive=True)
+                stream = filesystem.open_output_stream(f"{path}/{name}")
+            with stream:  # an object appears when its upload is complete
+                stream.write(content)
+
+        self._insist(write, "written", name)
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
-        if self.is_local:
-            (self.local_path / name).unlink(missing_ok=True)
-            return
-        filesystem, path = self._remote()
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.delete_file(f"{path}/{name}")
+
+        def delete() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                if self.is_local:
+                    (self.local_path / name).unlink()
+                    return
+                filesystem, path = self._remote()
+                filesystem.delete_file(f"{path}/{name}")
+
+        self._insist(delete, "deleted", name)
 
     def names(self) -> list[str]:
         """The names of the files and folders in it, sorted; none if it does not exist."""
-        if self.is_local:
-            return sorted(p.name for p in self.local_path.iterdir()) if self.local_path.is_dir() else []
-        from pyarrow.fs import FileSelector
 
-        filesystem, path = self._remote()
-        return sorted(info.base_name for info in filesystem.get_file_info(FileSelector(path, allow_not_found=True)))
+        def names() -> list[str]:
+            if self.is_local:
+                return sorted(p.name for p in self.local_path.iterdir()) if self.local_path.is_dir() else []
+            from pyarrow.fs import FileSelector
+
+            filesystem, path = self._remote()
+            return sorted(info.base_name for info in filesystem.get_file_info(FileSelector(path, allow_not_found=True)))
+
+        return self._insist(names, "listed")
+
+    def _insist(self, action: Callable[[], _T], done: str, name: str = "") -> _T:
+        end, pause = time.monotonic() + self.patience_s, 0.1
+        while True:
+            try:
+                return action()
+            except OSError as error:
+                if error.errno in _FINAL or time.monotonic() + pause > end:
+                    raise self.failed(error, done, name) from error
+            time.sleep(pause)
+            pause = min(2 * pause, _MOST_PAUSE_S)
+
+    def failed(self, error: OSError, done: str, name: str = "") -> StorageError:
+        """What to tell of an error; `done` is what could not be done."""
+        if error.errno in FULL:
+            whole = type(self)(self.root, PurePosixPath(self.inner).parts[0] if self.inner else "")
+            return StorageError(f"{whole}: {FULL[error.errno]}; make room, then run the same command again to continue")
+        cause = error.strerror or " ".join(str(error).split())
+        remedy = "mend that" if self.is_local else "see that it answers and that its keys are right"
+        return StorageError(
+            f"{self / name}: cannot be {done} ({cause}); {remedy} and try again; a sweep continues where it was"
+        )
 
     @contextlib.contextmanager
     def on_disk(self) -> Iterator[Path]:
@@ -119,9 +161,17 @@ class Folder:
 
 @cache
 def _filesystem(uri: str) -> tuple[Any, str]:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem
 
     try:
-        return FileSystem.from_uri(uri)  # type: ignore[no-any-return]
+        filesystem, path = FileSystem.from_uri(uri)
+        if isinstance(filesystem, S3FileSystem):
+            # No URI can say this. Left alone, pyarrow asks a silent server for 99 seconds, and sends the smallest file
+            # in three requests.
+            make, (options,) = filesystem.__reduce__()
+            once = AwsStandardS3RetryStrategy(max_attempts=1)
+            timeouts = {"connect_timeout": _REQUEST_S, "request_timeout": _REQUEST_S}
+            filesystem = make({**options, **timeouts, "retry_strategy": once, "allow_delayed_open": True})
+        return filesystem, path
     except (OSError, ValueError, NotImplementedError) as error:
         raise StorageError(f"{uri}: this storage cannot be used ({error}); check the URI") from error

@@ -1,154 +1,156 @@
-"""One process at a time runs a sweep."""
+"""One process at a time runs a sweep.
+
+The kernel locks a folder on a disk of this machine, and frees it with the process. Elsewhere each contender writes an
+entry of its own and then lists: of two, at least the later one sees the other, and withdraws. As clocks differ, an
+owner is alive whose entry changes while one watches. One who fails to renew it gives up before the others take over.
+"""
 
 import contextlib
 import json
-import os
+import random
 import secrets
-import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.files import parse_json
 from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.processes import clock, identity, is_alive, is_own_disk, name_of
 
-_NAME = "lock.json"
-_BEAT_S = 20.0
-_STALE_S = 180.0  # without a beat; far more than clocks differ, and than a slow disk delays one
-_SETTLE_S = 0.5  # longer than anyone takes from looking at a lock to replacing it
+BEAT_S = 10.0
+LEASE_S = 90.0  # without a change; a network file system may show an old entry for a minute
 
 
-@contextmanager
-def locked(folder: Folder) -> Iterator[None]:
-    """Keep every other process from running the sweep of a folder.
+class Lock:
+    """What the process that runs a sweep holds, or has lost without noticing."""
 
-    The lock is a file that names process and host and is renewed while it is held. It is stale, and taken over, when
-    that process is gone from this host, or when another host has not renewed it for minutes.
+    def __init__(self, folder: Folder, by_kernel: bool) -> None:
+        self._folder = folder
+        self._by_kernel = by_kernel
+        self._name = "lock.json" if by_kernel else f"lock-{secrets.token_hex(4)}.json"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._is_gone = False
+        self._failure: StorageError | None = None
 
-    Raises:
-        StorageError: Another process holds it.
-    """
-    token = secrets.token_hex(8)
+    def acquire(self) -> None:
+        """Raises StorageError: another process holds it. Waits for contenders, and for the silence of the dead."""
+        while True:
+            self._write()
+            if not (others := _entries(self._folder, but=self._name)):
+                return self._thread.start()
+            self._folder.delete(self._name)
+            print(f"{self._folder}: waiting for a sign of life of {name_of(others)}", file=sys.stderr)
+            for name in _silent(self._folder, others, LEASE_S):
+                self._folder.delete(name)
+            time.sleep(random.uniform(0, min(clock() - self._renewed, BEAT_S)))  # the others come at other moments
 
-    def is_mine() -> bool:
-        return (_holder(folder) or {}).get("token") == token
+    def check(self) -> None:
+        """Raises StorageError: the lock is lost, or the storage has failed for so long that it may be."""
+        if self._is_overdue() and self._failure:
+            raise self._failure
+        if self._is_gone or self._is_overdue():
+            others = _entries(self._folder, but=self._name)
+            who = f"{name_of(others)} took this sweep over" if others else "this process lost its lock"
+            raise StorageError(
+                f"{self._folder}: {who}, as it was suspended, or the lock deleted (last sign of life "
+                f"{clock() - self._renewed:.0f} s ago); once nobody runs it, the same command continues"
+            )
 
-    with _one_at_a_time(folder):
-        holder = _holder(folder)
-        if holder == {}:  # damaged, or being written at this moment
-            time.sleep(_SETTLE_S)
-            holder = _holder(folder)
-        if holder is not None and not _is_stale(holder):
-            raise _in_use(folder, holder)
-        if holder is not None:
-            folder.delete(_NAME)
-        folder.create(_NAME, _content(token))
-    if holder is not None or not folder.is_local:
-        time.sleep(_SETTLE_S)  # another may have found the same stale lock, and may just be replacing ours
-    # Whoever else wanted the lock at the same moment has lost now, or has won.
-    if not is_mine():
-        raise _in_use(folder, _holder(folder) or {})
+    def release(self) -> None:
+        """Free it; where the storage does not answer, others will find it silent."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(BEAT_S)
+        with contextlib.suppress(StorageError):
+            for name in [] if self._failure else [self._name, "lock"] if self._by_kernel else [self._name]:
+                self._folder.delete(name)
 
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(_BEAT_S):
-            with contextlib.suppress(OSError):
-                if not is_mine():  # this process slept for so long that another one took over
+    def _keep(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            try:
+                self._is_gone = self._folder.read(self._name) is None
+                if self._is_gone or self._is_overdue():
                     return
-                folder.write(_NAME, _content(token))
+                self._write()
+                self._failure = None
+            except StorageError as error:
+                self._failure = error
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        with contextlib.suppress(OSError):
-            if is_mine():
-                folder.delete(_NAME)
+    def _is_overdue(self) -> bool:
+        return not self._by_kernel and clock() - self._renewed > LEASE_S - BEAT_S
+
+    def _write(self) -> None:
+        now = clock()
+        self._folder.write(self._name, json.dumps({**identity(), "beat": now}).encode())
+        self._renewed = now
 
 
-@contextmanager
-def _one_at_a_time(folder: Folder) -> Iterator[None]:
-    """Let one process of this host after the other look at a lock and replace it, however slow the disk is."""
-    if not folder.is_local or os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    folder.local_path.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder.local_path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems refuse
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+@contextlib.contextmanager
+def locked(folder: Folder) -> Iterator[Lock]:
+    """Keep every other process from running the sweep of a folder; raises StorageError if one does."""
+    with contextlib.ExitStack() as stack:
+        lock = Lock(folder, by_kernel=_is_locked_by_kernel(folder, stack))
+        stack.callback(lock.release)
+        lock.acquire()
+        yield lock
 
 
 def running(folder: Folder) -> str | None:
-    """Who is running the sweep of a folder, such as `process 4711 on gpu-box`; None: nobody."""
-    holder = _holder(folder)
-    return None if holder is None or _is_stale(holder) else _name(holder)
-
-
-def _content(token: str) -> bytes:
-    pid = os.getpid()
-    values = {"host": socket.gethostname(), "pid": pid, "started": _start_of(pid), "token": token, "beat": time.time()}
-    return json.dumps(values).encode()
-
-
-def _holder(folder: Folder) -> dict[str, Any] | None:
+    """Who runs the sweep of a folder, such as `process 4711 on gpu-box`; None: nobody seen or heard."""
+    entries = _entries(folder)
+    seen = {name: entry for name, entry in entries.items() if is_alive(entry)}
     try:
-        content = folder.read(_NAME)
-        if content is None:
-            return None
-        values = parse_json(content)
-        return values if isinstance(values, dict) else {}
-    except (ValueError, ResultError):
-        return {}
+        _silent(folder, {} if seen else entries, 2 * BEAT_S)
+    except StorageError:
+        seen = entries
+    return name_of(seen) if seen else None
 
 
-def _is_stale(holder: dict[str, Any]) -> bool:
-    pid, beat = holder.get("pid"), holder.get("beat")
-    if not isinstance(pid, int) or not isinstance(beat, int | float):
-        return True
-    if holder.get("host") == socket.gethostname():
-        return _start_of(pid) is None or _start_of(pid) != holder.get("started")
-    return time.time() - beat > _STALE_S
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process of this host started, so that a number used again is not taken for it; None if it is gone."""
+def _is_locked_by_kernel(folder: Folder, stack: contextlib.ExitStack) -> bool:
+    if not folder.is_local or not is_own_disk(folder.local_path):
+        return False
     try:
-        # Field 22 of proc_pid_stat(5); the second one may itself hold blanks.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "running"
+        folder.local_path.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(FileLock(folder.local_path / "lock", timeout=1))  # who was killed takes a moment to end
+    except Timeout:
+        raise _in_use(folder, _entries(folder), "when that process ends") from None
+    except OSError:  # what is wrong with the folder, writing an entry tells
+        return False
+    return True
 
 
-def _in_use(folder: Folder, holder: dict[str, Any]) -> StorageError:
+def _silent(folder: Folder, entries: dict[str, dict[str, Any]], within_s: float) -> dict[str, dict[str, Any]]:
+    """Those whose owners are dead, or silent for a time; raises StorageError if one changes."""
+    end = clock() + within_s
+    while clock() < end and any(is_alive(entry) is not False for entry in entries.values()):
+        time.sleep(BEAT_S / 4)
+        now = _entries(folder)
+        entries = {name: entry for name, entry in entries.items() if name in now}
+        if changed := {name: now[name] for name, entry in entries.items() if now[name] != entry}:
+            raise _in_use(folder, changed, f"{LEASE_S:.0f} s after that")
+    return entries
+
+
+def _entries(folder: Folder, but: str = "") -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in folder.names():
+        if name[:4] + name[-5:] == "lock.json" and name != but:
+            found[name] = {}  # of what is damaged, nothing is known
+            with contextlib.suppress(ValueError, ResultError):
+                entry = parse_json(folder.read(name) or b"{}")
+                found[name] = entry if isinstance(entry, dict) else {}
+    return found
+
+
+def _in_use(folder: Folder, entries: dict[str, dict[str, Any]], end: str) -> StorageError:
+    beats = [entry["beat"] for entry in entries.values() if entry.get("boot") == identity()["boot"]]
     return StorageError(
-        f"{folder}: {_name(holder)} is running this sweep; wait for it, stop it, or give another --name "
-        f"(if it is surely gone, delete {_NAME} in that folder)"
+        f"{folder}: {name_of(entries)} is running this sweep; wait for it, stop it, or give another --name (last sign "
+        f"of life {f'{clock() - beats[0]:.0f} s ago' if beats else 'a moment ago'}; the lock frees itself {end})"
     )
-
-
-def _name(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another process"

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from tune_cnn import data
-from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.earlier import take_over
@@ -28,7 +27,11 @@ MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is
 
 
 def run_sweep(
-    experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions, keep_others: bool = False
+    experiments: Sequence[Experiment],
+    folder: SweepFolder,
+    cluster: ClusterOptions,
+    keep_others: bool = False,
+    check_lock: Callable[[], object] = lambda: None,
 ) -> dict[str, str]:
     """Train every trial that is not finished yet, several at once; continue those that were interrupted.
 
@@ -37,6 +40,7 @@ def run_sweep(
         folder: Where the sweep lies; the caller holds its lock.
         cluster: The Ray to run on.
         keep_others: The folder's earlier experiments of other names stay part of the sweep, though they are not run.
+        check_lock: Raises StorageError if another process may be running the sweep now; asked all the time.
 
     Returns:
         Why trials failed for good, in one line each, by trial id. What is finished is in the folder.
@@ -44,7 +48,7 @@ def run_sweep(
     Raises:
         DataError: The images cannot be found or read.
         ResourceError: A trial asks for what no node has.
-        StorageError: A node does not reach the folder, or it is full; what was finished is kept.
+        StorageError: The folder fails, or a node does not reach it, or the lock is lost; what was finished is kept.
         KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
     """
     trials = distinct_trials(experiments)
@@ -81,10 +85,7 @@ def run_sweep(
             folders = {(trial := folder.trial(e.settings)).label: trial for e in todo.values()}
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             with Progress(labels, len(trials) - len(todo), within_epoch=lambda label: read(folders[label])) as progress:
-                failures, disk_is_full = _train(todo, asked, images, folder, progress)
-    if disk_is_full:
-        raise StorageError(f"{folder}: the disk is full; make room, then run the same command again to continue")
-    return failures
+                return _train(todo, asked, images, folder, progress, check_lock)
 
 
 def _load(sources: Iterable[DataSettings]) -> Future[dict[DataSettings, data.Images]]:
@@ -118,21 +119,16 @@ def _train(
     images: dict[DataSettings, data.Images],
     folder: SweepFolder,
     progress: Progress,
-) -> tuple[dict[str, str], bool]:
-    """Run Tune until every trial is finished or has failed for good.
-
-    Returns:
-        The failures by trial id, and whether some were for want of disk space.
-    """
+    check_lock: Callable[[], object],
+) -> dict[str, str]:
+    """Run Tune until every trial is finished or has failed for good; the failures by trial id."""
     from tune_cnn.sweep.watcher import Watcher
 
     failures: dict[str, str] = {}
-    disk_is_full = False
     while todo:
-        watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress)
+        watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress, check_lock)
         _run_tune(todo, asked, images, folder, watcher)
         failures |= watcher.failures
-        disk_is_full |= watcher.disk_is_full
         # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
         asked = {
             trial_id: asked[trial_id].with_twice_the_gpu()
@@ -142,7 +138,7 @@ def _train(
         todo = {trial_id: todo[trial_id] for trial_id in asked}
         for trial_id in todo:
             del failures[trial_id]
-    return failures, disk_is_full
+    return failures
 
 
 def _run_tune(
@@ -177,7 +173,7 @@ def _run_tune(
     )
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
     with tempfile.TemporaryDirectory(prefix="tune_cnn-tune-") as scratch:
-        tune.Tuner(
+        tuner = tune.Tuner(
             trainable,
             # Beside the id, each trial's config has its hyperparameters, for whoever logs, plots or schedules trials.
             param_space={
@@ -197,7 +193,11 @@ def _run_tune(
                 callbacks=[watcher],
                 verbose=0,
             ),
-        ).fit()
+        )
+        try:
+            tuner.fit()
+        except tune.TuneError as error:  # what a callback raises comes out as its text
+            raise watcher.end or error from None
 
 
 def varied_keys(sweep: Collection[Settings]) -> list[str]:

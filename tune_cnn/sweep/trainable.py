@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-import errno
+import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +14,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
+from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.epoch_progress import ToldBatches, tell
+from tune_cnn.sweep.folder import FULL, Folder
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.progress import EpochProgress
 from tune_cnn.sweep.storage import SweepFolder
@@ -23,6 +25,9 @@ from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.train_results import mean
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
+
+# With a storage that fails; a request may take 15 more, and the driver's way out 40: less than two minutes.
+_PATIENCE_S = float(os.environ.get("TUNE_CNN_PATIENCE_S", "45"))
 
 
 class TrialPlan(NamedTuple):
@@ -51,6 +56,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         folder: SweepFolder,
         overview: Sequence[Summary],
     ) -> None:
+        Folder.patience_s = _PATIENCE_S
         self.plans = plans
         self.images = images
         self.sweep_folder = folder
@@ -72,16 +78,26 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         try:
-            is_first = self.trial is None
-            trial = self.trial = self.trial or self._start()
-            if trial.stop_reason is None:
-                trial.run_epoch()
-            report = _report(trial)
-            self._keep(trial, {**report, **_further(trial, is_first)})
-            warnings, self.warnings = self.warnings, []
-            return {**report, "warnings": warnings}
-        except Exception as error:
-            return self._fail(error)
+            if self.trial is None and self.folder.is_finished():  # by another process, since this sweep was planned
+                return {"done": True, "stop_reason": "finished elsewhere"}
+            try:
+                return self._run_epoch()
+            except StorageError:
+                raise
+            except Exception as error:
+                return self._fail(error)
+        except StorageError as error:  # the sweep ends: nothing of it can be kept
+            return {"done": True, "failure": str(error), "storage_failed": True}
+
+    def _run_epoch(self) -> dict[str, Any]:
+        is_first = self.trial is None
+        trial = self.trial = self.trial or self._start()
+        if trial.stop_reason is None:
+            trial.run_epoch()
+        report = _report(trial)
+        self._keep(trial, {**report, **_further(trial, is_first)})
+        warnings, self.warnings = self.warnings, []
+        return {**report, "warnings": warnings}
 
     def cleanup(self) -> None:
         self.writer.shutdown()
@@ -109,6 +125,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         # The training matters more than its watching.
         try:
             yield
+        except StorageError:
+            raise
         except Exception as error:
             self.warnings.append(f"TensorBoard: {type(error).__name__}: {error}")
 
@@ -138,20 +156,18 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Let Tune retry the first time; an error that repeats at the same epoch is final."""
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise self.folder.folder.failed(error, "written") from error
         with contextlib.suppress(Exception):  # a checkpoint would take the failure for overcome
             self._wait_for_writer()
         epoch = self.trial.history.num_epochs + 1 if self.trial is not None else 1
         message = " ".join(str(error).split())
         failure = f"epoch {epoch}: {type(error).__name__}: {message}"
         before = self.folder.failure()
-        # The error may be that nothing can be written.
-        with contextlib.suppress(OSError):
-            self.folder.save_failure(failure, traceback.format_exc())
+        self.folder.save_failure(failure, traceback.format_exc())
         ended = {"done": True, "failure": failure}
         if isinstance(error, torch.OutOfMemoryError):
             return {**ended, "out_of_memory": True}
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return {**ended, "disk_is_full": True}
         if before == failure:
             return ended
         raise error

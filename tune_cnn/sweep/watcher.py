@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from tune_cnn.errors import StorageError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder
@@ -23,25 +24,43 @@ class Watcher(Callback):  # type: ignore[misc]
         trials: Settings by trial id.
         folder: The sweep's.
         progress: The live table.
+        check_lock: Raises StorageError if another process may be running the sweep now.
 
     Attributes:
         failures: Why trials failed for good, in one line, by trial id.
         out_of_memory: The ids of those whose GPU memory was too small.
-        disk_is_full: Whether some failed for want of disk space.
+        end: Why the whole sweep ends: its storage fails, or another process runs it now.
     """
 
-    def __init__(self, trials: Mapping[str, Settings], folder: SweepFolder, progress: Progress) -> None:
+    def __init__(
+        self,
+        trials: Mapping[str, Settings],
+        folder: SweepFolder,
+        progress: Progress,
+        check_lock: Callable[[], object] = lambda: None,
+    ) -> None:
         self.failures: dict[str, str] = {}
         self.out_of_memory: list[str] = []
-        self.disk_is_full = False
+        self.end: StorageError | None = None
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
         self._progress = progress
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
         self._looked = 0.0
+        self._check_lock = check_lock
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state of its own, from which we never restore.
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._end_if_lost()
+
+    def _end_if_lost(self) -> None:
+        try:
+            self._check_lock()
+        except StorageError as error:
+            self.end = error
+            raise
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._progress.started(self._folders[trial.config["trial_id"]].label)
@@ -49,13 +68,18 @@ class Watcher(Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        self._end_if_lost()  # before the next epoch begins
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
+        if result.get("storage_failed"):
+            self.end = StorageError(result["failure"])
+            raise self.end
         if "failure" in result:
             self.failures[trial_id] = result["failure"]
             if result.get("out_of_memory"):
                 self.out_of_memory.append(trial_id)
-            self.disk_is_full |= result.get("disk_is_full", False)
+            return
+        if "epoch" not in result:  # it was finished already
             return
         for warning in result["warnings"]:
             self._progress.say(f"{folder.label}: {warning}")
@@ -123,13 +147,13 @@ class Watcher(Callback):  # type: ignore[misc]
 def _is_kept(folder: TrialFolder, result: Mapping[str, Any]) -> bool:
     if result["stop_reason"] is not None:  # the trial was finished before it reported
         return True
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(StorageError):
         return any(epoch_of(name) >= result["epoch"] for name in folder.checkpoints())
     return False
 
 
 def _failure(folder: TrialFolder) -> str | None:
     # The storage may be what failed.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(StorageError):
         return folder.failure()
     return None

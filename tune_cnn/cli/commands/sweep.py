@@ -8,7 +8,7 @@ from pathlib import Path
 from tune_cnn import data
 from tune_cnn.cli.commands.common import check_writable, write_results
 from tune_cnn.diagnosis import diagnose_all
-from tune_cnn.errors import DataError, ResourceError, TuneCnnError
+from tune_cnn.errors import DataError, ResourceError, StorageError, TuneCnnError
 from tune_cnn.machine import SLOWDOWN, cores, slow_here, slow_remark
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.estimate import estimate
@@ -68,12 +68,14 @@ def run(options: argparse.Namespace) -> int:
     check_writable(options.out)
     check_disk(folder, use)
 
-    with locked(folder.folder):
+    with locked(folder.folder) as lock:
         try:
-            failures = run_sweep(experiments, folder, cluster, keep_others=bool(options.only))
+            failures = run_sweep(experiments, folder, cluster, keep_others=bool(options.only), check_lock=lock.check)
         except (DataError, ResourceError):
             raise  # before anything started
-        except BaseException:
+        except BaseException as end:
+            if isinstance(end, StorageError) and not folder.folder.is_local:
+                raise  # a server that fails would only fail again
             # Whatever happened, what is finished is in its place; if it cannot be, that is not the news.
             try:
                 _show_results(folder, options.out)

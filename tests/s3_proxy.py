@@ -1,0 +1,95 @@
+"""An HTTP proxy before an S3 server, which is slow, refuses or falls silent on demand."""
+
+import contextlib
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class S3Proxy(ThreadingHTTPServer):
+    """Hands requests on to a server of this machine.
+
+    Attributes:
+        trouble: Called before each request with its method and path; may wait, or return the status of a refusal.
+            `0` closes the connection.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.behind = port
+        self.trouble: Callable[[str, str], int | None] = lambda method, path: None
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator["S3Proxy"]:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            self.server_close()
+
+    def uri(self, behind: str) -> str:
+        """The URI of a place behind the proxy."""
+        return behind.replace(f":{self.behind}", f":{self.server_port}")
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is none of ours."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: S3Proxy
+
+    def _hand_on(self) -> None:
+        body = b"".join(self._chunks()) or self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status = self.server.trouble(self.command, self.path)
+        if status is not None:
+            if status:
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            else:
+                self.close_connection = True
+            return
+        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect")}
+        behind.request(self.command, self.path, body, headers)
+        answer = behind.getresponse()
+        content = answer.read()
+        behind.close()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+        self.send_header("Content-Length", length or str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The body of a request that does not say how long it is."""
+        while self.headers.get("Transfer-Encoding") == "chunked":
+            size = int(self.rfile.readline().partition(b";")[0], 16)
+            yield self.rfile.read(size)
+            self.rfile.readline()
+            if not size:
+                return
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _hand_on
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def slow(seconds: float, method: str = "PUT") -> Callable[[str, str], None]:
+    """Each request of a method waits before it is handed on."""
+
+    def trouble(asked: str, _: str) -> None:
+        if asked == method:
+            time.sleep(seconds)
+
+    return trouble
