@@ -16,7 +16,7 @@ from tiny_sweep import train, write_config
 
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, ResultError
-from tune_cnn.files import parse_json, read_file
+from tune_cnn.files import parse_json, read_file, temporary_folder
 from tune_cnn.settings import MOST_LAYERS, Settings
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.training.checkpoints import load_state, save_state, state_from_bytes
@@ -276,3 +276,32 @@ def test_names_of_files_cannot_steer_the_terminal(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert all(char.isprintable() for char in shown.replace("\n", ""))
     assert shown.count(HARMLESS) == 2
+
+
+# --- temporary folders -----------------------------------------------------------------------------------------------
+
+LEAVE_BEHIND = """
+import sys
+from tune_cnn.files import temporary_folder
+with temporary_folder() as folder:
+    (folder / "inner").mkdir()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_temporary_folder_of_a_killed_process_is_deleted_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    another = tmp_path / "another"
+    another.mkdir()
+    with subprocess.Popen([sys.executable, "-c", LEAVE_BEHIND], stdout=-1, stdin=-1, text=True) as process:
+        theirs = Path(process.stdout.readline().strip())
+        with temporary_folder() as ours:
+            assert sorted(tmp_path.iterdir()) == sorted([another, ours, theirs])
+        assert (theirs / "inner").exists()
+        process.kill()
+        process.wait()
+        with temporary_folder() as ours:
+            assert sorted(tmp_path.iterdir()) == sorted([another, ours])
+    assert list(tmp_path.iterdir()) == [another]

@@ -141,6 +141,27 @@ def test_of_two_sweeps_on_a_slow_s3_one_trains_and_the_other_is_refused(proxy, s
     assert_undisturbed(sweep.experiments, SweepFolder(storage, "slow"), sweep.results)
 
 
+def test_a_sweep_that_is_suspended_while_another_takes_over_stops_when_it_wakes(storage, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNE_CNN_LEASE_S", "5")
+    sweep = Sweep.written(tmp_path, *ONE, "epochs=40")
+    arguments, folder = command(sweep, storage, "suspended"), SweepFolder(storage, "suspended")
+    (trial,) = (folder.trial(e.settings) for e in sweep.experiments)
+    (tmp_path / "second").mkdir()
+    with SweepProcess(arguments, tmp_path) as first:
+        first.wait_until(trial.checkpoints)
+        first.send(signal.SIGSTOP)
+        with SweepProcess(arguments, tmp_path / "second") as second:
+            second.wait_until(lambda: " epoch " in second.stderr)
+            told = first.stderr
+            first.send(signal.SIGCONT)
+            assert first.exit_code() == 2
+            assert second.exit_code() == 0
+    message = first.stderr.removeprefix(told)
+    assert re.fullmatch(rf"s3://.*suspended.*: process {second.pid} on .* took over from this one, .*\n", message)
+    assert "epoch 1/40" not in second.stderr
+    assert_undisturbed(sweep.experiments, folder, sweep.results)
+
+
 def test_a_third_of_all_requests_may_be_refused(proxy, storage, tmp_path):
     count = itertools.count()
     proxy.trouble = lambda *_: (503, None, None, 0, None, None)[next(count) % 6]

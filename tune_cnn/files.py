@@ -4,8 +4,10 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ _MOST_JSON_MEMORY = 450 * 10**6
 _MOST_DIGITS = 20  # a whole number of 64 bits, and its sign
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # opening a folder, a loop of links, a socket
+_IN_USE = "tune_cnn.lock"  # in a temporary folder: locked for as long as its process lives
 BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was left by a killed process
 
 
@@ -134,3 +137,27 @@ def _keep_names(folder: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder for this process alone; it is deleted at the end, or by the next process if this one is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="tune_cnn-"))
+    with deleted_at_end(folder):
+        yield folder
+
+
+@contextlib.contextmanager
+def deleted_at_end(folder: Path) -> Iterator[None]:
+    """Delete a folder at the end; and now those beside it that killed processes should have deleted."""
+    from filelock import FileLock  # not above, since it takes a tenth of a second
+
+    for mark in folder.parent.glob(f"*/{_IN_USE}"):
+        with contextlib.suppress(OSError), FileLock(mark, timeout=0):
+            shutil.rmtree(mark.parent, ignore_errors=True)
+    try:
+        with FileLock(folder / f".{_IN_USE}"):
+            os.rename(folder / f".{_IN_USE}", folder / _IN_USE)  # nobody finds it before it is locked
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -6,16 +6,17 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tune_cnn
 from tune_cnn.errors import ResourceError, StorageError
+from tune_cnn.files import deleted_at_end
 from tune_cnn.machine import cores
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.ray_errors import why_no_start
+from tune_cnn.sweep.ray_errors import logs_folder, why_no_start
 from tune_cnn.sweep.resources import Node
 from tune_cnn.waiting import waiting
 
@@ -70,11 +71,12 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
             _join(options.address)
         elif is_own:
             _start(options, data_bytes)
-    try:
-        yield nodes()
-    finally:
+    with ExitStack() as stack:
+        if is_own and options.address is None:
+            stack.enter_context(deleted_at_end(logs_folder().parent))
         if is_own:
-            ray.shutdown()
+            stack.callback(ray.shutdown)
+        yield nodes()
 
 
 def _start(options: ClusterOptions, data_bytes: int) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
 from tune_cnn.errors import StorageError
-from tune_cnn.files import MOST_BYTES, check_size, read_file, replace_file
+from tune_cnn.files import MOST_BYTES, check_size, read_file, replace_file, temporary_folder
 
 _T = TypeVar("_T")
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
@@ -146,13 +145,13 @@ class Folder:
         if self.is_local:
             yield self.local_path
             return
-        with tempfile.TemporaryDirectory(prefix="tune_cnn-") as copy:
+        with temporary_folder() as copy:
             for inner in self.names():
                 for name in (self / inner).names():
                     if name.startswith("events."):
-                        (Path(copy) / inner).mkdir(exist_ok=True)
-                        (Path(copy) / inner / name).write_bytes((self / inner).read(name) or b"")
-            yield Path(copy)
+                        (copy / inner).mkdir(exist_ok=True)
+                        (copy / inner / name).write_bytes((self / inner).read(name) or b"")
+            yield copy
 
     def _remote(self) -> tuple[Any, str]:
         filesystem, path = _filesystem(self.root)

@@ -7,6 +7,7 @@ owner is alive whose entry changes while one watches. One who fails to renew it 
 
 import contextlib
 import json
+import os
 import random
 import secrets
 import sys
@@ -17,13 +18,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tune_cnn.errors import ResultError, StorageError
+from tune_cnn.errors import StorageError
 from tune_cnn.files import parse_json
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.processes import clock, identity, is_alive, is_own_disk, name_of
 
-BEAT_S = 10.0
-LEASE_S = 90.0  # without a change; a network file system may show an old entry for a minute
+LEASE_S = float(os.environ.get("TUNE_CNN_LEASE_S", "90"))  # without a change; network file systems may hide one for 60
+BEAT_S = LEASE_S / 9
 
 
 class Lock:
@@ -56,10 +57,10 @@ class Lock:
             raise self._failure
         if self._is_gone or self._is_overdue():
             others = _entries(self._folder, but=self._name)
-            who = f"{name_of(others)} took this sweep over" if others else "this process lost its lock"
+            who = f"{name_of(others)} took over from this one" if others else "this process lost its lock"
             raise StorageError(
-                f"{self._folder}: {who}, as it was suspended, or the lock deleted (last sign of life "
-                f"{clock() - self._renewed:.0f} s ago); once nobody runs it, the same command continues"
+                f"{self._folder}: {who}, since it gave no sign of life for {clock() - self._renewed:.0f} s, or its "
+                "entry was deleted; when nobody runs the sweep, the same command continues it"
             )
 
     def release(self) -> None:
@@ -68,7 +69,7 @@ class Lock:
         if self._thread.is_alive():
             self._thread.join(BEAT_S)
         with contextlib.suppress(StorageError):
-            for name in [] if self._failure else [self._name, "lock"] if self._by_kernel else [self._name]:
+            for name in [] if self._failure else [self._name, *self._by_kernel * ["lock"]]:
                 self._folder.delete(name)
 
     def _keep(self) -> None:
@@ -138,13 +139,12 @@ def _silent(folder: Folder, entries: dict[str, dict[str, Any]], within_s: float)
 
 
 def _entries(folder: Folder, but: str = "") -> dict[str, dict[str, Any]]:
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in folder.names():
-        if name[:4] + name[-5:] == "lock.json" and name != but:
-            found[name] = {}  # of what is damaged, nothing is known
-            with contextlib.suppress(ValueError, ResultError):
-                entry = parse_json(folder.read(name) or b"{}")
-                found[name] = entry if isinstance(entry, dict) else {}
+        if name[:4] + name[-5:] == "lock.json" and name != but and (content := folder.read(name)) is not None:
+            found[name] = {}
+            with contextlib.suppress(ValueError, TypeError):  # damaged
+                found[name].update(parse_json(content))
     return found
 
 

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from tune_cnn import data
+from tune_cnn.files import temporary_folder
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.earlier import take_over
@@ -172,7 +172,7 @@ def _run_tune(
         lambda config: {"cpu": asked[config["trial_id"]].cpus, "gpu": asked[config["trial_id"]].gpus},
     )
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
-    with tempfile.TemporaryDirectory(prefix="tune_cnn-tune-") as scratch:
+    with temporary_folder() as scratch:
         tuner = tune.Tuner(
             trainable,
             # Beside the id, each trial's config has its hyperparameters, for whoever logs, plots or schedules trials.
@@ -186,7 +186,7 @@ def _run_tune(
             tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name),
             run_config=tune.RunConfig(
                 name=folder.name,
-                storage_path=scratch,
+                storage_path=str(scratch),
                 stop=TrialStopper(),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),

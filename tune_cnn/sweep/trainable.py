@@ -134,14 +134,15 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self._wait_for_writer()
         if trial.stop_reason is None:
             self.writing = self.writer.submit(self._write, shown, copy.deepcopy(trial.state_dict()))
-        else:
+        elif not self.folder.is_finished():
             self._show(shown)
             last = trial.state_dict() if trial.can_be_continued else None
             self.folder.finish(trial.settings, trial.history, trial.summary(), trial.best_weights, last)
 
     def _write(self, shown: Mapping[str, Any], state: dict[str, Any]) -> None:
-        self._show(shown)
-        self.folder.save_checkpoint(shown["epoch"], state)
+        if not self.folder.is_finished():  # by another process, while this one was suspended
+            self._show(shown)
+            self.folder.save_checkpoint(shown["epoch"], state)
 
     def _show(self, shown: Mapping[str, Any]) -> None:
         if self.board is not None:
