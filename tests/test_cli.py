@@ -123,7 +123,7 @@ def test_a_dry_run_shows_the_plan_and_needs_neither_images_nor_ray(empty_home, h
     assert run("sweep", str(CONFIGS / "exp1_1.yaml"), str(CONFIGS / "exp1_2.yaml"), "--dry-run") == 0
     out, err = capsys.readouterr()
     assert "\n20 experiments, 14 trials: 0 done, 0 to continue, 14 new\n" in out
-    assert re.search(r"^disk: up to \d+\.\d GB while it runs, \d+ MB in the end$", out, re.MULTILINE)
+    assert re.search(r"^disk: up to \d+\.\d GB while it runs, \d+\.\d GB in the end$", out, re.MULTILINE)
     assert "\nno verdict without images: CIFAR-10 is not in " in out
     assert err == "data: cifar10: 10 classes; 42,500 images to train, 7,500 to validate, 10,000 to test\n"
     assert list(empty_home.iterdir()) == []
@@ -403,7 +403,7 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tune_cnn.cli.commands.export.export", interrupted)
+    monkeypatch.setattr("tune_cnn.cli.commands.export.export_now", interrupted)
     assert run("export", "tiny") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
@@ -495,11 +495,12 @@ def test_trial_of_a_sweep_says_the_first_difference_and_what_may_have_caused_it(
 
 def test_export_names_the_files_and_what_is_missing(finished, capsys):
     experiments = finished.experiments()
-    finished.trial(experiments["tiny_L1_K6"]).folder.delete("record.json")
+    for name in ("record.json", "epoch_0002.pt"):
+        finished.trial(experiments["tiny_L1_K6"]).folder.delete(name)
     assert run("export", "tiny", "--out", "deep/er") == 0
     out, err = capsys.readouterr()
     assert out == "deep/er/tiny_L1_K4.json\n"
-    assert err == "not finished, so not exported: tiny_L1_K6\n"
+    assert err == "without an epoch, so not exported: tiny_L1_K6\n"
 
 
 @pytest.mark.parametrize("pattern", ["tiny_*", "tiny_L1_K?.json", "*"])
@@ -715,10 +716,10 @@ def test_two_files_that_give_one_name_are_told_apart(here, capsys):
     ("damage", "arguments", "message"),
     [
         ("unfinished", ["trial", "tiny", "tiny_L1_K4"], "tiny_L1_K4: not finished in "),
-        ("unfinished", ["export", "tiny"], "tiny: no experiment is finished yet, so there is nothing to export"),
-        ("unfinished", ["report", "tiny"], "tiny: no experiment is finished yet, so there is nothing to report"),
+        ("unfinished", ["export", "tiny"], "tiny: no experiment has an epoch yet, so there is nothing to export"),
+        ("unfinished", ["report", "tiny"], "tiny: no experiment has an epoch yet, so there is nothing to report"),
         ("record", ["trial", "tiny", "tiny_L1_K4"], "record.json: damaged ("),
-        ("record", ["export", "tiny"], "tiny: no experiment is finished yet"),
+        ("record", ["export", "tiny"], "tiny: no experiment has an epoch yet"),
         ("manifest", ["export", "tiny"], "sweep.json: damaged ("),
         ("manifest", ["board", "tiny"], "sweep.json: damaged ("),
         ("manifest", ["sweep", "tiny.yaml"], "sweep.json: damaged ("),
@@ -735,7 +736,8 @@ def test_a_sweep_that_is_damaged_or_not_finished_is_told_on_stderr(finished, cap
     experiments = finished.experiments()
     for settings in experiments.values():
         if damage == "unfinished":
-            finished.trial(settings).folder.delete("record.json")
+            for name in ("record.json", "epoch_0002.pt"):
+                finished.trial(settings).folder.delete(name)
         if damage == "record":
             finished.trial(settings).folder.write("record.json", b"{}")
     if damage == "manifest":

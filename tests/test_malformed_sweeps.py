@@ -57,7 +57,7 @@ def test_a_malformed_record_is_exported_as_what_it_says_or_left_out(home, record
         assert all("record.json: " in line for line in err.splitlines())  # remarks
     else:
         assert exit_code == 2
-        assert err == f"{home}/tiny: no experiment is finished yet, so there is nothing to export; run the sweep\n"
+        assert err == f"{home}/tiny: no experiment has an epoch yet, so there is nothing to export; run the sweep\n"
     record[0].write_text(record[1])
 
 

@@ -56,9 +56,12 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     @cache
     def outcome(settings: Settings) -> tuple[FitResult, dict[str, Any]] | None:
         trial = folder.trial(settings)
-        if (record := trial.whole_record()) is not None or trial.failure() is not None:
-            return record
-        state = trial.newest_state()
+        try:
+            if (record := trial.record()) is not None:
+                return record
+        except ResultError:  # damaged, so the trial will run again
+            return None
+        state = trial.newest_state() if trial.failure() is None else None
         return None if state is None else _as_it_stands(state, settings, images(settings.data))
 
     for name, settings in folder.experiments().items():
