@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_sweep import CONFIG, train, write_config
 
 from tune_cnn.cli import commands, main
@@ -291,6 +292,30 @@ def test_a_plan_of_hours_is_told_at_the_start(here, runner, capsys, change, told
     run("sweep", "tiny.yaml", "--cpus", "2", "--gpus", "0", *options)
     err = capsys.readouterr().err
     assert re.search(told, err) if told else "time:" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "out of memory (MemoryError); end other programs, or ask for smaller "),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "out of memory (CUDA out of memory. Tried); end",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you\nat"),
+            "can't allocate memory: you); end",
+        ),
+        (RuntimeError("can't start new thread"), "too many threads (can't start new thread); ask for fewer with --thr"),
+    ],
+)
+def test_want_of_memory_or_threads_is_a_line(here, capsys, monkeypatch, error, told):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tune_cnn.cli.commands.trial.train", fails)
+    assert run("trial", "tiny.yaml", "tiny_L1_K4") == 2
+    assert told in capsys.readouterr().err
 
 
 def test_results_that_other_settings_will_replace_are_named(finished, runner, capsys):

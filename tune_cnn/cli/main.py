@@ -58,10 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as in `tune-cnn ... | head`; Python would complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        tell(
-            "out of memory; end other programs, or ask for less: smaller networks, fewer or smaller images", sys.stderr
-        )
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if "new thread" in reason:
+            tell(f"too many threads ({reason}); ask for fewer with --threads", file=sys.stderr)
+        elif isinstance(error, MemoryError) or "memory" in reason:  # so do PyTorch's errors say, on cores and on GPUs
+            tell(
+                f"out of memory ({reason}); end other programs, or ask for smaller networks or batches, fewer images",
+                file=sys.stderr,
+            )
+        else:
+            raise
         return 2
     except OSError as error:
         tell(
