@@ -244,7 +244,7 @@ def test_whatever_the_cells_hold_there_is_a_report(outcomes):
         Grid(tuple(Cell(tuple(runs)) for (ycn, *_), runs in sorted(cells.items()) if ycn == which))
         for which in {ycn for ycn, *_ in cells}
     ]
-    content = "\n".join(Reader(page("any", grids)).texts).replace("\N{NO-BREAK SPACE}", " ")
+    content = "\n".join(map(str.strip, Reader(page("any", grids)).texts)).replace("\N{NO-BREAK SPACE}", " ")
     assert not re.search(r"nan|None|\(\)|(?<!al)[.,;:]{2}|  |\band \.|: \.", content)
     assert markdown("any", grids, [], Path()).startswith("# Report: any\n")
 

@@ -1,9 +1,8 @@
 """Result files -> grids of K by L, whose cells are networks, each trained once or with several seeds."""
 
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -70,19 +69,12 @@ class Cell:
     @property
     def verdict(self) -> str:
         """`learned`, `unfinished: 3 of 30 epochs`, or for runs that differ `2 learned, 1 did not learn`."""
-        if len(self.runs) == 1:
-            return self.runs[0].progress
-        if len(self.counts) == 1:
-            return self.state
-        return ", ".join(f"{self.counts[verdict]} {verdict}" for verdict in VERDICTS if self.counts[verdict])
+        return self.runs[0].progress if len(self.runs) == 1 else _told(self.counts, VERDICTS)
 
     @property
     def expected(self) -> str:
         """The diagnosis before the training: `trains`, or for runs that differ `2 trains, 1 at risk`."""
-        counts = Counter(run.expected for run in self.runs if run.expected)
-        if len(counts) <= 1:
-            return next(iter(counts), "–")
-        return ", ".join(f"{counts[verdict]} {verdict}" for verdict in EXPECTATIONS if counts[verdict])
+        return _told(Counter(run.expected for run in self.runs if run.expected), EXPECTATIONS) or "–"
 
     @cached_property
     def accuracies(self) -> list[float]:
@@ -118,6 +110,13 @@ class Cell:
         found = [name.removesuffix(f"_S{run.settings.seed}") for run in self.runs for name in run.names]
         listed = ", ".join("none" if seed is None else str(seed) for seed in seeds)
         return f"{', '.join(dict.fromkeys(found))} (seeds {listed})"
+
+
+def _told(counts: Counter[str], names: Sequence[str]) -> str:
+    """The only name that occurs, or how often each does: `2 learned, 1 did not learn`."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,37 +225,3 @@ def _add(runs: list[Run], run: Run) -> None:
             runs[place] = replace(told, names=(*other.names, *run.names))
             return
     runs.append(run)
-
-
-def network(conditions: Mapping[str, str]) -> str:
-    """The network in words: the name of its class, or what a key of another program calls it."""
-    for key, value in conditions.items():
-        if is_network(key):
-            return f"{key} = {value}"
-    return "YourCodeNet" if conditions["ycn"] == "true" else "ConvClassifier"
-
-
-def is_network(key: str) -> bool:
-    """Whether a config key that is none of ours seems to choose the network."""
-    return re.search(r"(?i)(^|[._])(model|net|arch)", key) is not None
-
-
-def variant(conditions: Mapping[str, str], keys: Iterable[str]) -> str:
-    """The values of some conditions: `YourCodeNet, lr = 0.01`."""
-    parts = [network(conditions) if key == "ycn" else f"{key} = {conditions.get(key, 'none')}" for key in keys]
-    return ", ".join(dict.fromkeys(part if len(part) <= 80 else f"{part[:79]}…" for part in parts))
-
-
-def differing(tables: Iterable[Mapping[str, str]]) -> list[str]:
-    """The keys whose values are not the same everywhere, the network's first."""
-    tables = list(tables)
-    keys = dict.fromkeys(key for table in tables for key in table)
-    found = [key for key in keys if len({table.get(key) for table in tables}) > 1]
-    return sorted(found, key=lambda key: key != "ycn" and not is_network(key))
-
-
-def grid_names(grids: Iterable[Grid]) -> list[str]:
-    """What tells each grid from the others; of a single one nothing."""
-    tables = [grid.conditions for grid in grids]
-    keys = differing(tables)
-    return [variant(table, keys) for table in tables]

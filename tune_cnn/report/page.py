@@ -8,11 +8,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tune_cnn.report.grids import Grid, grid_names
+from tune_cnn.report.grids import Grid
 from tune_cnn.report.page_figures import cost_figure, curve_figures
 from tune_cnn.report.sentences import answers, conditions, notes, summary
 from tune_cnn.report.sentences_learning import confusions
 from tune_cnn.report.table import LEFT_ALIGNED, accuracy_range, map_rows, results_table
+from tune_cnn.report.wording import grid_names
 from tune_cnn.texts import printable
 
 # What Markdown gives a meaning to; an underscore between letters has none.

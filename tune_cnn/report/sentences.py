@@ -1,14 +1,13 @@
 """What a report says in words: the answers to its questions, the summary, the conditions, and how to read it."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tune_cnn.report.grids import Grid, grid_names, is_network, network
+from tune_cnn.report.grids import Grid
 from tune_cnn.report.runs import VERDICTS
 from tune_cnn.report.sentences_accuracy import best_depths, interplay, ranked, width_trends
 from tune_cnn.report.sentences_learning import not_learned, tried
-from tune_cnn.report.wording import listed, percent
+from tune_cnn.report.wording import grid_names, is_network, listed, network, percent, places
 from tune_cnn.texts import counted, duration
 
 
@@ -50,11 +49,14 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
-    if len(variants) < 2 or any(len(cell.runs) > 1 for cell in variants):
+    single = [cell for cell in variants if len(cell.runs) == 1]
+    if not single or len(variants) < 2:
         return [sentence]
+    which = "Every cell" if len(single) == len(variants) else places(single)
+    was = "was" if which == "Every cell" or len(single) == 1 else "were"
     return [
         sentence,
-        "Every cell was trained once, so this report cannot tell whether a difference is more than the noise between "
+        f"{which} {was} trained once, so this report cannot tell whether a difference is more than the noise between "
         "seeds. A line such as seeds: [1, 2, 3] in the config file, in place of seed, repeats every cell.",
     ]
 
@@ -72,21 +74,6 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     ]
     runs = [run for grid in grids for run in grid.runs]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
-    images = Counter(
-        f"{split.get('train')} to train, {split.get('validation')} to validate, {split.get('test')} to test"
-        for run in runs
-        if isinstance(split := run.fact("images"), dict)
-    )
-    versions = Counter(
-        ", ".join(f"{key} {value}" for key, value in found.items())
-        for run in runs
-        if isinstance(found := run.fact("versions"), dict)
-    )
-    devices = Counter(
-        f"{run.fact('device')}" + (f", threads: {run.fact('threads')}" if run.fact("device") == "cpu" else "")
-        for run in runs
-        if run.fact("device")
-    )
     durations = [seconds for run in runs if (seconds := run.number("duration_s")) is not None]
     found = {
         "settings": ", ".join(settings),
@@ -94,12 +81,24 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
         "source of images": ", ".join(
             f"{key.removeprefix('data.')} {text}" for key, text in shared.items() if key.startswith("data.")
         ),
-        "images": "; ".join(images),
-        "device": "; ".join(devices),
-        "versions": "; ".join(versions),
+        "images": _distinct(_pairs(run.fact("images"), "{1} for {0}") for run in runs),
+        "device": _distinct(
+            f"{device}, threads: {run.fact('threads')}" if device == "cpu" else device
+            for run in runs
+            if (device := run.fact("device"))
+        ),
+        "versions": _distinct(_pairs(run.fact("versions"), "{0} {1}") for run in runs),
         "training time": f"{duration(sum(durations))} in all" if durations else "",
     }
     return [(name, value) for name, value in found.items() if value]
+
+
+def _distinct(texts: Iterable[object]) -> str:
+    return "; ".join(dict.fromkeys(str(text) for text in texts if text))
+
+
+def _pairs(fact: object, shape: str) -> str:
+    return ", ".join(shape.format(*pair) for pair in fact.items()) if isinstance(fact, dict) else ""
 
 
 def notes(grids: Sequence[Grid]) -> list[str]:

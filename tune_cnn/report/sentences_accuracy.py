@@ -6,25 +6,19 @@ from statistics import fmean
 
 from tune_cnn.report.grids import Cell, Grid, Row
 from tune_cnn.report.noise import Difference, difference
-from tune_cnn.report.wording import be, levels, listed, percent, places
+from tune_cnn.report.wording import be, levels, listed, percent
 
 
 def best_depths(grid: Grid) -> list[str]:
     """Which depth is best at each width, and whether by more than the noise."""
-    rows = grid.rows("L")
-    several = [row for row in rows if len(row.cells) > 1]
-    if not several:
-        return ["No width was run at more than one depth, so this sweep does not tell which depth is best."]
-    return [ranking(row) for row in several] + _run_at_one(rows) + _cannot_tell(several)
+    lines = [ranking(row) for row in grid.rows("L") if len(row.cells) > 1]
+    return lines or ["No width was run at more than one depth, so this sweep does not tell which depth is best."]
 
 
 def width_trends(grid: Grid) -> list[str]:
     """How accuracy changes with the width at each depth."""
-    rows = grid.rows("K")
-    several = [row for row in rows if len(row.cells) > 1]
-    if not several:
-        return ["No depth was run at more than one width, so this sweep does not tell what width does."]
-    return [trend(row) for row in several] + _run_at_one(rows) + _cannot_tell(several)
+    lines = [trend(row) for row in grid.rows("K") if len(row.cells) > 1]
+    return lines or ["No depth was run at more than one width, so this sweep does not tell what width does."]
 
 
 def interplay(grid: Grid) -> list[str]:
@@ -143,30 +137,6 @@ def _rest(row: Row) -> str:
             verb = {"unfinished": f"{be(found)} unfinished", "no accuracies": f"{be(found)} without accuracies"}
             parts.append(f"{levels(row.varies, found)} {verb.get(state, state)}")
     return ", ".join(parts)
-
-
-def _run_at_one(rows: Sequence[Row]) -> list[str]:
-    """Which rows have nothing to compare: `L = 8 and 16 were run at K = 32 only.`"""
-    alone: dict[str, list[Cell]] = {}
-    for row in rows:
-        if len(row.cells) == 1:
-            alone.setdefault(levels(row.varies, row.cells), []).append(row.cells[0])
-    other = "L" if rows[0].varies == "K" else "K"
-    return [
-        f"{levels(other, cells)} {'was' if len(cells) == 1 else 'were'} run at {place} only."
-        for place, cells in alone.items()
-    ]
-
-
-def _cannot_tell(rows: Sequence[Row]) -> list[str]:
-    """Which differences cannot be held against the noise, since a cell has a single run."""
-    cells = [cell for row in rows if len(row.learned) > 1 for cell in row.learned]
-    single = [cell for cell in cells if len(cell.accuracies) == 1]
-    if not single:
-        return []
-    if len(single) == len(cells):
-        return ["With one run a cell, differences cannot be told from the noise between seeds."]
-    return [f"{places(single)} {'has' if len(single) == 1 else 'have'} one run only, which tells nothing of the noise."]
 
 
 def _learning_by_width(rows: Sequence[Row]) -> list[str]:

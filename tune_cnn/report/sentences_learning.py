@@ -7,9 +7,9 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_cnn.report.grids import Cell, Grid, differing, is_network, variant
+from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.runs import Run
-from tune_cnn.report.wording import above, be, listed, percent, places
+from tune_cnn.report.wording import above, be, differing, is_network, listed, percent, places, variant
 from tune_cnn.texts import counted
 from tune_cnn.train_results import chance
 

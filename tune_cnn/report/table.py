@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tune_cnn.report.grids import Cell, Grid, grid_names
-from tune_cnn.report.wording import number
+from tune_cnn.report.grids import Cell, Grid
+from tune_cnn.report.wording import grid_names, number
 from tune_cnn.texts import duration
 
 LEFT_ALIGNED = {"experiment", "variant", "expected", "verdict"}  # columns of words

@@ -1,8 +1,9 @@
-"""Numbers, lists and places as the sentences of a report word them."""
+"""Numbers, lists, places and variants as the sentences of a report word them."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-from tune_cnn.report.grids import Cell
+from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.noise import Mean
 
 
@@ -53,3 +54,37 @@ def places(cells: Sequence[Cell]) -> str:
 def be(items: Sequence[object]) -> str:
     """`is` or `are`."""
     return "is" if len(items) == 1 else "are"
+
+
+def network(conditions: Mapping[str, str]) -> str:
+    """The network in words: the name of its class, or what a key of another program calls it."""
+    for key, value in conditions.items():
+        if is_network(key):
+            return f"{key} = {value}"
+    return "YourCodeNet" if conditions["ycn"] == "true" else "ConvClassifier"
+
+
+def is_network(key: str) -> bool:
+    """Whether a config key that is none of ours seems to choose the network."""
+    return re.search(r"(?i)(^|[._])(model|net|arch)", key) is not None
+
+
+def variant(conditions: Mapping[str, str], keys: Iterable[str]) -> str:
+    """The values of some conditions: `YourCodeNet, lr = 0.01`."""
+    parts = [network(conditions) if key == "ycn" else f"{key} = {conditions.get(key, 'none')}" for key in keys]
+    return ", ".join(dict.fromkeys(part if len(part) <= 80 else f"{part[:79]}…" for part in parts))
+
+
+def differing(tables: Iterable[Mapping[str, str]]) -> list[str]:
+    """The keys whose values are not the same everywhere, the network's first."""
+    tables = list(tables)
+    keys = dict.fromkeys(key for table in tables for key in table)
+    found = [key for key in keys if len({table.get(key) for table in tables}) > 1]
+    return sorted(found, key=lambda key: key != "ycn" and not is_network(key))
+
+
+def grid_names(grids: Iterable[Grid]) -> list[str]:
+    """What tells each grid from the others; of a single one nothing."""
+    tables = [grid.conditions for grid in grids]
+    keys = differing(tables)
+    return [variant(table, keys) for table in tables]
