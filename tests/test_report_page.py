@@ -21,7 +21,7 @@ from matplotlib.colors import to_hex
 
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.report import write_report
-from tune_cnn.report.figures import parameter_colour
+from tune_cnn.report.figures import parameter_colour, write_figures
 from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.page import markdown, markdown_text, page
 from tune_cnn.report.runs import Run
@@ -206,6 +206,14 @@ def test_an_unfinished_training_is_marked_in_map_table_and_key(tmp_path):
     assert '<td class="none"><b>65.0</b><small>unfinished: 4 of 30 epochs</small></td>' in content
     assert '<td class="w verdict odd">unfinished: 4 of 30 epochs</td>' in content
     assert key_of(content, "K = 32, L varies") == ["L = 2: 60.0 %", "L = 4: 65.0 %, unfinished: 4 of 30 epochs"]
+
+
+def test_a_figures_legend_marks_an_unfinished_training_which_is_not_said_not_to_learn(tmp_path):
+    files = write_grid(tmp_path, {(32, 2): 60.0})
+    files.append(write(tmp_path, "exp_K32_L4", settings(32, 4), history(FLAT), stop_reason=None, unfinished=True))
+    (figure,) = write_figures(files, tmp_path, "svg")
+    legend = re.findall(r"<!-- (L = .*?) -->", figure.read_text())
+    assert legend == ["L = 2 (60.0 %)", "L = 4 (10.0 %, unfinished)"]
 
 
 def test_a_diverged_training_leaves_a_gap(tmp_path):

@@ -74,6 +74,7 @@ class Curve(NamedTuple):
     colour: Any  # None: the next of the cycle
     history: FitResult
     classes: int
+    unfinished: bool = False
 
     @classmethod
     def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "Curve":
@@ -81,7 +82,8 @@ class Curve(NamedTuple):
         classes = data.get("classes") if isinstance(data, dict) else None
         size = total(row.values.get(index, ""))
         colour = parameter_colour(row.axis, size) if row.axis in ("K", "L") and size is not None else None
-        return cls(row.labels[index], colour, history, classes if isinstance(classes, int) and classes > 1 else 10)
+        classes = classes if isinstance(classes, int) and classes > 1 else 10
+        return cls(row.labels[index], colour, history, classes, trial.get("unfinished") is True)
 
     @property
     def best(self) -> float | None:
@@ -91,7 +93,7 @@ class Curve(NamedTuple):
     @property
     def learned(self) -> bool:
         """Whether it has learned, as far as its file tells."""
-        return self.best is None or self.history.has_learned(self.classes)
+        return self.best is None or self.unfinished or self.history.has_learned(self.classes)
 
 
 def parameter_colour(parameter: str, value: int) -> tuple[float, float, float, float]:
@@ -150,6 +152,8 @@ def _outcome(cell: list[Curve]) -> str:
     text = "no accuracy" if not best else f"{high} %" if len(best) == 1 else f"{low} to {high} %"
     if len(cell) > 1:
         text += f", {len(cell)} runs"
+    if unfinished := sum(curve.unfinished for curve in cell):
+        text += ", unfinished" if unfinished == len(cell) else f", {unfinished} unfinished"
     failed = sum(not curve.learned for curve in cell)
     if not failed:
         return text

@@ -61,7 +61,7 @@ def _curve_figure(title: str, row: Row, cells: Sequence[Cell]) -> PageFigure:
     if any(dashed for _, _, dashed in key):
         key.append((f"guessing: {chance(classes):.3g} %", _on_both("#666666"), True))
     curves = [
-        Curve(levels(row.varies, [cell]), _colour(row.varies, cell), run.history, classes)
+        Curve(levels(row.varies, [cell]), _colour(row.varies, cell), run.history, classes, not run.is_finished)
         for cell in cells
         for run in cell.runs
         if run.history
@@ -156,8 +156,9 @@ def _panels(fig: Figure, description: str) -> list[Markup]:
     svg, _, clips = svg.removesuffix("</svg>\n").rpartition("</g>\n <defs>")
     panels: list[Markup] = []
     for ax, part in zip(fig.axes, re.split(r'<g id="axes_\d+">', svg)[1:], strict=True):
-        box = ax.get_tightbbox()
-        assert box is not None
+        tight = ax.get_tightbbox()
+        assert tight is not None
+        box = tight.padded(4)
         scale = 72 / fig.dpi  # to points; y counts from the top
         place = [box.x0, fig.bbox.height - box.y1, box.width, box.height]
         view = " ".join(f"{scale * value:.0f}" for value in place)
