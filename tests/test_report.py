@@ -352,8 +352,8 @@ def test_an_unfinished_training_is_shown_as_it_stands_and_not_compared(tmp_path)
         f"L = 4 at K = 32 did not learn: at most 10.0 % validation accuracy, where {GUESSING}."
     ]
     assert told(grid)["1.2"][2:] == [
-        "K = 32, L = 8 is unfinished: 4 of 30 epochs, best validation accuracy so far 70.0 %.",
-        "K = 32, L = 16 is unfinished: 4 of 30 epochs, best validation accuracy so far 10.0 %.",
+        "K = 32, L = 8 is unfinished: 4 of 30 epochs, best validation accuracy so far: 70.0 %.",
+        "K = 32, L = 16 is unfinished: 4 of 30 epochs, best validation accuracy so far: 10.0 %.",
     ]
     assert summary([grid])[0] == (
         "4 experiments, 4 trainings: 1 learned, 1 did not learn, 2 unfinished. Of those that learned, the best so far "
@@ -377,7 +377,7 @@ def test_an_unfinished_seed_does_not_count_in_the_mean(tmp_path):
     assert told(grid)["1.2"] == [
         f"Every finished training learned: the lowest validation accuracy is 60.0 %; {GUESSING}.",
         "K = 32, L = 2: 2 learned, 1 unfinished.",
-        "K = 32, L = 2, seed 3 is unfinished: 4 of 30 epochs, best validation accuracy so far 20.0 %.",
+        "K = 32, L = 2, seed 3 is unfinished: 4 of 30 epochs, best validation accuracy so far: 20.0 %.",
     ]
 
 
@@ -677,6 +677,8 @@ def foreign(folder: Path, stem: str, accuracy: float, kw: dict[str, Any] | None 
         ({"kw": {"optimizer": "RMSprop"}}, {}, ["optimizer = rmsprop", "optimizer = adam"]),
         ({"kw": {"data": "imagenet"}}, {}, ["data = imagenet", "data = none"]),
         ({"kw": "fast"}, {}, ["kw = fast", "kw = none"]),
+        ({"lr": "auto"}, {}, ["lr = auto", "lr = 0.001"]),
+        ({"early_stopping": 0}, {}, ["early_stopping = 0", "early_stopping = 5"]),
     ],
 )
 def test_keys_of_other_programs_tell_experiments_apart(tmp_path, first, second, names):
@@ -691,12 +693,21 @@ def test_keys_of_other_programs_tell_experiments_apart(tmp_path, first, second, 
         ({"kw": {"optimizer": "Adam"}}, {"kw": {"optimizer": "adam"}}),
         ({"optimizer": "Adam"}, {}),
         ({"note": None}, {}),
+        ({"dropout": 1}, {"dropout": 1.0}),
+        ({"kw": {"block": {"kernel": 3, "skip": True}}}, {"kw": {"block": {"skip": True, "kernel": 3}}}),
         ({"name": "a", "log_dir": "logs/a"}, {"name": "b", "log_dir": "logs/b"}),
     ],
 )
 def test_other_spellings_of_the_same_conditions_are_one_grid(tmp_path, first, second):
     (grid,) = load_grids([foreign(tmp_path, "a", 60.0, **first), foreign(tmp_path, "b", 61.0, **second)])
     assert len(grid.runs) == 2
+
+
+def test_of_a_file_without_a_config_the_name_tells_the_cell(tmp_path):
+    path = write(tmp_path, "exp1_1_K64-128_L4", settings(32, 8), history(60.0))
+    path.write_text(json.dumps({"results": json.loads(path.read_text())["results"]}))
+    (grid,) = load_grids([path])
+    assert [cell.label for cell in grid.cells] == ["K = 64-128, L = 4"]
 
 
 def test_of_a_network_that_is_not_ours_neither_name_nor_cause_is_claimed(tmp_path):

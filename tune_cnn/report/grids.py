@@ -145,8 +145,8 @@ class Row:
 
     @property
     def is_open(self) -> bool:
-        """Whether a training has no final result."""
-        return any(not run.is_finished for cell in self.cells for run in cell.runs)
+        """Whether a training has no final accuracy."""
+        return any(run.accuracy is None or not run.is_finished for cell in self.cells for run in cell.runs)
 
 
 @dataclass(frozen=True, eq=False)

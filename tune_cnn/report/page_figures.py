@@ -57,7 +57,7 @@ def _curve_figure(title: str, row: Row, cells: Sequence[Cell]) -> PageFigure:
     key = [
         (_described(row, cell), _on_both(_colour(row.varies, cell)), cell.state == "did not learn") for cell in cells
     ]
-    classes = cells[0].settings.data.classes
+    classes = max(cells[0].settings.data.classes, 2)
     if any(dashed for _, _, dashed in key):
         key.append((f"guessing: {chance(classes):.3g} %", _on_both("#666666"), True))
     curves = [

@@ -13,12 +13,12 @@ from typing import Any
 from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.errors import ConfigError
 from tune_cnn.result_files import load_result_file
-from tune_cnn.settings import KEYS, OPTIONAL, Settings, parse_data, parse_settings
+from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
 from tune_cnn.train_results import FitResult
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished", "no accuracies")
 
-_PLACES = {"filters_per_layer", "layers_per_block", "seed"}  # where a training stands in its grid
+_GRID = {"filters_per_layer": "K", "layers_per_block": "L"}
 _MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
 
 
@@ -45,7 +45,7 @@ class Run:
     @cached_property
     def conditions(self) -> dict[str, str]:
         """Everything that tells trainings apart except K, L and the seed, as texts; None values are left out."""
-        values = {key: value for key, value in self.settings.to_json().items() if key not in _PLACES}
+        values = {key: value for key, value in self.settings.to_json().items() if key not in (*_GRID, "seed")}
         return {key: text for key, text in {**_texts(values), **self.unknown}.items() if key != "data.path"}
 
     @property
@@ -151,7 +151,7 @@ def read_run(path: Path) -> Run:
 
     Raises:
         ResultError: It is damaged, or not one of ours.
-        ConfigError: One of the assignment's settings has a value that is not possible.
+        ConfigError: K or L is not possible.
     """
     config, history, facts = load_result_file(path)
     kw = config.pop("kw", None)
@@ -160,15 +160,18 @@ def read_run(path: Path) -> Run:
     # A key of others that stands in both places is two keys.
     further = {f"kw.{key}" if key in config and key not in ours else key: value for key, value in further.items()}
     given = {**config, **further}
-    known, unknown = {}, {key: value for key, value in given.items() if key not in ours}
+    known: dict[str, Any] = {}
+    unknown = {key: value for key, value in given.items() if key not in ours}
     for key in [key for key in KEYS if key in given]:
         value = given[key]
-        if key in OPTIONAL:  # other programs have settings of the same name, with other values
-            value = value.lower() if isinstance(value, str) else value
-            if not _is_setting(key, value):
-                unknown[key] = value
-                continue
-        known[key] = value
+        value = value.lower() if isinstance(value, str) else value
+        # Other programs have settings of the same name, with other values.
+        is_ours = key in _GRID or _is_setting(key, value)
+        (known if is_ours else unknown)[key] = value
+    for key, symbol in _GRID.items():
+        if key not in known and (told := re.search(rf"(?:^|_){symbol}(\d+(?:-\d+)*)", path.stem)):
+            numbers = [int(number) for number in told[1].split("-")]
+            known[key] = numbers if symbol == "K" else numbers[0]
     data, problems = parse_data(given.get("data", "cifar10"))
     if problems:
         unknown["data"] = given["data"]
@@ -185,6 +188,8 @@ def plain(value: object) -> str:
     """A setting's value: `[100, 100]`, `none`, `0.001`, `true`."""
     if isinstance(value, tuple | list):
         return str(list(value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 and 1 are the same condition
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -54,7 +54,7 @@ def not_learned(grid: Grid) -> list[str]:
         f"{cell.label}{_seed(run, cell)} failed: {run.failure}" for cell, run in _each(grid) if run.failure is not None
     ]
     lines += [
-        f"{cell.label}{_seed(run, cell)} is {run.progress}, best validation accuracy so far {percent(run.accuracy)}."
+        f"{cell.label}{_seed(run, cell)} is {run.progress}, best validation accuracy so far: {percent(run.accuracy)}."
         for cell, run in _each(grid)
         if _is_partial(run)
     ]
@@ -241,7 +241,7 @@ def _each(grid: Grid) -> Iterable[tuple[Cell, Run]]:
 
 
 def _is_partial(run: Run) -> bool:
-    return run.verdict == "unfinished" and run.history is not None
+    return run.verdict == "unfinished" and run.accuracy is not None
 
 
 def _seed(run: Run, cell: Cell) -> str:

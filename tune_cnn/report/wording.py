@@ -72,7 +72,7 @@ def is_network(key: str) -> bool:
 def variant(conditions: Mapping[str, str], keys: Iterable[str]) -> str:
     """The values of some conditions: `YourCodeNet, lr = 0.01`."""
     parts = [network(conditions) if key == "ycn" else f"{key} = {conditions.get(key, 'none')}" for key in keys]
-    return ", ".join(dict.fromkeys(part if len(part) <= 80 else f"{part[:79]}…" for part in parts))
+    return ", ".join(dict.fromkeys(part if len(part) <= 80 else f"{part[:48]}…{part[-30:]}" for part in parts))
 
 
 def differing(tables: Iterable[Mapping[str, str]]) -> list[str]:
