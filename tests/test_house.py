@@ -131,6 +131,18 @@ def test_only_plot_and_report_know_matplotlib():
     assert "plot" in importers_of("matplotlib") <= {"plot", "report"}
 
 
+def test_commands_say_what_they_say_through_one_function():
+    """Which lets no text of a file steer the terminal."""
+    printing = {
+        module
+        for module, path in MODULES.items()
+        if room(module) in ("cli", "sweep", "report", "plot", "result_files", "waiting")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert printing == set()
+
+
 def test_importing_says_and_leaves_nothing(tmp_path):
     modules = [module for module in MODULES if not module.endswith("__main__")]
     done = subprocess.run(

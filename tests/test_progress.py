@@ -99,7 +99,8 @@ def test_the_table_shows_state_numbers_and_how_many_have_ended():
         ["K32_L4_bde69615", "running", "0/30", "0 s"],
         ["K256_L16_863cc9d1", "waiting", "0/30"],
     ]
-    assert summary == "4/6 trials ended, 1 running, 0 min 0 s"
+    # 30 epochs of the running and of the waiting trial, each as long as the one that was measured
+    assert summary == "4/6 trials ended, 1 running, 0 min 0 s; about 12 min 20 s left"
     assert terminal.said == ""  # the table says it all
 
 

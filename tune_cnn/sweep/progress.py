@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cnn.settings import Settings
-from tune_cnn.texts import printable
+from tune_cnn.texts import duration, printable
 from tune_cnn.waiting import REMIND_S
 
 _MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
@@ -145,9 +145,24 @@ class Progress:
         done = self._already_done + len(ended)
         total = self._already_done + len(self._rows)
         seconds = int(time.monotonic() - self._started)
-        return Group(
-            table, Text(f"{done}/{total} trials ended, {len(going)} running, {seconds // 60} min {seconds % 60} s")
+        summary = (
+            f"{done}/{total} trials ended, {len(going)} running, {seconds // 60} min {seconds % 60} s{self._left()}"
         )
+        return Group(table, Text(summary))
+
+    def _left(self) -> str:
+        """What is left if no trial stops early, from the epochs measured so far; the longest trials start first."""
+        unfinished = [row for row in self._rows.values() if row.state in ("running", "waiting", "to be retried")]
+        measured = [row.result["epoch_duration_s"] for row in self._rows.values() if row.result]
+        if not measured or not unfinished:
+            return ""
+        lefts_s = [
+            (row.settings.epochs - row.epochs_done)
+            * (row.result["epoch_duration_s"] if row.result else sum(measured) / len(measured))
+            for row in unfinished
+        ]
+        at_once = sum(row.state == "running" for row in unfinished) or 1
+        return f"; about {duration(max(sum(lefts_s) / at_once, *lefts_s, 0))} left"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
         progress = self._current(label, row) if row.state == "running" else None
