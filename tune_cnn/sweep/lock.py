@@ -18,10 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tune_cnn.errors import StorageError
+from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.files import parse_json
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.processes import clock, identity, is_alive, is_own_disk, name_of
+from tune_cnn.texts import tell
 
 LEASE_S = float(os.environ.get("TUNE_CNN_LEASE_S", "90"))  # without a change; network file systems may hide one for 60
 BEAT_S = LEASE_S / 9
@@ -46,7 +47,7 @@ class Lock:
             if not (others := _entries(self._folder, but=self._name)):
                 return self._thread.start()
             self._folder.delete(self._name)
-            print(f"{self._folder}: waiting for a sign of life of {name_of(others)}", file=sys.stderr)
+            tell(f"{self._folder}: waiting for a sign of life of {name_of(others)}", file=sys.stderr)
             for name in _silent(self._folder, others, LEASE_S):
                 self._folder.delete(name)
             time.sleep(random.uniform(0, min(clock() - self._renewed, BEAT_S)))  # the others come at other moments
@@ -141,10 +142,12 @@ def _silent(folder: Folder, entries: dict[str, dict[str, Any]], within_s: float)
 def _entries(folder: Folder, but: str = "") -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in folder.names():
-        if name[:4] + name[-5:] == "lock.json" and name != but and (content := folder.read(name)) is not None:
-            found[name] = {}
-            with contextlib.suppress(ValueError, TypeError):  # damaged
-                found[name].update(parse_json(content))
+        if name[:4] + name[-5:] == "lock.json" and name != but:
+            with contextlib.suppress(ResultError):  # no file, so no entry
+                if (content := folder.read(name)) is not None:
+                    found[name] = {}
+                    with contextlib.suppress(ValueError, TypeError):  # damaged
+                        found[name].update(parse_json(content))
     return found
 
 
