@@ -1,6 +1,7 @@
 """Whole sweeps on a small Ray of this process: what they leave, share, reuse, refuse and place."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,3 +258,17 @@ def test_an_error_that_repeats_is_final_and_stops_no_other_trial(ray_here, tmp_p
     assert failures[bad_settings.trial_id].startswith("epoch 1: IndexError")
     assert folder.trial(experiments[0].settings).is_finished()
     assert "Traceback" in (folder.trial(bad_settings).folder.local_path / "error.txt").read_text()
+
+
+@pytest.mark.slow
+def test_who_waits_sees_ray_start_then_batches_of_long_epochs(ray_here, tmp_path, capsys):
+    text = CONFIG.replace(
+        "{source: shapes, in_size: [3, 8, 8], train_images: 100,", "{source: shapes, train_images: 6000,"
+    )
+    change = ["grid.filters_per_layer=[[48]]", "grid.layers_per_block=[3]", "bs_train=50", "epochs=1", "batches=1000"]
+    assert run(experiments_of(text, tmp_path, *change), SweepFolder(str(tmp_path / "ray_results"), "long")) == {}
+    lines = capsys.readouterr().err.splitlines()
+    shown = [next(n for n, line in enumerate(lines) if re.search(pattern, line)) for pattern in (
+        "^starting Ray$", "^waiting for the first batches$", r"^K48_L3_\w+  batch \d+/102 of epoch 1$", "  epoch 1/1  ",
+    )]  # fmt: skip
+    assert shown == sorted(shown)
