@@ -54,7 +54,9 @@ def test_a_malformed_record_is_exported_as_what_it_says_or_left_out(home, record
     exit_code, out, err = run("export", str(home / "tiny"), "--out", str(home / "out"))
     if exit_code == 0:
         assert load_result_file(Path(out.strip()))
-        assert all("record.json: " in line for line in err.splitlines())  # remarks
+        # Remarks, or that the checkpoint beside a record that cannot be read was used.
+        unfinished = "unfinished, exported as they stand: tiny_L1_K4"
+        assert all("record.json: " in line or line == unfinished for line in err.splitlines()), err
     else:
         assert exit_code == 2
         *_, last = err.splitlines()  # after remarks
