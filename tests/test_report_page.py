@@ -208,6 +208,15 @@ def test_an_unfinished_training_is_marked_in_map_table_and_key(tmp_path):
     assert key_of(content, "K = 32, L varies") == ["L = 2: 60.0 %", "L = 4: 65.0 %, unfinished: 4 of 30 epochs"]
 
 
+def test_a_row_of_unfinished_trainings_is_drawn(tmp_path):
+    files = write_grid(tmp_path, {(32, 2): 60.0, (32, 4): 61.0})
+    for depth in (2, 4):
+        late = settings(64, depth)
+        files.append(write(tmp_path, f"late_{depth}", late, history(FLAT), stop_reason=None, unfinished=True))
+    content = page("exp", load_grids(files))
+    assert key_of(content, "K = 64, L varies")[0] == "L = 2: 10.0 %, unfinished: 4 of 30 epochs"
+
+
 def test_a_figures_legend_marks_an_unfinished_training_which_is_not_said_not_to_learn(tmp_path):
     files = write_grid(tmp_path, {(32, 2): 60.0})
     files.append(write(tmp_path, "exp_K32_L4", settings(32, 4), history(FLAT), stop_reason=None, unfinished=True))

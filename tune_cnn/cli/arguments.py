@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="default: png")
 
     report = _command(
-        commands, "report", "answer what a sweep was run for: a page and a Markdown file, with the figures",
+        commands, "report", "answer what a sweep was run for: a page, a Markdown file and a CSV, with figures",
         "tune-cnn report ray_results/exp1_1 --out results",
     )  # fmt: skip
     report.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")

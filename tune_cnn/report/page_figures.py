@@ -47,7 +47,7 @@ def curve_figures(grid: Grid) -> Iterator[PageFigure]:
     for row in rows:
         title = f"{row.fixed}, {row.varies} varies" if len(row.cells) > 1 else row.fixed
         cells = [cell for cell in row.cells if any(run.history for run in cell.runs)]
-        if not row.learned and any(other.learned for other in rows) and cells:
+        if cells and all(cell.state == "did not learn" for cell in cells) and any(other.learned for other in rows):
             yield PageFigure(f"{title}: nothing learned", [], [])
         elif cells:
             yield _curve_figure(title, row, cells)
