@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import secrets
 import sys
 import threading
 import time
@@ -34,7 +33,7 @@ class Lock:
     def __init__(self, folder: Folder, by_kernel: bool) -> None:
         self._folder = folder
         self._by_kernel = by_kernel
-        self._name = "lock.json" if by_kernel else f"lock-{secrets.token_hex(4)}.json"
+        self._name = "lock.json" if by_kernel else f"lock-{os.urandom(4).hex()}.json"
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._is_gone = False
@@ -54,9 +53,9 @@ class Lock:
 
     def check(self) -> None:
         """Raises StorageError: the lock is lost, or the storage has failed for so long that it may be."""
-        if self._is_overdue() and self._failure:
-            raise self._failure
         if self._is_gone or self._is_overdue():
+            if self._failure and not self._is_gone:
+                raise self._failure
             others = _entries(self._folder, but=self._name)
             who = f"{name_of(others)} took over from this one" if others else "this process lost its lock"
             raise StorageError(
@@ -97,7 +96,7 @@ class Lock:
 def locked(folder: Folder) -> Iterator[Lock]:
     """Keep every other process from running the sweep of a folder; raises StorageError if one does."""
     with contextlib.ExitStack() as stack:
-        lock = Lock(folder, by_kernel=_is_locked_by_kernel(folder, stack))
+        lock = Lock(folder, folder.is_local and is_own_disk(folder.local_path) and _is_locked_by_kernel(folder, stack))
         stack.callback(lock.release)
         lock.acquire()
         yield lock
@@ -107,16 +106,13 @@ def running(folder: Folder) -> str | None:
     """Who runs the sweep of a folder, such as `process 4711 on gpu-box`; None: nobody seen or heard."""
     entries = _entries(folder)
     seen = {name: entry for name, entry in entries.items() if is_alive(entry)}
-    try:
+    with contextlib.suppress(StorageError):
         _silent(folder, {} if seen else entries, 2 * BEAT_S)
-    except StorageError:
-        seen = entries
-    return name_of(seen) if seen else None
+        entries = seen
+    return name_of(entries) if entries else None
 
 
 def _is_locked_by_kernel(folder: Folder, stack: contextlib.ExitStack) -> bool:
-    if not folder.is_local or not is_own_disk(folder.local_path):
-        return False
     try:
         folder.local_path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(FileLock(folder.local_path / "lock", timeout=1))  # who was killed takes a moment to end
