@@ -299,10 +299,10 @@ def test_the_temporary_folder_of_a_killed_process_is_deleted_by_the_next_one(tmp
     with subprocess.Popen([sys.executable, "-c", LEAVE_BEHIND], stdout=-1, stdin=-1, text=True) as process:
         theirs = Path(process.stdout.readline().strip())
         with temporary_folder() as ours:
-            assert sorted(tmp_path.iterdir()) == sorted([another, ours, theirs])
+            assert sorted(tmp_path.iterdir()) == sorted([another, ours.parent, theirs.parent])
         assert (theirs / "inner").exists()
         process.kill()
         process.wait()
         with temporary_folder() as ours:
-            assert sorted(tmp_path.iterdir()) == sorted([another, ours])
+            assert sorted(tmp_path.iterdir()) == sorted([another, ours.parent])
     assert list(tmp_path.iterdir()) == [another]

@@ -106,6 +106,12 @@ def test_a_sweep_on_s3_is_killed_continued_exported_and_repeated(storage, tmp_pa
 
 
 @pytest.fixture
+def own(storage, request) -> str:
+    """A place for the sweeps of one test: each sweep of a storage takes over what others have trained there."""
+    return storage.replace("/all?", f"/{re.sub('[^a-z]', '-', request.node.name)}?")
+
+
+@pytest.fixture
 def proxy(storage) -> Iterator[S3Proxy]:
     """Stands before the server."""
     with S3Proxy(int(re.search(r"127\.0\.0\.1:(\d+)", storage)[1])).served() as proxy:
@@ -121,10 +127,10 @@ def command(sweep: Sweep, storage: str, name: str, *options: str) -> list[str]:
 ONE = ("grid.filters_per_layer=[[4]]", "grid.layers_per_block=[1]")
 
 
-def test_of_two_sweeps_on_a_slow_s3_one_trains_and_the_other_is_refused(proxy, storage, tmp_path):
+def test_of_two_sweeps_on_a_slow_s3_one_trains_and_the_other_is_refused(proxy, own, tmp_path):
     proxy.trouble = slow(1.5)
     sweep = Sweep.written(tmp_path, *ONE, "epochs=4")
-    arguments = command(sweep, proxy.uri(storage), "slow")
+    arguments = command(sweep, proxy.uri(own), "slow")
     homes = [tmp_path / "first", tmp_path / "second"]
     for home in homes:
         home.mkdir()
@@ -138,13 +144,13 @@ def test_of_two_sweeps_on_a_slow_s3_one_trains_and_the_other_is_refused(proxy, s
     if codes != [0, 0]:  # else one waited for the other
         assert sorted(codes) == [0, 2], output
         assert "is running this sweep; wait for it, stop it" in output
-    assert_undisturbed(sweep.experiments, SweepFolder(storage, "slow"), sweep.results)
+    assert_undisturbed(sweep.experiments, SweepFolder(own, "slow"), sweep.results)
 
 
-def test_a_sweep_that_is_suspended_while_another_takes_over_stops_when_it_wakes(storage, tmp_path, monkeypatch):
+def test_a_sweep_that_is_suspended_while_another_takes_over_stops_when_it_wakes(own, tmp_path, monkeypatch):
     monkeypatch.setenv("TUNE_CNN_LEASE_S", "5")
     sweep = Sweep.written(tmp_path, *ONE, "epochs=40")
-    arguments, folder = command(sweep, storage, "suspended"), SweepFolder(storage, "suspended")
+    arguments, folder = command(sweep, own, "suspended"), SweepFolder(own, "suspended")
     (trial,) = (folder.trial(e.settings) for e in sweep.experiments)
     (tmp_path / "second").mkdir()
     with SweepProcess(arguments, tmp_path) as first:
@@ -162,25 +168,23 @@ def test_a_sweep_that_is_suspended_while_another_takes_over_stops_when_it_wakes(
     assert_undisturbed(sweep.experiments, folder, sweep.results)
 
 
-def test_a_third_of_all_requests_may_be_refused(proxy, storage, tmp_path):
+def test_a_third_of_all_requests_may_be_refused(proxy, own, tmp_path):
     count = itertools.count()
     proxy.trouble = lambda *_: (503, None, None, 0, None, None)[next(count) % 6]
     sweep = Sweep.written(tmp_path, *ONE, "epochs=4")
-    with SweepProcess(command(sweep, proxy.uri(storage), "refused"), tmp_path) as process:
+    with SweepProcess(command(sweep, proxy.uri(own), "refused"), tmp_path) as process:
         assert process.exit_code() == 0, process.stderr
     assert "retrying" not in process.stderr
-    assert_undisturbed(sweep.experiments, SweepFolder(storage, "refused"), sweep.results)
+    assert_undisturbed(sweep.experiments, SweepFolder(own, "refused"), sweep.results)
 
 
 @pytest.mark.parametrize("trouble", ["is read-only", "is silent"])
-def test_a_storage_that_fails_for_good_ends_the_sweep_once_and_it_continues(
-    proxy, storage, tmp_path, trouble, monkeypatch
-):
+def test_a_storage_that_fails_for_good_ends_the_sweep_once_and_it_continues(proxy, own, tmp_path, trouble, monkeypatch):
     monkeypatch.setenv("TUNE_CNN_PATIENCE_S", "3")  # instead of a minute
     sweep = Sweep.written(tmp_path, "bs_train=4", "epochs=12", "grid.layers_per_block=[1]")
     name = trouble.replace(" ", "-")
-    arguments = command(sweep, proxy.uri(storage), name)
-    folder = SweepFolder(storage, name)
+    arguments = command(sweep, proxy.uri(own), name)
+    folder = SweepFolder(own, name)
     with SweepProcess(arguments, tmp_path) as process:
         process.wait_until(lambda: any(folder.trial(e.settings).checkpoints() for e in sweep.experiments))
         proxy.trouble = {

@@ -144,7 +144,8 @@ def temporary_folder() -> Iterator[Path]:
     """A new folder for this process alone; it is deleted at the end, or by the next process if this one is killed."""
     folder = Path(tempfile.mkdtemp(prefix="tune_cnn-"))
     with deleted_at_end(folder):
-        yield folder
+        (folder / "files").mkdir()
+        yield folder / "files"
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used 
 _FINAL = {*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _FINAL |= {errno.ENAMETOOLONG, errno.ELOOP}
 _REQUEST_S = 15.0  # without a byte from an S3 server
-_MOST_PAUSE_S = 1.0
+_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 1.0
 
 
 class Folder:
@@ -118,12 +118,13 @@ class Folder:
         return self._insist(names, "listed")
 
     def _insist(self, action: Callable[[], _T], done: str, name: str = "") -> _T:
-        end, pause = time.monotonic() + self.patience_s, 0.1
+        end, pause = time.monotonic() + self.patience_s, _FIRST_PAUSE_S
         while True:
             try:
                 return action()
             except OSError as error:
-                if error.errno in _FINAL or time.monotonic() + pause > end:
+                # This process may have been suspended during the first try.
+                if error.errno in _FINAL or (time.monotonic() + pause > end and pause > _FIRST_PAUSE_S):
                     raise self.failed(error, done, name) from error
             time.sleep(pause)
             pause = min(2 * pause, _MOST_PAUSE_S)
