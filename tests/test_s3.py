@@ -148,7 +148,7 @@ def test_of_two_sweeps_on_a_slow_s3_one_trains_and_the_other_is_refused(proxy, o
 
 
 def test_a_sweep_that_is_suspended_while_another_takes_over_stops_when_it_wakes(own, tmp_path, monkeypatch):
-    monkeypatch.setenv("TUNE_CNN_LEASE_S", "5")
+    monkeypatch.setenv("TUNE_CNN_LEASE_S", "20")
     sweep = Sweep.written(tmp_path, *ONE, "epochs=40")
     arguments, folder = command(sweep, own, "suspended"), SweepFolder(own, "suspended")
     (trial,) = (folder.trial(e.settings) for e in sweep.experiments)
