@@ -138,12 +138,9 @@ def _silent(folder: Folder, entries: dict[str, dict[str, Any]], within_s: float)
 def _entries(folder: Folder, but: str = "") -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in folder.names():
-        if name[:4] + name[-5:] == "lock.json" and name != but:
-            with contextlib.suppress(ResultError):  # no file, so no entry
-                if (content := folder.read(name)) is not None:
-                    found[name] = {}
-                    with contextlib.suppress(ValueError, TypeError):  # damaged
-                        found[name].update(parse_json(content))
+        with contextlib.suppress(ResultError, ValueError, TypeError):  # no file, or a damaged one
+            if name[:4] + name[-5:] == "lock.json" and name != but and (content := folder.read(name)) is not None:
+                found.setdefault(name, {}).update(parse_json(content))
     return found
 
 
