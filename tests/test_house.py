@@ -34,6 +34,7 @@ models
 settings
 rules
 result_files
+early_stopping
 train_results
 files
 machine

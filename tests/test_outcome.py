@@ -1,10 +1,12 @@
 """How the trials ended, one line each."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tune_cnn.settings import Settings
+from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.outcome import outcome_table
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.train_results import FitResult
@@ -22,14 +24,37 @@ def lines(folder: SweepFolder) -> list[str]:
     return outcome_table(folder, {"one": SETTINGS, "its twin": SETTINGS}).splitlines()
 
 
+def cells(line: str) -> list[str]:
+    return re.split(r"\s{2,}", line)
+
+
 def test_a_finished_trial_shows_what_it_reached_once_for_all_who_share_it(folder):
     summary = {"test_accuracy": 60.987, "duration_s": 83.21, "stop_reason": "plateau"}
     folder.trial(SETTINGS).finish(SETTINGS, RESULTS, summary, {})
-    header, *rows = lines(folder)
-    assert header.split("  ")[0].strip() == "trial"
-    assert [row.split() for row in rows] == [
-        [folder.trial(SETTINGS).label, "32-64", "4", "3", "61.23", "2", "60.99", "83.2", "plateau"]
-    ]
+    header, row = map(cells, lines(folder))
+    assert header == ["trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended"]
+    ended = "stopped early: no better for 3 epochs"
+    assert row == [folder.trial(SETTINGS).label, "32-64", "4", "3", "61.23", "2", "60.99", "83.2", ended]
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns"),
+    [
+        ([{"seed": 1}, {"seed": 2}], {"seed": ["1", "2"]}),
+        ([{"lr": 1e-3}, {"lr": 0.01, "pool_every": 2}], {"lr": ["0.001", "0.01"], "P": ["2", "2"]}),
+        ([{"hidden_dims": (9, 8)}, {"hidden_dims": (7,)}], {"hidden_dims": ["9-8", "7"]}),
+        ([{"reg": 0.0}, {"reg": 1, "early_stopping": None}], {"reg": ["0.0", "1.0"], "early_stopping": ["3", "none"]}),
+        ([{"epochs": 5}, {"epochs": 7}], {"most epochs": ["5", "7"]}),
+        ([{"data": DataSettings(train_images=90)}, {"data": DataSettings()}], {"data.train_images": ["90", "none"]}),
+    ],
+)  # fmt: skip
+def test_every_setting_that_differs_has_a_column(folder, changes, columns):
+    header, *rows = outcome_table(folder, {str(c): replace(SETTINGS, **c) for c in changes}).splitlines()
+    between = cells(header)[3:-6]
+    differing = {key: values for key, values in columns.items() if len(set(values)) > 1}
+    assert between == sorted(differing, key=between.index)
+    for column, values in differing.items():
+        assert [cells(row)[cells(header).index(column)] for row in rows] == values
 
 
 @pytest.mark.parametrize("summary", [{}, {"test_accuracy": None, "duration_s": "long", "stop_reason": None}])
@@ -41,11 +66,11 @@ def test_what_a_record_lacks_is_a_dash(folder, summary):
 def test_a_trial_that_was_interrupted_shows_its_epochs(folder):
     for epoch in (6, 7):
         folder.trial(SETTINGS).save_checkpoint(epoch, {})
-    assert lines(folder)[1].split() == [folder.trial(SETTINGS).label, "32-64", "4", "7", "unfinished"]
+    assert cells(lines(folder)[1])[1:] == ["32-64", "4", "7", "unfinished: 7 of 100 epochs"]
 
 
 def test_a_trial_that_has_not_begun_is_unfinished(folder):
-    assert lines(folder)[1].split()[-2:] == ["0", "unfinished"]
+    assert cells(lines(folder)[1])[3:] == ["0", "unfinished: 0 of 100 epochs"]
 
 
 def test_a_trial_that_failed_says_why(folder):
@@ -56,7 +81,7 @@ def test_a_trial_that_failed_says_why(folder):
 def test_a_trial_that_failed_got_over_it_and_was_interrupted_later_has_not_failed(folder):
     folder.trial(SETTINGS).save_failure("epoch 1: OSError: stale", "Traceback")
     folder.trial(SETTINGS).save_checkpoint(1, {})
-    assert lines(folder)[1].endswith("unfinished")
+    assert lines(folder)[1].endswith("unfinished: 1 of 100 epochs")
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"config": {"seed": "x"}, "results": {}}'])

@@ -64,15 +64,15 @@ def test_without_a_terminal_each_epoch_is_a_line_on_stderr(capsys):
         progress.started(LABELS[0])
         progress.reported(LABELS[0], RESULT)
         progress.ended(LABELS[0], "plateau")
-        progress.ended(LABELS[1], "epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200)
+        progress.ended(LABELS[1], None, "epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200)
         progress.say("warning: [bold]" + "y" * 200)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
         "waiting for the first batches",
         "K32_L2_0d29faf2  epoch 7/30  train loss 1.235  val loss 1.500  val acc 55.0 %  best 56.1 %  12.3 s",
-        "K32_L2_0d29faf2  plateau",
-        "K32_L4_bde69615  epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200,
+        "K32_L2_0d29faf2  stopped early: no better for 3 epochs",
+        "K32_L4_bde69615  failed: epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200,
         "warning: [bold]" + "y" * 200,
     ]
 
@@ -95,7 +95,7 @@ def test_the_table_shows_state_numbers_and_how_many_have_ended():
     header, *rows, summary = terminal.screen
     assert cells(header) == HEADER
     assert [cells(row) for row in rows] == [
-        ["K32_L2_0d29faf2", "plateau", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"],
+        ["K32_L2_0d29faf2", "stopped early", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"],
         ["K32_L4_bde69615", "running", "0/30", "0 s"],
         ["K256_L16_863cc9d1", "waiting", "0/30"],
     ]
@@ -107,7 +107,7 @@ def test_the_table_shows_state_numbers_and_how_many_have_ended():
 def test_a_trial_to_be_retried_has_not_ended():
     terminal = Terminal(trials(*LABELS))
     terminal.progress.started(LABELS[0])
-    terminal.progress.ended(LABELS[0], "to be retried")
+    terminal.progress.to_be_retried(LABELS[0], "its process was lost")
     assert cells(terminal.screen[1])[:2] == [LABELS[0], "to be retried"]
     assert terminal.screen[-1].startswith("0/3 trials ended, 1 running")
 
@@ -116,8 +116,8 @@ def test_a_long_failure_stands_above_the_table_and_leaves_the_numbers_legible():
     terminal = Terminal(trials(*LABELS), width=80)
     failure = "epoch 3: RuntimeError: " + "CUDA error, and much to say about it " * 6
     terminal.progress.reported(LABELS[0], RESULT)
-    terminal.progress.ended(LABELS[0], failure)
-    assert terminal.said == f"{LABELS[0]}  {failure}\n"
+    terminal.progress.ended(LABELS[0], None, failure)
+    assert terminal.said == f"{LABELS[0]}  failed: {failure}\n"
     failed = next(row for row in terminal.screen if row.startswith(LABELS[0]))
     assert cells(failed) == [LABELS[0], "failed", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
 
@@ -211,7 +211,7 @@ def test_the_table_shows_the_batch_of_a_long_epoch(width):
     assert cells(terminal.screen[1])[:6] == [LABELS[0], "batch 120/850", "7/30", "1.235", "1.500", "55.0"]
     assert cells(terminal.screen[2])[:3] == [LABELS[1], "batch 5/850", "0/30"]
     terminal.progress.ended(LABELS[0], "plateau")
-    assert cells(terminal.screen[1])[1] == "plateau"
+    assert cells(terminal.screen[1])[1] == "stopped early"
 
 
 def test_batches_are_told_every_few_seconds_and_come_out_as_they_went_in(monkeypatch):

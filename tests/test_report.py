@@ -366,7 +366,7 @@ def test_an_unfinished_training_is_shown_as_it_stands_and_not_compared(tmp_path)
 def test_an_unfinished_training_that_failed_says_why(tmp_path):
     trial = settings(32, 2)
     (grid,) = load_grids([unfinished(tmp_path, "a", trial, 30.0)], {"a": trial}, {"a": "lost its node"})
-    assert table(grid)[0][-1] == "failed: 4 of 30 epochs"
+    assert table(grid)[0][-3:] == ["failed: lost its node", "–", "failed: 4 of 30 epochs"]
     assert told(grid)["1.2"] == ["K = 32, L = 2 failed: lost its node"]
 
 
@@ -546,9 +546,9 @@ def test_table_has_mean_and_interval_of_the_seeds(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 8): [FLAT, 40.0, FLAT]})
     assert table(grid) == [
         ["exp_K32_L2 (seeds 1, 2, 3)", "32", "2", "2", "64,000", "64.0 M", "4", "61.00 ± 2.48", "3", "60.00 ± 2.48",
-         "2 min 0 s", "–", "learned"],
+         "2 min 0 s", "stopped early: no better for 5 epochs", "–", "learned"],
         ["exp_K32_L8 (seeds 1, 2, 3)", "32", "8", "8", "256,000", "256.0 M", "4", "20.00 ± 43.03", "3",
-         "19.00 ± 43.03", "8 min 0 s", "–", "1 learned, 2 did not learn"],
+         "19.00 ± 43.03", "8 min 0 s", "stopped early: no better for 5 epochs", "–", "1 learned, 2 did not learn"],
     ]  # fmt: skip
 
 
@@ -755,7 +755,7 @@ def test_a_notebooks_file_without_our_facts_is_reported(tmp_path):
     path.write_text(json.dumps(content))
     (grid,) = load_grids([path])
     assert table(grid) == [
-        ["exp1_1_K32_L2", "32", "2", "2", "–", "–", "4", "60.00", "3", "–", "–", "–", "learned"],
+        ["exp1_1_K32_L2", "32", "2", "2", "–", "–", "4", "60.00", "3", "–", "–", "–", "–", "learned"],
     ]  # fmt: skip
     assert summary([grid])[0].endswith("Of those that learned, the best is K = 32, L = 2: 60.0 % validation accuracy.")
 

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from tune_cnn.sweep.stopper import TrialStopper
+from tune_cnn.sweep.trainable import TrialStopper
 
 
 @pytest.mark.parametrize("reason", ["epochs", "plateau", "diverged"])

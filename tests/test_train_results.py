@@ -2,11 +2,9 @@ import doctest
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tune_cnn import train_results
-from tune_cnn.train_results import EpochResult, FitResult, stop_reason
+from tune_cnn.train_results import EpochResult, FitResult
 
 
 def history(*validation_accuracies: float) -> FitResult:
@@ -55,59 +53,6 @@ def test_one_loss_that_is_no_finite_number_is_noticed(curve, index, loss):
     values = [1.0] * 4
     values[index] = loss
     assert not history(50.0)._replace(**{curve: values}).is_finite
-
-
-# When a training ends
-
-
-def test_training_ends_after_the_last_epoch():
-    assert history(10.0, 20.0).stop_reason(epochs=3, early_stopping=5) is None
-    assert history(10.0, 20.0, 30.0).stop_reason(epochs=3, early_stopping=5) == "epochs"
-
-
-def test_training_ends_on_a_plateau():
-    assert history(10.0, 30.0, 20.0, 29.0).stop_reason(epochs=30, early_stopping=3) is None
-    assert history(10.0, 30.0, 20.0, 29.0, 30.0).stop_reason(epochs=30, early_stopping=3) == "plateau"
-
-
-def test_an_improvement_starts_the_count_again():
-    assert history(10.0, 9.0, 8.0, 11.0, 10.0, 9.0).stop_reason(epochs=30, early_stopping=3) is None
-
-
-def test_without_early_stopping_a_plateau_goes_on():
-    assert history(*[10.0] * 20).stop_reason(epochs=21, early_stopping=None) is None
-
-
-def test_a_diverged_training_ends_for_that_reason():
-    diverged = history(*[10.0] * 5)._replace(test_loss=[math.nan] * 5)
-    assert diverged.stop_reason(epochs=5, early_stopping=1) == "diverged"
-
-
-def test_nothing_ends_before_the_first_epoch():
-    assert FitResult.empty().stop_reason(epochs=1, early_stopping=1) is None
-
-
-@given(st.lists(st.sampled_from([10.0, 10.5, 11.0, 12.0]), min_size=1, max_size=12), st.integers(1, 4))
-def test_the_rule_is_that_of_a_trainer_that_counts(accuracies, early_stopping):
-    """As the loop in the assignment: reset the count on each improvement, stop when it reaches the limit."""
-    best, count, ended_at = -1.0, 0, None
-    for epoch, accuracy in enumerate(accuracies, start=1):
-        best, count = (accuracy, 0) if accuracy > best else (best, count + 1)
-        if count >= early_stopping:
-            ended_at = epoch
-            break
-    reasons = [
-        history(*accuracies[:epoch]).stop_reason(epochs=100, early_stopping=early_stopping)
-        for epoch in range(1, len(accuracies) + 1)
-    ]
-    assert (reasons.index("plateau") + 1 if "plateau" in reasons else None) == ended_at
-
-
-def test_the_rule_needs_only_what_a_report_tells():
-    assert stop_reason(7, 5, diverged=False, epochs=30, early_stopping=5) == "plateau"
-    assert stop_reason(7, 4, diverged=False, epochs=30, early_stopping=5) is None
-    assert stop_reason(7, 0, diverged=True, epochs=30, early_stopping=None) == "diverged"
-    assert stop_reason(30, 0, diverged=False, epochs=30, early_stopping=None) == "epochs"
 
 
 # Comparing two trainings

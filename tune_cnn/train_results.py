@@ -1,4 +1,4 @@
-"""What a training yields: per batch, per epoch, per fit; and the rule that ends it."""
+"""What a training yields: per batch, per epoch, per fit."""
 
 import math
 from collections.abc import Sequence
@@ -131,38 +131,3 @@ class FitResult(NamedTuple):
         """The history of the first epochs; all have equally many batches."""
         curves = [curve[: len(curve) * epochs // max(self.num_epochs, 1)] for curve in self[1:]]
         return FitResult(epochs, *curves)
-
-    def until_stop(self, epochs: int, early_stopping: int | None) -> "FitResult":
-        """The part of this history that a training which ends by such a rule would have; see `stop_reason`."""
-        best = 0
-        for index, accuracy in enumerate(self.test_acc[:-1]):
-            best = index if accuracy > self.test_acc[best] else best
-            if stop_reason(index + 1, index - best, False, epochs, early_stopping) is not None:
-                return self.first(index + 1)
-        return self
-
-    def stop_reason(self, epochs: int, early_stopping: int | None) -> str | None:
-        """Why this training is over, or None if it goes on; see `stop_reason`."""
-        return stop_reason(self.num_epochs, self.epochs_without_improvement, not self.is_finite, epochs, early_stopping)
-
-
-def stop_reason(
-    num_epochs: int, epochs_without_improvement: int, diverged: bool, epochs: int, early_stopping: int | None
-) -> str | None:
-    """The rule that ends a training.
-
-    Args:
-        num_epochs: Epochs that were run.
-        epochs_without_improvement: How many of them passed since the best validation accuracy.
-        diverged: Whether a loss is not a finite number.
-        epochs: The most epochs.
-        early_stopping: How many epochs without improvement are enough; None: no number is.
-
-    Returns:
-        `diverged`, `plateau`, `epochs`, or None if the training goes on.
-    """
-    if diverged:
-        return "diverged"
-    if early_stopping is not None and num_epochs > 0 and epochs_without_improvement >= early_stopping:
-        return "plateau"
-    return "epochs" if num_epochs >= epochs else None

@@ -21,6 +21,7 @@ from tune_cnn import models
 from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.augmentation import Augmentation, views
 from tune_cnn.data.batches import Batches, batches, evaluation_batches
+from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError
 from tune_cnn.machine import cpu_kind
 from tune_cnn.settings import Settings
@@ -122,7 +123,7 @@ class Trial:
         self.test_predictions = torch.cat(predictions).cpu().numpy()
 
     def _finish_if_over(self, verbose: bool = False) -> None:
-        self.stop_reason = self.history.stop_reason(self.settings.epochs, self.settings.early_stopping)
+        self.stop_reason = stop_reason(self.history, self.settings.epochs, self.settings.early_stopping)
         if self.stop_reason is not None:
             self.measure_test(verbose)
 
@@ -171,7 +172,7 @@ class Trial:
             raise ResultError("it has no best weights")
         if history.num_epochs:
             check_tensors(best, self.trainer.evaluated.state_dict())
-        cut = history.until_stop(self.settings.epochs, self.settings.early_stopping)
+        cut = until_stop(history, self.settings.epochs, self.settings.early_stopping)
         if cut.best_epoch != history.best_epoch:
             best_of = f"it has the best weights of epoch {history.best_epoch}"
             raise ResultError(f"{best_of}, and this training ends with epoch {cut.num_epochs}")

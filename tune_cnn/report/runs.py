@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
+from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ConfigError
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
@@ -72,6 +73,15 @@ class Run:
         if self.is_finished or self.history is None:
             return self.verdict
         return f"{self.verdict}: {self.history.num_epochs} of {self.settings.epochs} epochs"
+
+    @property
+    def ended(self) -> str:
+        """How it ended, or how far it is; nothing where a finished one's file does not tell."""
+        reason = self.fact("stop_reason")
+        if self.is_finished and not isinstance(reason, str):
+            return ""
+        epochs = self.history.num_epochs if self.history else 0
+        return how_ended(reason, epochs, self.settings.epochs, self.settings.early_stopping, self.failure)
 
     @property
     def accuracy(self) -> float | None:

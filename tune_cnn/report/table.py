@@ -9,7 +9,7 @@ from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.wording import grid_names, number
 from tune_cnn.texts import duration
 
-LEFT_ALIGNED = {"experiment", "variant", "expected", "verdict"}  # columns of words
+LEFT_ALIGNED = {"experiment", "variant", "expected", "verdict", "ended"}  # columns of words
 
 
 def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
@@ -58,6 +58,7 @@ def _line(cell: Cell, name: str) -> dict[str, str]:
         "at epoch": _span([run.best_epoch for run in cell.runs if run.best_epoch]),
         "test acc. (%)": number(cell.test_accuracy, 2),
         "time": "–" if seconds is None else duration(seconds),
+        "ended": ", ".join(dict.fromkeys(run.ended for run in cell.runs if run.ended)) or "–",
         "expected": cell.expected,
         "verdict": cell.verdict,
     }

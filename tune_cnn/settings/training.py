@@ -139,6 +139,12 @@ class Settings:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def varied_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values differ between some experiments of equal keys, such as those of `Settings.to_json`."""
+    first, *others = experiments
+    return [key for key, value in first.items() if any(other[key] != value for other in others)]
+
+
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")
 # The arguments of `run_experiment` end with `ycn`; these are its further keywords.
 OPTIONAL = KEYS[KEYS.index("ycn") + 1 :]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.storage import SweepFolder
@@ -137,9 +138,9 @@ def _held_against(trial: TrialFolder, is_same: bool, settings: Settings) -> Earl
             return None
     else:
         history = FitResult.from_state((trial.newest_state() or {}).get("history"))
-    cut = history.until_stop(settings.epochs, settings.early_stopping)
+    cut = until_stop(history, settings.epochs, settings.early_stopping)
     if cut.best_epoch != history.best_epoch:  # whose weights are no longer there
         return None
     return Earlier(
-        trial, "", cut.num_epochs, ends=cut.stop_reason(settings.epochs, settings.early_stopping) is not None
+        trial, "", cut.num_epochs, ends=stop_reason(cut, settings.epochs, settings.early_stopping) is not None
     )

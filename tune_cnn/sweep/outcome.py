@@ -2,58 +2,72 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
+from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ResultError
-from tune_cnn.settings import Settings, dashed
+from tune_cnn.settings import Settings, dashed, varied_keys
 from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.sweep.trial_folder import epoch_of
+from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
 from tune_cnn.texts import aligned
 from tune_cnn.train_results import FitResult
 
-_COLUMNS = ("trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended by")
+_COLUMNS = ("epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended")
+_SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", "epochs": "most epochs"}
 
 
 def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings]) -> str:
-    """One line a trial: K, L, epochs, accuracies in percent, duration, why it stopped; its seed if there are several.
+    """One line a trial: K, L, every other setting that differs, epochs, accuracies in percent, duration, how it ended.
 
     Args:
         folder: The sweep's.
         experiments: Names and settings.
     """
     trials = {settings.trial_id: settings for settings in experiments.values()}
-    rows = [list(_COLUMNS), *(_row(folder, settings) for settings in trials.values())]
-    if len({settings.seed for settings in trials.values()}) > 1:
-        for row, seed in zip(rows, ["seed", *(settings.seed for settings in trials.values())], strict=True):
-            row.insert(_COLUMNS.index("epochs"), str(seed))
+    flat = {trial_id: _flat(settings) for trial_id, settings in trials.items()}
+    keys = list(dict.fromkeys(["filters_per_layer", "layers_per_block", *(varied_keys(flat.values()) if flat else [])]))
+    rows = [["trial", *(_SHOWN.get(key, key) for key in keys), *_COLUMNS]]
+    for trial_id, settings in trials.items():
+        trial = folder.trial(settings)
+        rows.append([trial.label, *(_text(flat[trial_id][key]) for key in keys), *_results(trial, settings)])
     return aligned(rows)
 
 
-def _row(folder: SweepFolder, settings: Settings) -> list[str]:
-    trial = folder.trial(settings)
-    row = [trial.label, dashed(settings.filters_per_layer), str(settings.layers_per_block)]
+def _flat(settings: Settings) -> dict[str, Any]:
+    values = {**settings.to_json(), "data": settings.data.identity()}
+    return values | {f"data.{key}": value for key, value in values.pop("data").items()}
+
+
+def _text(value: object) -> str:
+    return dashed(value) if isinstance(value, list) else "none" if value is None else str(value)
+
+
+def _results(trial: TrialFolder, settings: Settings) -> list[str]:
+    asked = settings.epochs, settings.early_stopping
     try:
         record = trial.record()
     except ResultError as error:
-        return [*row, *[""] * 5, str(error)]
+        return [*[""] * 5, str(error)]
     if record is None:
-        failure = trial.failure()
         state = trial.newest_state() or {}
-        how = f"failed: {failure}" if failure else "unfinished"
         try:
             results = FitResult.from_state(state.get("history"))
         except ResultError:
             epochs = max(map(epoch_of, trial.checkpoints()), default=0)
-            return [*row, str(epochs), *[""] * 4, how]
-        record = results, {"duration_s": math.fsum(state.get("epoch_durations_s", [])), "stop_reason": how}
-    results, summary = record
+            return [str(epochs), *[""] * 4, how_ended(None, epochs, *asked, trial.failure())]
+        ended = how_ended(None, results.num_epochs, *asked, trial.failure())
+        summary = {"duration_s": math.fsum(state.get("epoch_durations_s", []))}
+    else:
+        results, summary = record
+        reason = summary.get("stop_reason")
+        ended = how_ended(str(reason), results.num_epochs, *asked) if reason else "-"
     return [
-        *row,
         str(results.num_epochs),
         f"{results.best_accuracy:.2f}",
         str(results.best_epoch),
         _number(summary.get("test_accuracy"), 2),
         _number(summary.get("duration_s"), 1),
-        str(summary.get("stop_reason") or "-"),
+        ended,
     ]
 
 

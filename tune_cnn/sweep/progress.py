@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tune_cnn.early_stopping import how_ended
 from tune_cnn.settings import Settings
 from tune_cnn.texts import duration, printable
 from tune_cnn.waiting import REMIND_S
@@ -18,7 +19,7 @@ from tune_cnn.waiting import REMIND_S
 _MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
 _EPOCH_IS_LONG_S = 30.0
 _FIRST = "waiting for the first batches"
-_STATE_WIDTH = len("to be retried")
+_RETRIED = "to be retried"
 _NARROW = 100  # columns of a terminal; fewer leave no room for every column of the table
 
 
@@ -97,11 +98,17 @@ class Progress:
             f"best {result['best_validation_accuracy']:.1f} %  {result['epoch_duration_s']:.1f} s"
         )
 
-    def ended(self, label: str, state: str) -> None:
-        """A trial has ended, or waits to be tried again; `state` says why, in a word or a sentence."""
-        is_word = len(state) <= _STATE_WIDTH
-        self._rows[label].state = state if is_word else "failed"
-        (self._line if is_word else self.say)(f"{label}  {state}")
+    def ended(self, label: str, reason: str | None, failure: str | None = None) -> None:
+        """A trial has ended, for a `stop_reason` or a failure; the table shows the first words of how."""
+        row = self._rows[label]
+        how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
+        row.state = "finished" if reason == "epochs" else how.partition(":")[0]
+        (self._line if failure is None else self.say)(f"{label}  {how}")
+
+    def to_be_retried(self, label: str, why: str) -> None:
+        """A trial waits to be tried again."""
+        self._rows[label].state = _RETRIED
+        self.say(f"{label}: {why}; retrying")
 
     def say(self, message: str) -> None:
         """Show a message above the table."""
@@ -135,8 +142,8 @@ class Progress:
         for index, column in enumerate(columns):
             # Where there is too little room, the trial's name is cut first.
             table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index > 0, overflow="ellipsis")
-        ended = [row for row in self._rows.items() if row[1].state not in ("running", "waiting", "to be retried")]
-        going = [row for row in self._rows.items() if row[1].state in ("running", "to be retried")]
+        ended = [row for row in self._rows.items() if row[1].state not in ("running", "waiting", _RETRIED)]
+        going = [row for row in self._rows.items() if row[1].state in ("running", _RETRIED)]
         waiting = [row for row in self._rows.items() if row[1].state == "waiting"]
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
@@ -152,7 +159,7 @@ class Progress:
 
     def _left(self) -> str:
         """What is left if no trial stops early, from the epochs measured so far; the longest trials start first."""
-        unfinished = [row for row in self._rows.values() if row.state in ("running", "waiting", "to be retried")]
+        unfinished = [row for row in self._rows.values() if row.state in ("running", "waiting", _RETRIED)]
         measured = [row.result["epoch_duration_s"] for row in self._rows.values() if row.result]
         if not measured or not unfinished:
             return ""

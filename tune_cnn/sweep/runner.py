@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from tune_cnn import data
 from tune_cnn.files import temporary_folder
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import DataSettings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.plan import expected_work
@@ -155,9 +155,8 @@ def _run_tune(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
-    from tune_cnn.sweep.stopper import TrialStopper
     from tune_cnn.sweep.tensorboard import overview
-    from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
+    from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan, TrialStopper
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
     plans = {trial_id: TrialPlan(e.settings, *asked[trial_id]) for trial_id, e in todo.items()}
@@ -165,7 +164,7 @@ def _run_tune(
 
     sweep = folder.experiments().values()
     shown = overview(sweep)
-    varied = varied_keys(sweep)
+    varied = varied_keys(settings.to_json() for settings in sweep)
     hyperparameters = {trial_id: e.settings.to_json() for trial_id, e in todo.items()}
     trainable = tune.with_resources(
         tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder, overview=shown),
@@ -198,12 +197,6 @@ def _run_tune(
             tuner.fit()
         except tune.TuneError as error:  # what a callback raises comes out as its text
             raise watcher.end or error from None
-
-
-def varied_keys(sweep: Collection[Settings]) -> list[str]:
-    """The settings keys that differ between the experiments of a sweep."""
-    first, *others = [settings.to_json() for settings in sweep]
-    return [key for key, value in first.items() if any(other[key] != value for other in others)]
 
 
 def _name(trial: Any) -> str:

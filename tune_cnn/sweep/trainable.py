@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
-from ray.tune import Trainable
+from ray.tune import Stopper, Trainable
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from tune_cnn.data import Images
@@ -214,3 +214,17 @@ def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
 def _mean_of_epoch(losses: Sequence[float], epoch: int, num_epochs: int) -> float:
     count = len(losses) // num_epochs
     return mean(losses[(epoch - 1) * count : epoch * count])
+
+
+class TrialStopper(Stopper):  # type: ignore[misc]
+    """Stops a trial that reports a `stop_reason`, or that it has failed for good.
+
+    It has no state: each trial counts its epochs without improvement in its own checkpoint and applies the rule itself
+    (`early_stopping.stop_reason`), so a retry, a resume or a second sweep cannot make it drift.
+    """
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return "failure" in result or result["stop_reason"] is not None
+
+    def stop_all(self) -> bool:
+        return False

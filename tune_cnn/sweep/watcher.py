@@ -117,15 +117,14 @@ class Watcher(Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         self._settle(trial_id)
-        reason = self.failures.get(trial_id) or trial.last_result.get("stop_reason") or "ended"
-        self._progress.ended(self._folders[trial_id].label, reason)
+        reason = trial.last_result.get("stop_reason")
+        self._progress.ended(self._folders[trial_id].label, reason, self.failures.get(trial_id))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
         self._settle(trial_id)
-        self._progress.ended(folder.label, "to be retried")
-        self._progress.say(f"{folder.label}: {_failure(folder) or 'its process was lost'}; retrying")
+        self._progress.to_be_retried(folder.label, _failure(folder) or "its process was lost")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
@@ -134,7 +133,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self.failures[trial_id] = _failure(folder) or (
             f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
         )
-        self._progress.ended(folder.label, self.failures[trial_id])
+        self._progress.ended(folder.label, None, self.failures[trial_id])
 
     def _safely(self, action: Callable[[], object]) -> None:
         # An exception in a callback would abort the whole sweep; the training matters more than its watching.

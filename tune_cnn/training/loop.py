@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from tune_cnn.early_stopping import stop_reason
 from tune_cnn.errors import ResultError
 from tune_cnn.train_results import EpochResult, FitResult, mean
 from tune_cnn.training.checkpoints import load_state, save_state
@@ -65,7 +66,7 @@ def run_epochs(
         except ResultError as error:
             fault = f"{checkpoint}: does not continue this training: {error}"
             raise ResultError(f"{fault}; delete it, or choose another name") from error
-    while (reason := training.history.stop_reason(num_epochs, early_stopping)) is None:
+    while (reason := stop_reason(training.history, num_epochs, early_stopping)) is None:
         index = training.history.num_epochs
         verbose = print_every > 0 and (index % print_every == 0 or index == num_epochs - 1)
         if verbose:
