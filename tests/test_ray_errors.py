@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_sweep import CONFIG
 
-from tune_cnn.sweep.ray_errors import last_words, why_no_start
+from tune_cnn.sweep.ray_errors import last_words, why_no_start, words_of_dead_workers
 
 SHADOWS = ["timeit", "random", "logging", "numpy", "torch", "ray", "tensorboard", "signal", "queue", "tempfile"]
 DIED = """Failure # 1 (occurred at 2026-11-26_01-27-00)
@@ -112,6 +112,46 @@ def test_a_process_that_ended_is_explained_by_its_own_last_words(tmp_path: Path,
     (tmp_path / "worker-aa-01000000-28309.err").write_text("another one\n")
     (tmp_path / "worker-bb-01000000-28662.err").write_text(log)
     assert last_words(error, tmp_path) == words
+
+
+@pytest.mark.parametrize(
+    ("started", "said", "words"),
+    [
+        ([0], "Error in the proxy's hook\nvault: no answer\n", "vault: no answer"),
+        ([0, 0], "", "killed, perhaps for want of memory"),
+        ([0, os.getpid()], "a remark\n", None),
+        ([], "a remark\n", None),
+    ],
+)
+def test_worker_processes_that_end_before_they_are_ready_say_why(tmp_path: Path, started, said, words):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    lines = [
+        f"(raylet) worker_pool.cc:564: Started worker process with pid {pid or gone.pid} worker_id=2\n"
+        for pid in started
+    ]
+    (tmp_path / "raylet.out").write_text("".join(lines))
+    (tmp_path / "raylet.err").write_text(said)
+    assert words_of_dead_workers(tmp_path) == words
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_ends_the_sweep_with_its_reason(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif any('default_worker' in word for word in sys.orig_argv):\n    raise SystemExit('no vault')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tune_cnn", "sweep", "tiny.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "RAY_AUTH_MODE": "token", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("no vault); mend that and try again\n")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from tune_cnn.errors import ConfigError
 from tune_cnn.files import publish_file
 from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit, readable
 from tune_cnn.report.figure_rows import Row, figure_rows, total
+from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult, chance
 
 FORMATS = ("png", "svg", "pdf")
@@ -48,7 +49,7 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
         raise ConfigError("write_figures", [f"format: {format!r} is not one of {', '.join(FORMATS)}"])
     read = list(readable(result_files))
     written = []
-    for row in figure_rows([(path.stem, config, trial) for path, config, _, trial in read]):
+    for row in figure_rows([(printable(path.stem), config, trial) for path, config, _, trial in read]):
         curves = [Curve.of(row, index, *read[index][2:]) for index in row.labels]
         path = out_dir / f"{row.name}.{format}"
         publish_file(path, _saved(row.title, curves, format))

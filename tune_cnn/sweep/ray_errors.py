@@ -16,6 +16,8 @@ def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
         data_bytes: Size of the images that it should have shared.
     """
     reason = " ".join(str(error).split())
+    if isinstance(error, ChildProcessError):
+        return f"the worker processes of Ray end at their start ({reason}); mend that and try again"
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     folder = os.environ.get(variable, "/tmp")
     where = f"{variable}={folder}" if variable else folder
@@ -43,6 +45,28 @@ def logs_folder() -> Path:
     return Path(_global_node.get_logs_dir_path())
 
 
+def words_of_dead_workers(logs: Path) -> str | None:
+    """Why all worker processes ended before they were ready; None: one is alive, or none was started.
+
+    Args:
+        logs: The folder of Ray's logs.
+    """
+    started = re.findall(r"Started worker process with pid (\d+)", (logs / "raylet.out").read_text(errors="replace"))
+    if not started or any(map(_is_there, map(int, started))):
+        return None
+    # Until a worker has a file of its own, it speaks through the daemon that has started it.
+    said = [path.read_text(errors="replace") for path in (logs / "raylet.err", *logs.glob("worker-*.err"))]
+    return _last_line("\n".join(said)) or "killed, perhaps for want of memory"
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def last_words(error: str, logs: Path) -> str:
     """Why the process of a trial ended: its own last line, if it left any.
 
@@ -56,6 +80,9 @@ def last_words(error: str, logs: Path) -> str:
     if process := re.search(r"^\s*pid: (\d+)$", last, re.MULTILINE):
         said = "".join(path.read_text(errors="replace") for path in logs.glob(f"worker-*-{process[1]}.err"))
         last = said.strip() or "killed, perhaps for want of memory"
+    return _last_line(last) or "it has left no reason"
+
+
+def _last_line(said: str) -> str:
     # What is indented, or begins with a date, belongs to a list of calls.
-    lines = [line.strip() for line in last.splitlines() if re.match(r"[^\s\[]", line)]
-    return lines[-1] if lines else "it has left no reason"
+    return next((line.strip() for line in reversed(said.splitlines()) if re.match(r"[^\s\[]", line)), "")
