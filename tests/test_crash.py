@@ -166,7 +166,7 @@ class SlowSweepFolder(SweepFolder):
 
 
 def test_every_epoch_that_is_shown_is_kept_at_that_moment(ray_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.cli.commands.sweep.SweepFolder", SlowSweepFolder)
+    monkeypatch.setattr("tune_cnn.sweep.storage.SweepFolder", SlowSweepFolder)
     sweep = Sweep.written(tmp_path, "epochs=4", "grid.layers_per_block=[1]")
     reported = Progress.reported
     shown: list[tuple[str, int]] = []
@@ -239,7 +239,7 @@ def assert_full_disk_is_told_and_survived(sweep: Sweep, make_room: Callable[[], 
 
 
 def test_a_disk_that_fills_up_ends_the_sweep_and_it_continues_when_there_is_room(ray_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.cli.commands.sweep.SweepFolder", FillingSweepFolder)
+    monkeypatch.setattr("tune_cnn.sweep.storage.SweepFolder", FillingSweepFolder)
     sweep = Sweep.written(tmp_path, "bs_train=10")
     assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.storage / "room").touch)
 
@@ -299,7 +299,7 @@ def troubled(ray_here, tmp_path_factory) -> tuple[Sweep, Ended]:
         tmp_path_factory.mktemp("troubled"), "epochs=4", "bs_train=10", "resources.gpus_per_trial=0.25"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune_cnn.cli.commands.sweep.SweepFolder", TroubledSweepFolder)
+        patch.setattr("tune_cnn.sweep.storage.SweepFolder", TroubledSweepFolder)
         return sweep, run(sweep)
 
 

@@ -78,8 +78,8 @@ VALUES = st.recursive(
 def folder(tmp_path_factory) -> Iterator[Path]:
     """A folder; to diagnose and to time what is planned takes too long for so many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune_cnn.cli.commands.sweep.diagnose_all", lambda *_, **__: Diagnoses({}, []))
-        patch.setattr("tune_cnn.cli.commands.sweep.estimate", lambda *_, **__: Estimate({}, 0.0, 0.0, 0, Node(2, 0), 0))
+        patch.setattr("tune_cnn.diagnosis.diagnose_all", lambda *_, **__: Diagnoses({}, []))
+        patch.setattr("tune_cnn.sweep.remarks.estimate", lambda *_, **__: Estimate({}, 0.0, 0.0, 0, Node(2, 0), 0))
         yield tmp_path_factory.mktemp("malformed")
 
 

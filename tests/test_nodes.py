@@ -52,7 +52,7 @@ class BlindSweepFolder(SweepFolder):
 
 
 def test_storage_that_a_node_does_not_reach_is_refused(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.cli.commands.sweep.SweepFolder", BlindSweepFolder)
+    monkeypatch.setattr("tune_cnn.sweep.storage.SweepFolder", BlindSweepFolder)
     sweep = Sweep.written(tmp_path)
     ended = run(sweep, "--address", cluster.address)
     assert ended.exit_code == 2

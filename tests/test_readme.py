@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tune_cnn import data
-from tune_cnn.cli.arguments import parser
+from tune_cnn.cli.main import parser
 from tune_cnn.settings import KEYS, DataSettings
 from tune_cnn.sweep.search_space import load_experiments
 

@@ -1,5 +1,6 @@
 """Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for."""
 
+import os
 import sys
 
 __version__ = "0.1.0"
@@ -8,7 +9,7 @@ if sys.argv[:1] == ["-m"]:  # which Python replaces once it has found the module
     _module = sys.orig_argv[-len(sys.argv)]
     _module = _module.partition("m")[2] if _module.startswith("-") else _module  # in one word with its option
     if _module.startswith("tune_cnn.") and not _module.endswith("__main__"):  # it would run in silence, and do nothing
-        _commands = {"sweep", "trial", "diagnose", "status", "export", "plot", "report", "bench", "board"}
+        _commands = {_file.removesuffix(".py") for _file in os.listdir(f"{__path__[0]}/cli/commands")}
         _command = next((part for part in reversed(_module.split(".")) if part in _commands), "--help")
         sys.stderr.write(f"{_module}: a module for Python programs, no command; type: tune-cnn {_command}\n")
         sys.exit(2)

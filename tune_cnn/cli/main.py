@@ -4,17 +4,19 @@ import argparse
 import contextlib
 import importlib
 import os
+import pkgutil
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from tune_cnn.cli.arguments import parser
-from tune_cnn.errors import ConfigError, TuneCnnError
+from tune_cnn import __version__
+from tune_cnn.cli import commands
+from tune_cnn.errors import TuneCnnError
 from tune_cnn.texts import tell
-from tune_cnn.waiting import waiting
 
 _INTERRUPTED = 130
+_FIRST = ("sweep", "trial", "diagnose", "status", "export", "plot", "report")  # in the help; others by their letters
 
 
 def run() -> NoReturn:
@@ -30,6 +32,33 @@ def run() -> NoReturn:
     os._exit(exit_code)
 
 
+def parser() -> argparse.ArgumentParser:
+    """What each command takes, and its help: a command is a module in `commands`, with
+
+    `PURPOSE`, `EXAMPLE` and `add_arguments` for the help, and `run`, which imports what is heavy, and gives the exit
+    code.
+    """
+    style: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    style["allow_abbrev"] = False  # what resumes a command leaves out --fresh, which has to be found
+    root = argparse.ArgumentParser(
+        prog="tune-cnn",
+        description="Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for.",
+        epilog="A first try, on drawn images:\n  tune-cnn sweep configs/quick.yaml",
+        **style,
+    )
+    root.add_argument("--version", action="version", version=f"tune-cnn {__version__}")
+    listed = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    for name in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
+        command = importlib.import_module(f"{commands.__name__}.{name}")
+        description = command.PURPOSE[0].upper() + command.PURPOSE[1:] + "."
+        epilog = f"Example:\n  {command.EXAMPLE}"
+        taken = listed.add_parser(name, help=command.PURPOSE, description=description, epilog=epilog, **style)
+        taken.set_defaults(command=name, run=command.run)
+        command.add_arguments(taken)
+    return root
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -39,11 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
     try:
-        if "files" in options:
-            _read_files(options)
-        with waiting("loading PyTorch"):  # only now, so that help and faults of config files are told at once
-            run: Callable[[Any], int] = importlib.import_module(f"tune_cnn.cli.commands.{options.command}").run
-        exit_code = run(options)
+        exit_code: int = options.run(options)
         sys.stdout.flush()  # while a reader that has gone can still be forgiven
         return exit_code
     except TuneCnnError as error:
@@ -76,26 +101,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-
-
-def _read_files(options: argparse.Namespace) -> None:
-    """Put the experiments of the config files into the options, and the sweep's name if none is given.
-
-    Raises:
-        ConfigError: With the faults of all files and options.
-    """
-    from tune_cnn.rules import name_problems
-    from tune_cnn.sweep.search_space import load_experiments
-
-    errors = []
-    if "name" in options:
-        options.name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
-        if problems := name_problems(options.name):
-            errors.append(ConfigError("--name", problems))
-    try:
-        found = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
-    except ConfigError as error:
-        errors.append(error)
-    if errors:
-        raise ConfigError.joined(errors)
-    options.experiments = found

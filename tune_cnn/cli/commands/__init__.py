@@ -1,1 +1,1 @@
-"""The commands, one a module: `run` takes the parsed arguments and returns the exit code."""
+"""The commands, a module each; `tune_cnn.cli.main.parser` tells what a module has."""

@@ -1,32 +1,48 @@
 """`tune-cnn bench`: how fast training is on the cores of this machine."""
 
-import argparse
 import json
 import os
 import platform
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import tune_cnn
-from tune_cnn.bench import CONTENDERS, measure_cell
-from tune_cnn.cli.commands.common import check_writable
+from tune_cnn import __version__
+from tune_cnn.cli.options import add_only, add_settings, check_writable, positive
 from tune_cnn.files import publish_file
-from tune_cnn.machine import cores, cpu_model
-from tune_cnn.sweep.search_space import distinct_trials, load_experiments
 from tune_cnn.texts import aligned, tell
+from tune_cnn.waiting import waiting
 
-_CELLS = Path(str(files("tune_cnn.cli.commands") / "bench.yaml"))
+PURPOSE = "measure this machine: training and validation against a loop written by hand"
+EXAMPLE = "tune-cnn bench configs/exp1_1.yaml --data shapes --only '*_K32_L4' --set precision=bf16 --out bench.json"
+_CELLS = Path(__file__).with_name("bench.yaml")
 _DEFAULT_CELLS = ("K32_*", "K64_L4")
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "file", nargs="?", type=Path, metavar="CONFIG", help="config file (default: four cells on drawn images)"
+    )
+    add_settings(parser)
+    add_only(parser)
+    parser.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all)")
+    parser.add_argument("--batches", type=positive, default=20, metavar="N", help="per turn (default: 20)")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each (default: 5)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
+
+
+def run(options: Namespace) -> int:
     """Measure each distinct cell."""
+    with waiting("loading PyTorch"):
+        import torch
+
+        from tune_cnn.bench import measure_cell
+        from tune_cnn.machine import cores, cpu_model
+        from tune_cnn.sweep.search_space import distinct_trials, load_experiments
+
     only = options.only or (() if options.file else _DEFAULT_CELLS)
     experiments = load_experiments([options.file or _CELLS], overrides=options.overrides, only=only, data=options.data)
     if options.out:
@@ -39,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     tell(cells_table(cells))
     if options.out:
-        versions = {"tune_cnn": tune_cnn.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        versions = {"tune_cnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
         machine = {"processor": cpu_model(), "cores": cores(), "threads": threads, "system": platform.platform()}
         machine |= {"busy_at_the_end": round(os.getloadavg()[0], 2), "versions": versions}
         figures = {"machine": machine, "batches": options.batches, "rounds": options.rounds, "cells": cells}
@@ -50,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
     """One line for each result of `measure_cell`: median rates, and ratios with their lowest and highest."""
+    from tune_cnn.bench import CONTENDERS
+
     rows = [["cell", "precision", "train img/s", "by hand", "convs alone", "x by hand", "of convs"]]
     rows[0] += ["val img/s", "by hand", "x by hand", "of convs", "MB"]
     for cell in cells:

@@ -1,21 +1,32 @@
 """`tune-cnn board`: watch a sweep, also a running one, in TensorBoard."""
 
-import argparse
 import signal
 import socket
 import subprocess
 import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 
+from tune_cnn.cli.options import add_sweep
 from tune_cnn.errors import ResourceError
-from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
 
+PURPOSE = "watch a sweep, also a running one, in TensorBoard on 127.0.0.1"
+EXAMPLE = "tune-cnn board ray_results/exp1_1 --port 6006"
 _HOST = "127.0.0.1"
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_sweep(parser)
+    parser.add_argument("--port", type=_port, default=6006, help="default: 6006")
+
+
+def run(options: Namespace) -> int:
     """Run TensorBoard until Ctrl-C, or until this process is told to end."""
+    with waiting("loading PyTorch"):
+        from tune_cnn.sweep.storage import SweepFolder
+
     folder = SweepFolder.find(options.sweep, options.storage)
     _check_free(options.port)
     if options.port:  # else TensorBoard chooses one
@@ -55,3 +66,9 @@ def _check_free(port: int) -> None:
             raise ResourceError(
                 f"--port {port}: cannot be used ({error.strerror}); name another, or 0 for any"
             ) from error
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
+    return int(text)

@@ -1,20 +1,36 @@
 """`tune-cnn diagnose`: which networks will learn, why not, and what helps, before any training."""
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tune_cnn import data
-from tune_cnn.diagnosis import Diagnosis, diagnose_all
-from tune_cnn.settings import dashed
-from tune_cnn.sweep.search_space import Experiment, distinct_trials
+from tune_cnn.cli.options import add_files, read_experiments
 from tune_cnn.texts import aligned, tell
+from tune_cnn.waiting import waiting
+
+if TYPE_CHECKING:
+    from tune_cnn.diagnosis import Diagnosis
+    from tune_cnn.sweep.search_space import Experiment
+
+PURPOSE = "tell before any training which networks will learn, why not, and what helps"
+EXAMPLE = "tune-cnn diagnose configs/exp1_1.yaml --only 'exp1_1_K32*'"
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_files(parser)
+
+
+def run(options: Namespace) -> int:
     """Print a line for each trial, and below it the reasons and remedies of those that may not learn."""
-    trials = distinct_trials(options.experiments)
-    for source in {e.settings.data: None for e in options.experiments}:
+    experiments = read_experiments(options)
+    with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
+        from tune_cnn import data
+        from tune_cnn.diagnosis import diagnose_all
+        from tune_cnn.sweep.search_space import distinct_trials
+
+    trials = distinct_trials(experiments)
+    for source in {e.settings.data: None for e in experiments}:
         tell(data.describe(source), file=sys.stderr)
     found = diagnose_all(same[0].settings for same in trials.values()).by_trial
     tell(_table(trials, found))
@@ -25,7 +41,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _table(trials: Mapping[str, Sequence[Experiment]], found: Mapping[str, Diagnosis]) -> str:
+def _table(trials: "Mapping[str, Sequence[Experiment]]", found: "Mapping[str, Diagnosis]") -> str:
+    from tune_cnn.settings import dashed
+
     rows = [["experiment", "K", "L", "verdict", "score spread", "least gradient/weight", "in conv", "most dead units"]]
     for trial_id, diagnosis in found.items():
         first, *_ = trials[trial_id]

@@ -1,16 +1,28 @@
 """`tune-cnn export`: write the JSON file of every experiment of a sweep that has begun."""
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.commands.common import check_writable, export_now
+from tune_cnn.cli.options import add_out, add_sweep, check_writable
 from tune_cnn.errors import StorageError
-from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
+
+PURPOSE = "write the JSON file of every finished experiment of a sweep"
+EXAMPLE = "tune-cnn export ray_results/exp1_1 --out results"
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_sweep(parser)
+    add_out(parser)
+
+
+def run(options: Namespace) -> int:
     """Write the files, and name them."""
+    with waiting("loading PyTorch"):
+        from tune_cnn.cli.results import export_now
+        from tune_cnn.sweep.storage import SweepFolder
+
     folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)
     files, _, missing, _ = export_now(folder, options.out)

@@ -1,16 +1,32 @@
 """`tune-cnn plot`: draw a figure for each row of the grid from result files."""
 
-import argparse
 import glob
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
-from tune_cnn.cli.commands.common import check_writable
+from tune_cnn.cli.options import check_writable
 from tune_cnn.errors import ResultError
-from tune_cnn.report.figures import write_figures
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
+
+PURPOSE = "draw a figure for each row of the grid from result files"
+EXAMPLE = "tune-cnn plot 'exp1_1_K32*' --results results --format pdf"
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "patterns", nargs="*", default=["*"], metavar="PATTERN", help="names of experiments (default: all)"
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the result files' folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the result files' folder)")
+    parser.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="default: png")
+
+
+def run(options: Namespace) -> int:
     """Write the figures, and name them."""
+    with waiting("loading PyTorch"):
+        from tune_cnn.report.figures import write_figures
+
     patterns = [f"{pattern.removesuffix('.json')}.json" for pattern in options.patterns]
     names = {name for pattern in patterns for name in glob.glob(pattern, root_dir=options.results)}
     files = [options.results / name for name in sorted(names)]

@@ -1,16 +1,28 @@
 """`tune-cnn report`: write a page and a Markdown file that answer what a sweep was run for, and its table as CSV."""
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.commands.common import check_writable, write_results
+from tune_cnn.cli.options import add_out, add_sweep, check_writable
 from tune_cnn.errors import StorageError
-from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
+
+PURPOSE = "answer what a sweep was run for: a page, a Markdown file and a CSV, with figures"
+EXAMPLE = "tune-cnn report ray_results/exp1_1 --out results"
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_sweep(parser)
+    add_out(parser)
+
+
+def run(options: Namespace) -> int:
     """Write the report, with the result files and figures that it shows, and name its three files."""
+    with waiting("loading PyTorch"):
+        from tune_cnn.cli.results import write_results
+        from tune_cnn.sweep.storage import SweepFolder
+
     folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)
     results = write_results(folder, options.out)

@@ -1,15 +1,26 @@
 """`tune-cnn status`: show how far a sweep is."""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 
-from tune_cnn.sweep.lock import running
-from tune_cnn.sweep.outcome import outcome_table
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.cli.options import add_sweep
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
+
+PURPOSE = "show how far a sweep is, also while it runs"
+EXAMPLE = "tune-cnn status ray_results/exp1_1"
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_sweep(parser)
+
+
+def run(options: Namespace) -> int:
     """Show the table of its trials, and who is running it."""
+    with waiting("loading PyTorch"):
+        from tune_cnn.sweep.lock import running
+        from tune_cnn.sweep.outcome import outcome_table
+        from tune_cnn.sweep.storage import SweepFolder
+
     folder = SweepFolder.find(options.sweep, options.storage)
     experiments = folder.experiments()
     tell(outcome_table(folder, experiments))

@@ -1,43 +1,57 @@
 """`tune-cnn sweep`: train the experiments of config files, several at once."""
 
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
-from tune_cnn import data
-from tune_cnn.cli.commands.common import check_writable, write_results
-from tune_cnn.diagnosis import diagnose_all
-from tune_cnn.errors import DataError, ResourceError, StorageError, TuneCnnError
-from tune_cnn.machine import SLOWDOWN, cores, slow_here, slow_remark
-from tune_cnn.sweep.cluster import ClusterOptions, own_node
-from tune_cnn.sweep.estimate import estimate
-from tune_cnn.sweep.lock import locked
-from tune_cnn.sweep.outcome import outcome_table
-from tune_cnn.sweep.plan import (
-    PlannedExperiment,
-    check_disk,
-    disk_use,
-    found_elsewhere,
-    make_plan,
-    plan_summary,
-    plan_table,
+from tune_cnn.cli.options import (
+    add_files,
+    add_out,
+    add_storage,
+    check_writable,
+    not_negative,
+    positive,
+    read_experiments,
 )
-from tune_cnn.sweep.runner import run_sweep
-from tune_cnn.sweep.search_space import Experiment
-from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.texts import counted, duration, size, tell
+from tune_cnn.errors import DataError, ResourceError, StorageError, TuneCnnError
+from tune_cnn.texts import size, tell
+from tune_cnn.waiting import waiting
 
+PURPOSE = "train the experiments of config files, several at once; repeat it to resume"
+EXAMPLE = "tune-cnn sweep configs/exp1_1.yaml configs/exp1_2.yaml --only 'exp1_1_K32*'"
 _DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
-_LONG_S = 3600.0
-_MULTIPLY_ADDS_PER_S = 1e11  # of a core, about, with AVX-512; half as many with AVX2
-_BATCH_S = 1e-3  # that a batch takes of however small a network
-_ESTIMATE_S = 15.0  # and for its times, after a few for the start of processes
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_files(parser)
+    parser.add_argument("--name", help="the sweep's name (default: made from the files' names)")
+    add_out(parser, "result files")
+    add_storage(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
+    parser.add_argument(
+        "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
+    )
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="join a running Ray cluster (auto: the one on this machine)"
+    )
+    parser.add_argument("--cpus", type=positive, metavar="N", help="cores to use (default: all)")
+    parser.add_argument("--gpus", type=not_negative, metavar="N", help="GPUs to use (default: all)")
+
+
+def run(options: Namespace) -> int:
     """Train what is missing, then export, draw and report what is finished."""
-    experiments: list[Experiment] = options.experiments
+    experiments = read_experiments(options)
+    with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
+        from tune_cnn import data
+        from tune_cnn.cli.results import show_results
+        from tune_cnn.diagnosis import diagnose_all
+        from tune_cnn.machine import cores
+        from tune_cnn.sweep.cluster import ClusterOptions
+        from tune_cnn.sweep.lock import locked
+        from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table
+        from tune_cnn.sweep.remarks import before_start, slow_precisions, times
+        from tune_cnn.sweep.runner import run_sweep
+        from tune_cnn.sweep.storage import SweepFolder
+
     folder = SweepFolder(options.storage, options.name)
     if options.fresh:
         folder.start_over()
@@ -46,24 +60,19 @@ def run(options: argparse.Namespace) -> int:
     use = disk_use(plan, at_once=options.cpus or cores())
     for source in {e.settings.data: None for e in experiments}:
         tell(data.describe(source), file=sys.stderr)
-    for remark in _slow(plan, experiments, cluster):
+    for remark in slow_precisions(plan, experiments, cluster):
         tell(remark, file=sys.stderr)
     if options.dry_run:
         found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}
-        times_s, time_line = _times(plan, experiments, cluster)
+        times_s, time_line = times(plan, experiments, cluster)
         tell(plan_table(plan, verdicts, times_s))
         for line in (*found.left_out, time_line):
             tell(line)
         tell(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
-    for remark in (
-        *found_elsewhere(plan),
-        *_of_another_machine(cluster),
-        *_long(plan, cluster),
-        *_replaced(experiments, folder),
-    ):
+    for remark in before_start(plan, experiments, cluster, folder):
         tell(remark, file=sys.stderr)
     check_writable(options.out)
     check_disk(folder, use)
@@ -78,109 +87,9 @@ def run(options: argparse.Namespace) -> int:
                 raise  # a server that fails would only fail again
             # Whatever happened, what is finished is in its place; if it cannot be, that is not the news.
             try:
-                _show_results(folder, options.out)
+                show_results(folder, options.out)
             except (TuneCnnError, OSError) as error:
                 tell(error, file=sys.stderr)
             raise
-        complete = _show_results(folder, options.out)
+        complete = show_results(folder, options.out)
     return 1 if failures or not complete else 0
-
-
-def _of_another_machine(cluster: ClusterOptions) -> list[str]:
-    """Remarks on cores and GPUs that this machine does not have; Ray hands them out all the same."""
-    if cluster.address is not None:
-        return []
-    there = own_node(ClusterOptions())
-    remarks = []
-    if there is not None and cluster.cpus is not None and cluster.cpus > there.cpus:
-        remarks.append(
-            f"--cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share"
-        )
-    if there is not None and cluster.gpus is not None and cluster.gpus > there.gpus:
-        has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
-        remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials that get none compute on its cores")
-    return remarks
-
-
-def _slow(plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions) -> list[str]:
-    """Remarks on precisions at which the cores of this machine are slow, where trials will compute on them."""
-    node = own_node(cluster)
-    if node is None:
-        return []
-    on_cores = [
-        line.settings.precision
-        for line, e in zip(plan, experiments, strict=True)
-        if line.state != "done" and (not node.gpus or e.resources.gpus_per_trial == 0)
-    ]
-    return [slow_remark(precision) for precision in dict.fromkeys(on_cores) if slow_here(precision)]
-
-
-def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[str]:
-    """A remark on a sweep that takes hours by its multiply-adds alone; a dry run measures, which takes longer."""
-    node = own_node(cluster)
-    if node is None or node.gpus:
-        return []
-    seconds = 0.0
-    for line in plan:
-        settings = line.settings
-        if line.shares_with is None and line.epochs_left:
-            train, validation, _ = data.count_images(settings.data)
-            batches = min(settings.batches, train / settings.bs_train)
-            images = 3 * batches * settings.bs_train + validation  # backward takes twice as long as forward
-            image_s = (
-                line.cost.multiply_adds / _MULTIPLY_ADDS_PER_S * (SLOWDOWN if slow_here(settings.precision) else 1)
-            )
-            seconds += line.epochs_left * (images * image_s + batches * _BATCH_S) / node.cpus
-    if seconds < _LONG_S:
-        return []
-    return [
-        f"time: some {duration(seconds)} on {counted(int(node.cpus), 'core')}, if no trial stops early; --dry-run "
-        "tells more exactly, --set epochs=N or --only PATTERN makes it less"
-    ]
-
-
-def _replaced(experiments: Sequence[Experiment], folder: SweepFolder) -> list[str]:
-    """A remark on experiments that are finished with other settings; their trials stay, their result files do not."""
-    earlier = folder.earlier_experiments()
-    changed = [
-        e.name
-        for e in experiments
-        if (old := earlier.get(e.name)) is not None
-        and old.trial_id != e.settings.trial_id
-        and folder.trial(old).is_finished()
-    ]
-    if not changed:
-        return []
-    names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-    return [
-        f"{names}: finished before with other settings; the result files in --out will be replaced "
-        "(another --name and --out keep both, the old command brings them back)"
-    ]
-
-
-def _times(
-    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions
-) -> tuple[dict[str, float], str]:
-    """The seconds that each trial takes, by trial id, and a line about all of them."""
-    node = own_node(cluster)
-    if node is None:
-        return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
-    try:
-        found = estimate(plan, experiments, node, within_s=_ESTIMATE_S)
-    except (DataError, ResourceError) as error:
-        return {}, f"time: not estimated ({error})"
-    return found.trial_s, str(found)
-
-
-def _show_results(folder: SweepFolder, out_dir: Path) -> bool:
-    """Write and name the results; return whether all of them could be written."""
-    results = write_results(folder, out_dir, not_measured=f"tune-cnn export {folder} measures it")
-    tell(outcome_table(folder, folder.experiments()))
-    for figure in results.figures:
-        tell(f"figure: {figure}")
-    for report in results.reports:
-        tell(f"report: {report}")
-    tell(f"{counted(len(results.files), 'result file')} and {counted(len(results.figures), 'figure')} in {out_dir}")
-    for line in results.failed:
-        tell(line, file=sys.stderr)
-    return not results.failed

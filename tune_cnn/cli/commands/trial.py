@@ -1,22 +1,36 @@
 """`tune-cnn trial`: train one experiment in this process; of a finished sweep: repeat and compare it."""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tune_cnn.cli.commands.common import check_writable
+from tune_cnn.cli.options import add_out, add_settings, add_storage, check_writable, positive
 from tune_cnn.errors import ConfigError, StorageError
-from tune_cnn.experiments import experiment_config, train
-from tune_cnn.result_files import save_experiment
-from tune_cnn.settings import Settings
-from tune_cnn.sweep.search_space import load_experiments
-from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
 
+if TYPE_CHECKING:
+    from tune_cnn.settings import Settings
+
+PURPOSE = "train one experiment in this process; of a finished sweep: repeat and compare it"
+EXAMPLE = "tune-cnn trial configs/exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2"
 _MOST_THREADS = 1024  # that a record may ask for
 
 
-def run(options: argparse.Namespace) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE|SWEEP", help="a config file, or a sweep's folder or name")
+    parser.add_argument("name", metavar="EXPERIMENT", help="the experiment's name")
+    add_settings(parser)
+    add_out(parser, "result file of one in a config file")
+    add_storage(parser)
+    parser.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all; as in the sweep)")
+    parser.add_argument(
+        "--device", metavar="NAME", help="where to compute, such as cpu or cuda:1 (default: a GPU if any)"
+    )
+
+
+def run(options: Namespace) -> int:
     """Train one experiment of a config file, or repeat one of a sweep."""
     source = Path(options.source)
     if source.suffix in (".yaml", ".yml") or source.is_file():
@@ -24,7 +38,12 @@ def run(options: argparse.Namespace) -> int:
     return _of_sweep(options)
 
 
-def _of_file(options: argparse.Namespace) -> int:
+def _of_file(options: Namespace) -> int:
+    with waiting("loading PyTorch"):
+        from tune_cnn.experiments import experiment_config, train
+        from tune_cnn.result_files import save_experiment
+        from tune_cnn.sweep.search_space import load_experiments
+
     experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)
     settings = _one({e.name: e.settings for e in experiments}, options)
     check_writable(options.out)
@@ -36,12 +55,16 @@ def _of_file(options: argparse.Namespace) -> int:
     return 0
 
 
-def _of_sweep(options: argparse.Namespace) -> int:
+def _of_sweep(options: Namespace) -> int:
     if options.overrides or options.data:
         raise ConfigError(
             f"tune-cnn trial {options.source}",
             ["--set and --data change a trial, but one of a sweep is repeated as it was; name the config file instead"],
         )
+    with waiting("loading PyTorch"):
+        from tune_cnn.experiments import train
+        from tune_cnn.sweep.storage import SweepFolder
+
     folder = SweepFolder.find(options.source, options.storage)
     settings = _one(folder.experiments(), options)
     record = folder.trial(settings).record()
@@ -68,7 +91,7 @@ def _of_sweep(options: argparse.Namespace) -> int:
     return 1
 
 
-def _one(experiments: Mapping[str, Settings], options: argparse.Namespace) -> Settings:
+def _one(experiments: Mapping[str, "Settings"], options: Namespace) -> "Settings":
     if options.name not in experiments:
         raise ConfigError(options.source, [f"{options.name}: no such experiment; there are {', '.join(experiments)}"])
     return experiments[options.name]

@@ -1,31 +1,17 @@
-"""What several commands need."""
+"""The results of a sweep as commands leave them: result files, figures, report, and the table of how trials ended."""
 
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from traceback import format_exception_only
 from typing import NamedTuple
 
-from tune_cnn.errors import StorageError, TuneCnnError
+from tune_cnn.errors import TuneCnnError
 from tune_cnn.sweep.export import Exported, export
 from tune_cnn.sweep.lock import running
+from tune_cnn.sweep.outcome import outcome_table
 from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.texts import tell
-
-
-def check_writable(out_dir: Path) -> None:
-    """Make the folder of the results if need be, and try to write there: hours later would be too late to find out.
-
-    Raises:
-        StorageError: It cannot be used.
-    """
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out_dir):
-            pass
-    except OSError as error:
-        raise StorageError(f"--out {out_dir}: cannot be used ({error.strerror}); name another folder") from error
+from tune_cnn.texts import counted, tell
 
 
 class Results(NamedTuple):
@@ -98,3 +84,17 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
     if not files and not failures:
         return Results(files, figures, [], failed)
     return Results(files, figures, attempt("report", report), failed)
+
+
+def show_results(folder: SweepFolder, out_dir: Path) -> bool:
+    """Write and name the results; return whether all of them could be written."""
+    results = write_results(folder, out_dir, not_measured=f"tune-cnn export {folder} measures it")
+    tell(outcome_table(folder, folder.experiments()))
+    for figure in results.figures:
+        tell(f"figure: {figure}")
+    for report in results.reports:
+        tell(f"report: {report}")
+    tell(f"{counted(len(results.files), 'result file')} and {counted(len(results.figures), 'figure')} in {out_dir}")
+    for line in results.failed:
+        tell(line, file=sys.stderr)
+    return not results.failed

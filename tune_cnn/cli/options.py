@@ -1,0 +1,117 @@
+"""Options that several commands share, and the types of their values; nothing heavy, so that help answers at once."""
+
+import tempfile
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_cnn.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from tune_cnn.sweep.search_space import Experiment
+
+
+def add_files(parser: ArgumentParser) -> None:
+    """Config files and what changes and selects their experiments, see `read_experiments`."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="config file")
+    add_settings(parser)
+    add_only(parser)
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """`--set` and `--data`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_change,
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a setting of the files, such as epochs=5; or data.train_images=3000, seeds=[1,2], ...",
+    )
+    sources = "cifar10, cifar100, svhn, mnist, fashion_mnist, shapes, image_folder:FOLDER or arrays:FILE.npz"
+    parser.add_argument("--data", metavar="SOURCE[:PATH]", help=sources)
+
+
+def add_only(parser: ArgumentParser) -> None:
+    """`--only`."""
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN", help="only experiments of these names"
+    )
+
+
+def add_sweep(parser: ArgumentParser) -> None:
+    """A sweep that exists, and `--storage`."""
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
+    add_storage(parser)
+
+
+def add_out(parser: ArgumentParser, help: str = "where to") -> None:
+    """`--out`, the folder of the results."""
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help=f"{help} (default: results)")
+
+
+def add_storage(parser: ArgumentParser) -> None:
+    """`--storage`."""
+    parser.add_argument(
+        "--storage", default="ray_results", metavar="DIR", help="where sweeps lie (default: ray_results)"
+    )
+
+
+def read_experiments(options: Namespace) -> "list[Experiment]":
+    """The experiments of the config files that a command was given; its option `name` is filled in if it has one.
+
+    Raises:
+        ConfigError: With the faults of all files and options.
+    """
+    from tune_cnn.rules import name_problems
+    from tune_cnn.sweep.search_space import load_experiments
+
+    errors = []
+    if "name" in options:
+        options.name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
+        if problems := name_problems(options.name):
+            errors.append(ConfigError("--name", problems))
+    try:
+        found = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
+    except ConfigError as error:
+        errors.append(error)
+    if errors:
+        raise ConfigError.joined(errors)
+    return found
+
+
+def check_writable(out_dir: Path) -> None:
+    """Make the folder of the results if need be, and try to write there: hours later would be too late to find out.
+
+    Raises:
+        StorageError: It cannot be used.
+    """
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out_dir):
+            pass
+    except OSError as error:
+        raise StorageError(f"--out {out_dir}: cannot be used ({error.strerror}); name another folder") from error
+
+
+def _change(text: str) -> str:
+    key, _, value = text.partition("=")
+    if not value.strip():
+        key = key.partition(" ")[0].rstrip(":") or "KEY"
+        raise ArgumentTypeError(f"{text!r} has no value; write --set {key}=VALUE, in one word")
+    return text
+
+
+def positive(text: str) -> int:
+    """A number of things there must be."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def not_negative(text: str) -> int:
+    """A number of things there may be."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)

@@ -1,0 +1,118 @@
+"""What is said before a sweep starts: what will be slow, long, replaced, or was trained elsewhere."""
+
+from collections.abc import Sequence
+
+from tune_cnn import data
+from tune_cnn.errors import DataError, ResourceError
+from tune_cnn.machine import SLOWDOWN, slow_here, slow_remark
+from tune_cnn.sweep.cluster import ClusterOptions, own_node
+from tune_cnn.sweep.estimate import estimate
+from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
+from tune_cnn.sweep.search_space import Experiment
+from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.texts import counted, duration
+
+_LONG_S = 3600.0
+_MULTIPLY_ADDS_PER_S = 1e11  # of a core, about, with AVX-512; half as many with AVX2
+_BATCH_S = 1e-3  # that a batch takes of however small a network
+_ESTIMATE_S = 15.0  # that a dry run takes for its times, after a few for the start of processes
+
+
+def before_start(
+    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions, folder: SweepFolder
+) -> list[str]:
+    """Remarks on what the start of a sweep means for the user."""
+    return [
+        *found_elsewhere(plan),
+        *_of_another_machine(cluster),
+        *_long(plan, cluster),
+        *_replaced(experiments, folder),
+    ]
+
+
+def _of_another_machine(cluster: ClusterOptions) -> list[str]:
+    """Remarks on cores and GPUs that this machine does not have; Ray hands them out all the same."""
+    if cluster.address is not None:
+        return []
+    there = own_node(ClusterOptions())
+    remarks = []
+    if there is not None and cluster.cpus is not None and cluster.cpus > there.cpus:
+        remarks.append(
+            f"--cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share"
+        )
+    if there is not None and cluster.gpus is not None and cluster.gpus > there.gpus:
+        has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
+        remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials that get none compute on its cores")
+    return remarks
+
+
+def slow_precisions(
+    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions
+) -> list[str]:
+    """Remarks on precisions at which the cores of this machine are slow, where trials will compute on them."""
+    node = own_node(cluster)
+    if node is None:
+        return []
+    on_cores = [
+        line.settings.precision
+        for line, e in zip(plan, experiments, strict=True)
+        if line.state != "done" and (not node.gpus or e.resources.gpus_per_trial == 0)
+    ]
+    return [slow_remark(precision) for precision in dict.fromkeys(on_cores) if slow_here(precision)]
+
+
+def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[str]:
+    """A remark on a sweep that takes hours by its multiply-adds alone; a dry run measures, which takes longer."""
+    node = own_node(cluster)
+    if node is None or node.gpus:
+        return []
+    seconds = 0.0
+    for line in plan:
+        settings = line.settings
+        if line.shares_with is None and line.epochs_left:
+            train, validation, _ = data.count_images(settings.data)
+            batches = min(settings.batches, train / settings.bs_train)
+            images = 3 * batches * settings.bs_train + validation  # backward takes twice as long as forward
+            image_s = (
+                line.cost.multiply_adds / _MULTIPLY_ADDS_PER_S * (SLOWDOWN if slow_here(settings.precision) else 1)
+            )
+            seconds += line.epochs_left * (images * image_s + batches * _BATCH_S) / node.cpus
+    if seconds < _LONG_S:
+        return []
+    return [
+        f"time: some {duration(seconds)} on {counted(int(node.cpus), 'core')}, if no trial stops early; --dry-run "
+        "tells more exactly, --set epochs=N or --only PATTERN makes it less"
+    ]
+
+
+def _replaced(experiments: Sequence[Experiment], folder: SweepFolder) -> list[str]:
+    """A remark on experiments that are finished with other settings; their trials stay, their result files do not."""
+    earlier = folder.earlier_experiments()
+    changed = [
+        e.name
+        for e in experiments
+        if (old := earlier.get(e.name)) is not None
+        and old.trial_id != e.settings.trial_id
+        and folder.trial(old).is_finished()
+    ]
+    if not changed:
+        return []
+    names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return [
+        f"{names}: finished before with other settings; the result files in --out will be replaced "
+        "(another --name and --out keep both, the old command brings them back)"
+    ]
+
+
+def times(
+    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions
+) -> tuple[dict[str, float], str]:
+    """The seconds that each trial takes, by trial id, and a line about all of them."""
+    node = own_node(cluster)
+    if node is None:
+        return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
+    try:
+        found = estimate(plan, experiments, node, within_s=_ESTIMATE_S)
+    except (DataError, ResourceError) as error:
+        return {}, f"time: not estimated ({error})"
+    return found.trial_s, str(found)
