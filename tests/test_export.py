@@ -97,7 +97,7 @@ def test_an_unfinished_trial_is_exported_as_it_stands_until_its_result_replaces_
     name, settings = experiments[0].name, experiments[0].settings
     best = f"{whole[name][1].test_acc[0]:.2f}"
     row = next(row.split() for row in rows if row.startswith(sweep.trial(settings).label))
-    assert (row[3:7], row[8]) == (["1", best, "1", "-"], "unfinished")
+    assert (row[3:7], row[8]) == (["1", best, "1", "-"], "unfinished:")
 
     assert main(["export", "tiny"]) == 0
     assert "unfinished, exported as they stand: tiny_L1_K4, tiny_L1_K6\n" in capsys.readouterr().err
