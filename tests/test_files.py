@@ -55,7 +55,7 @@ def test_what_is_no_file_or_too_large_is_named(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)  # a socket's path is short
     make, fault = ODD[kind]
     make(Path("odd.json"))
-    with pytest.raises(ResultError, match=rf"^odd\.json: cannot be read \({fault}\); remove it"):
+    with pytest.raises(ResultError, match=rf"^odd\.json: cannot be read \({fault}\); name another"):
         read_file(Path("odd.json"))
 
 
@@ -169,8 +169,9 @@ def test_a_command_refuses_wide_json_within_1_gb(home, kind):
         )
     finally:
         back()
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "sweep.json: damaged (it would take " in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("loading PyTorch")]
+    assert done.returncode == 2
+    assert "sweep.json: damaged (it would take " in line
     memory_kb = int(done.stdout.split()[1])
     assert memory_kb < 1_000_000
 
@@ -196,7 +197,7 @@ def zipped(size: int, compression: int, copies: int = 1) -> bytes:
 )
 def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused(content):
     assert len(content) < 2_000_000
-    with pytest.raises(ResultError, match=r"^bomb\.pt: compressed, so not ours; delete it$"):
+    with pytest.raises(ResultError, match=r"^bomb\.pt: compressed, so not ours; delete it, or choose another name$"):
         state_from_bytes(content, "bomb.pt")
 
 

@@ -302,6 +302,9 @@ CNN = {"filters_per_layer": [32], "lr": 0.001, "pool_every": 4}
         (["exp1_1_K32_L2"], {"exp1_1_K32": "exp1_1: K = 32, L = 2"}),
         (["K32_L2", "K32_L4"], {"K32": "K = 32 fixed, L varies"}),
         (["exp1_3_L1_K-64-128", "exp1_3_L2_K-64-128"], {"exp1_3_K64-128": "exp1_3: K = 64-128 fixed, L varies"}),
+        (["exp1_1_k32_l2", "exp1_1_k32_l4"], {"exp1_1_K32": "exp1_1: K = 32 fixed, L varies"}),
+        (["a_L1_K64_128", "a_L2_K64_128"], {"a_K64-128": "a: K = 64-128 fixed, L varies"}),
+        (["a_K[64, 128]_L1", "a_K[64, 128]_L2"], {"a_K64-128": "a: K = 64-128 fixed, L varies"}),
         (["a_K8_L2_P1", "a_K8_L2_P4", "a_K8_L4_P1"], {
             "a_K8_L2": "a: K = 8, L = 2 fixed, P varies", "a_K8_L4": "a: K = 8, L = 4, P = 1"
         }),

@@ -736,6 +736,27 @@ def test_what_was_asked_for_and_is_there_is_one_cell(tmp_path):
     assert [cell.verdict for cell in grid.cells] == ["1 learned, 1 unfinished"]
 
 
+@pytest.mark.parametrize(
+    ("theirs", "as_ours"),
+    [
+        ({"filters_per_layer": 32, "hidden_dims": 100}, {"filters_per_layer": [32], "hidden_dims": [100]}),
+        ({"filters_per_layer": "[32]", "layers_per_block": "2", "ycn": "True"}, {"ycn": True}),
+        ({"ycn": 1, "lr": "1e-3", "bs_train": 50.0}, {"ycn": True, "lr": 0.001, "bs_train": 50}),
+        ({"early_stopping": 0, "pool_every": 2.5, "seed": -1}, {}),
+    ],
+)
+def test_settings_are_read_as_others_write_them(tmp_path, theirs, as_ours):
+    path = write(tmp_path, "theirs", settings(32, 2), history(60.0))
+    content = json.loads(path.read_text())
+    content["config"] |= theirs
+    path.write_text(json.dumps(content))
+    (grid,) = load_grids([path])
+    (run,) = grid.runs
+    assert (run.settings.filters_per_layer, run.settings.layers_per_block) == ((32,), 2)
+    assert {key: run.settings.to_json()[key] for key in as_ours} == as_ours
+    assert as_ours or run.conditions | {"early_stopping": "0", "pool_every": "2.5", "seed": "-1"} == run.conditions
+
+
 def test_damaged_and_foreign_files_are_left_out_and_named(tmp_path, capsys):
     files = write_grid(tmp_path, {(32, 2): 60.0})
     (tmp_path / "broken.json").write_text("{")

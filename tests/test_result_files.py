@@ -114,6 +114,8 @@ def test_an_empty_training_is_one():
     [
         [2, 1], ["2.0", "1"], [[2.0], [1.0]], [[2.0, 1.0]], "[2.0, 1.0]", "2 1", {"0": 2.0, "1": 1.0},
         ["tensor(2.0, device='cuda:0')", "tensor(1.)"], ["np.float64(2.0)", " 1e0 "],
+        ["tensor([2.], device='cuda:0', dtype=torch.float64)", "1.00 %"], "tensor([2., 1.], grad_fn=<MeanBackward0>)",
+        "[tensor(2., device='cuda:0'), tensor(1., device='cuda:0')]",
     ],
 )  # fmt: skip
 def test_numbers_are_read_however_they_are_wrapped(curve):
@@ -145,6 +147,20 @@ def test_accuracies_that_never_exceed_1_are_fractions(capsys):
     history = read(result_text(train_acc=[0.1, 0.4], test_acc=[0.15, 1]))
     assert (history.train_acc, history.test_acc) == ([10, 40], [15, 100])
     assert capsys.readouterr().err == "theirs.json: accuracies never exceed 1; taken for fractions\n"
+
+
+@pytest.mark.parametrize("name", ["train_acc", "test_acc"])
+def test_only_one_curve_may_be_in_fractions(name, capsys):
+    history = read(result_text(**{name: [0.1, 0.4]}))
+    assert history == HISTORY._replace(**{name: [10, 40]})
+    assert capsys.readouterr().err == f"theirs.json: {name} never exceeds 1; taken for fractions\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_any_encoding_of_the_text_is_read(encoding):
+    text = json.dumps({"config": {"note": "modèle"}, "results": HISTORY._asdict()}, ensure_ascii=False)
+    Path("theirs.json").write_text(text, encoding)
+    assert load_experiment("theirs.json") == ({"note": "modèle"}, HISTORY)
 
 
 @pytest.mark.parametrize(

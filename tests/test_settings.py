@@ -212,6 +212,9 @@ def test_source_is_read_from_a_text_or_a_mapping(value: Any, data: DataSettings)
     ("value", "problem"),
     [
         ("/images", "data: '/images' is not a source; write image_folder:/images"),
+        ("images.npz", "data: 'images.npz' is not a source; write arrays:images.npz"),
+        ("image-folder:images", "data: 'image-folder:images' is not a source; did you mean 'image_folder:images'?"),
+        ("CIFAR-10", "data: 'CIFAR-10' is not a source; did you mean 'cifar10'?"),
         ("/images.npz", "data: '/images.npz' is not a source; write arrays:/images.npz"),
         ("C:/images", "data: 'C:/images' is not a source; write image_folder:C:/images"),
         (5, f"data: 5 is not a source; write one of {', '.join(SOURCES)}, or a mapping"),

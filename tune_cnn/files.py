@@ -63,7 +63,7 @@ def check_size(place: str, count: int, most: int) -> None:
 
 
 def _refusal(place: object, fault: object) -> ResultError:
-    return ResultError(f"{place}: cannot be read ({fault}); remove it, or name another file")
+    return ResultError(f"{place}: cannot be read ({fault}); name another file")
 
 
 def parse_json(content: bytes) -> Any:
@@ -78,7 +78,11 @@ def parse_json(content: bytes) -> Any:
     if memory > _MOST_JSON_MEMORY:
         raise ValueError(f"it would take {size(memory)} of memory, more than any file of ours")
     try:
-        return json.loads(content, parse_int=_whole_number)
+        text: str | bytes = content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:  # its numbers read alike in all encodings of one byte
+        text = content.decode("cp1252", "replace")
+    try:
+        return json.loads(text, parse_int=_whole_number)
     except RecursionError:
         raise ValueError("lists or objects too deep in one another") from None
     except MemoryError:

@@ -105,16 +105,14 @@ def plot_exp_results(filename_pattern: str, results_dir: str | Path = "results")
     A file that is damaged or none of ours is named on stderr and left out.
 
     Args:
-        filename_pattern: Such as `exp1_1_K32*.json`.
+        filename_pattern: Such as `exp1_1_K32*.json`, or without `.json`.
         results_dir: The folder of the result files.
 
     Returns:
         The figure; None if no file could be drawn.
     """
     fig, configs = None, []
-    for path, config, fit_res, _ in readable(
-        Path(results_dir, name) for name in glob.glob(filename_pattern, root_dir=results_dir)
-    ):
+    for path, config, fit_res, _ in readable(matching([filename_pattern], Path(results_dir))):
         prefixed = re.fullmatch(r"exp\d+_(?:\d+_)?(.+)", path.stem)
         fig, _ = plot_fit(fit_res, fig, log_loss=True, legend=literal(prefixed[1] if prefixed else path.stem))
         configs.append(config)
@@ -144,6 +142,12 @@ def literal(text: str) -> str:
     """A text that Matplotlib draws as it is: without mathtext or control characters, and in the legend in any case."""
     text = printable(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def matching(patterns: Iterable[str], folder: Path) -> list[Path]:
+    """The result files whose names match any of the patterns, with or without `.json`."""
+    names = [f"{pattern.removesuffix('.json')}.json" for pattern in patterns]
+    return sorted({folder / found for name in names for found in glob.glob(name, root_dir=folder)})
 
 
 def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], FitResult, dict[str, Any]]]:

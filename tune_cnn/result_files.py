@@ -84,10 +84,11 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
         except ValueError as error:
             raise ResultError(f"{place}: results.{name} is not a curve of numbers ({error}); correct it") from error
     history, remarks = _history(curves, results.get("num_epochs"))
-    if not trial and _are_fractions(history):  # ours are percent
-        train, test = ([100 * value for value in curve] for curve in (history.train_acc, history.test_acc))
-        history = history._replace(train_acc=train, test_acc=test)
-        remarks.append("accuracies never exceed 1; taken for fractions")
+    if not trial and (names := _fractions(history)):  # ours are percent
+        percent = {name: [100 * value for value in getattr(history, name)] for name in names}
+        history = FitResult(**{**history._asdict(), **percent})
+        which = "accuracies" if len(names) == 2 else names[0]
+        remarks.append(f"{which} never exceed{'s' * (len(names) == 1)} 1; taken for fractions")
     for remark in remarks:
         if (known := (Path(place).absolute(), remark)) not in _remarks:
             tell(f"{place}: {remark}", file=sys.stderr)
@@ -121,7 +122,7 @@ def _curve(value: object) -> list[float]:
     if isinstance(value, str):
         if len(value) > _MOST_CHARACTERS:
             raise ValueError(f"a text of {len(value):,} characters")
-        value = value.strip("[] \n").replace(",", " ").split()
+        value = _words(value)
     if isinstance(value, dict) and all(key.isdecimal() for key in value):  # as pandas writes a series
         value = list(value.values())
     if not isinstance(value, list):
@@ -132,11 +133,17 @@ def _curve(value: object) -> list[float]:
 def _number(value: object) -> float:
     if value is None:
         return math.nan
-    if isinstance(value, str):  # perhaps as str() shows a tensor: tensor(2.3026, device='cuda:0')
-        value = float(re.sub(r"^[\w.]+\(([^,()]+).*\)$", r"\1", value[:100]).rstrip("%"))
+    if isinstance(value, str) and len(words := _words(value[:200])) == 1:
+        value = float(words[0])
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r:.40} is no number")
     return math.inf if value > _MOST else -math.inf if value < -_MOST else float(value)
+
+
+def _words(text: str) -> list[str]:
+    """The numbers in a text, perhaps as str() shows tensors: `[tensor(2.3026, device='cuda:0'), ...]`, `54.3 %`."""
+    without_names = re.sub(r"\b\w+=[^,)\]]*", " ", text)
+    return re.sub(r"(?<![\w.])[\w.]+\(|[\[\](),%]", " ", without_names).split()
 
 
 def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, list[str]]:
@@ -173,18 +180,25 @@ def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, l
     return FitResult(epochs, **curves), remarks
 
 
-def _are_fractions(history: FitResult) -> bool:
-    """Whether the accuracies are fractions of 1, which they are if none exceeds it, with one exception.
+def _fractions(history: FitResult) -> list[str]:
+    """The accuracy curves that are fractions of 1, as those are that never exceed it, with one exception.
 
     Guessing among C classes has an accuracy of 100 / C % and a loss of ln C nats: 1 % and 4.6 for a hundred of them.
     """
-    accuracies = [value for value in chain(history.train_acc, history.test_acc) if not math.isnan(value)]
-    if not accuracies or min(accuracies) < 0 or not 0 < max(accuracies) <= 1:
-        return False
-    lowest = min(filter(math.isfinite, chain(history.train_loss, history.test_loss)), default=None)
+    known = {name: [v for v in getattr(history, name) if not math.isnan(v)] for name in ("train_acc", "test_acc")}
+    names = [name for name, curve in known.items() if curve and max(curve) <= 1]
+    accuracies = [value for name in names for value in known[name]]
+    if min(accuracies, default=-1) < 0 or not max(accuracies):
+        return []
+    if any(1 < max(curve, default=0) < 10 for curve in known.values()):  # a little more than 1 %
+        return []
+    losses = chain.from_iterable(getattr(history, name.replace("acc", "loss")) for name in names)
+    lowest = min(filter(math.isfinite, losses), default=None)
     if set(accuracies) <= {0, 1}:  # perhaps 1 % in every epoch
-        return lowest is not None and lowest < 1
-    return lowest is None or not 4 < lowest < 12 or max(accuracies) < 10 * math.exp(-lowest)
+        are = lowest is not None and lowest < 1
+    else:
+        are = lowest is None or not 4 < lowest < 12 or max(accuracies) < 10 * math.exp(-lowest)
+    return names if are else []
 
 
 def _spelt(config: dict[str, Any]) -> dict[str, Any]:

@@ -97,9 +97,12 @@ def check_writable(out_dir: Path) -> None:
 
 def _change(text: str) -> str:
     key, _, value = text.partition("=")
-    if not value.strip():
-        key = key.partition(" ")[0].rstrip(":") or "KEY"
-        raise ArgumentTypeError(f"{text!r} has no value; write --set {key}=VALUE, in one word")
+    if not value.strip() or not key.strip():
+        key, _, value = key.replace(":", " ").partition(" ")
+        fault = "value" if key else "key"
+        raise ArgumentTypeError(
+            f"{text!r} has no {fault}; write --set {key or 'KEY'}={value.strip() or 'VALUE'}, in one word"
+        )
     return text
 
 

@@ -119,7 +119,10 @@ class _Listing:
         elif not names:
             fault = f"nothing is in it; {wanted}"
         elif empty := [name for name in names if not classes[name]]:
-            there = "; ".join(self.phrases())
+            alone = _Listing(self.root)
+            for name in empty:
+                alone._files(os.path.join(place, name))
+            there = "; ".join(alone.phrases())
             fault = f"no images for the classes {enumerated(empty)}{there and f' (there are {there})'}; "
             fault += "put images into these folders, or take them out"
         elif len(names) == 1:

@@ -22,6 +22,9 @@ _PART = re.compile(
     rf"_?(?<![A-Za-z])({'|'.join([*_SYMBOLS.values(), *Settings.__annotations__])})[-=]?"
     r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?(?:-\d+)*)(?![a-z\d])"
 )
+# As others write K and L: k32, l2, K64_128, K[64, 128].
+_OTHER_K = re.compile(r"(?<![A-Za-z])[Kk]\[?(\d+(?:(?:-|_|, ?)\d+)*)(?:\]|(?![a-z\d]))")
+_OTHER_L = re.compile(r"(?<![A-Za-z])l(?=\d)")
 _MOST_UNRELATED = 10  # experiments of which each differs from each in several parameters
 
 
@@ -65,6 +68,7 @@ def figure_rows(experiments: Sequence[tuple[str, Mapping[str, Any], Mapping[str,
 
 def _columns(name: str, config: Mapping[str, Any], trial: Mapping[str, Any]) -> dict[str, Any]:
     """One experiment as texts: its `prefix`, the parameters that its name tells, and all settings."""
+    name = _OTHER_L.sub("L", _OTHER_K.sub(lambda match: "K" + re.sub(r"\D+", "-", match[1]), name))
     told = {_SYMBOLS.get(key, key): value for key, value in _PART.findall(name)}
     told.pop("S", None)
     kw = config["kw"] if isinstance(config.get("kw"), dict) else {}

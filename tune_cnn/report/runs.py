@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import Any
 from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
 from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ConfigError
+from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
 from tune_cnn.train_results import FitResult
@@ -173,9 +175,8 @@ def read_run(path: Path) -> Run:
     known: dict[str, Any] = {}
     unknown = {key: value for key, value in given.items() if key not in ours}
     for key in [key for key in KEYS if key in given]:
-        value = given[key]
-        value = value.lower() if isinstance(value, str) else value
         # Other programs have settings of the same name, with other values.
+        value = next((value for value in _readings(given[key]) if _is_setting(key, value)), given[key])
         is_ours = key in _GRID or _is_setting(key, value)
         (known if is_ours else unknown)[key] = value
     for key, symbol in _GRID.items():
@@ -212,6 +213,15 @@ def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif value is not None:
             found[f"{prefix}{key}"] = plain(value)
     return found
+
+
+def _readings(value: Any) -> list[Any]:
+    """What a value may mean: itself, or the content of a text; one number as a list, 0 and 1 as flags."""
+    if isinstance(value, str):
+        value = value.lower()
+        with suppress(ValueError):
+            value = parse_json(value.encode())
+    return [value, [value], bool(value)] if value in (0, 1) else [value, [value]]
 
 
 def _is_setting(key: str, value: object) -> bool:

@@ -1,5 +1,6 @@
 """Which images a training takes, and what the settings of each source may hold."""
 
+import difflib
 import os
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple
@@ -90,9 +91,15 @@ def source_mapping(value: object, prefix: str = "data") -> tuple[dict[str, Any],
     value = plain(value)
     if isinstance(value, str):
         source, _, path = value.partition(":")
-        if source.lower() not in SOURCES and (os.sep in value or os.path.isdir(value)):
-            source = "arrays" if value.endswith(".npz") else "image_folder"
-            return {}, [f"{prefix}: {shown(value)} is not a source; write {source}:{value}"]
+        if source.lower() not in SOURCES:
+            is_npz = value.endswith(".npz")
+            near = difflib.get_close_matches(source.lower(), SOURCES, n=1, cutoff=0.65)
+            if near and os.sep not in source and not os.path.isdir(value):
+                remedy = f"did you mean '{near[0]}:{path}'?" if path else f"did you mean '{near[0]}'?"
+                return {}, [f"{prefix}: {shown(value)} is not a source; {remedy}"]
+            if is_npz or os.sep in value or os.path.isdir(value):
+                source = "arrays" if is_npz else "image_folder"
+                return {}, [f"{prefix}: {shown(value)} is not a source; write {source}:{value}"]
         return {"source": source} | ({"path": path} if path else {}), []
     if isinstance(value, dict):
         return value, []

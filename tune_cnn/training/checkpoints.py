@@ -12,6 +12,7 @@ from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file, replace_file
 
 MOST_BYTES = 4 * 2**30  # of a checkpoint whose network is not known
+_REMEDY = "delete it, or choose another name"
 
 
 def state_to_bytes(state: dict[str, Any]) -> bytes:
@@ -33,18 +34,18 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
             # What we write is not compressed; what unpacks to more than its own size could fill the memory.
             parts = archive.infolist()
             if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > len(content):
-                raise ResultError(f"{place}: compressed, so not ours; delete it")
+                raise ResultError(f"{place}: compressed, so not ours; {_REMEDY}")
             if damaged := archive.testzip():
                 raise ResultError(f"{place}: damaged at {damaged}; delete it")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except ResultError:
         raise
     except pickle.UnpicklingError as error:  # its own message tells how to run the code that may be in there
-        raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; delete it") from error
+        raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; {_REMEDY}") from error
     except Exception as error:
-        raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); delete it") from error
+        raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); {_REMEDY}") from error
     if not isinstance(state, dict):
-        raise ResultError(f"{place}: not a checkpoint of ours; delete it, or choose another name")
+        raise ResultError(f"{place}: not a checkpoint of ours; {_REMEDY}")
     return state
 
 

@@ -121,7 +121,8 @@ def check_settings(state: Mapping[str, Any], settings: Settings) -> None:
     try:
         there = Settings.from_json(state["settings"])
     except (KeyError, TypeError, AttributeError, ConfigError):  # version 0.1.0 kept no settings
-        raise ResultError(f"it is of trial {state.get('trial_id')}, not of {settings.trial_id}") from None
+        known = state.get("trial_id")
+        raise ResultError(f"it is of trial {known}, not of {settings.trial_id}" if known else "not ours") from None
     theirs, mine = course(there), course(settings)
     for key in sorted({**mine, **theirs}, key="epochs".__eq__):
         if theirs.get(key) != mine.get(key):

@@ -1,6 +1,5 @@
 """`tune-cnn plot`: draw a figure for each row of the grid from result files."""
 
-import glob
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -25,11 +24,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write the figures, and name them."""
     with waiting("loading PyTorch"):
+        from tune_cnn.plot import matching
         from tune_cnn.report.figures import write_figures
 
-    patterns = [f"{pattern.removesuffix('.json')}.json" for pattern in options.patterns]
-    names = {name for pattern in patterns for name in glob.glob(pattern, root_dir=options.results)}
-    files = [options.results / name for name in sorted(names)]
+    files = matching(options.patterns, options.results)
     if not files:
         raise ResultError(
             f"{options.results}: no result file matches {' '.join(options.patterns)}; check the pattern, or --results"
