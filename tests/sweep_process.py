@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tune_cnn import data
 from tune_cnn.cli import main
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.search_space import Experiment, load_experiments
+from tune_cnn.sweep.config.search_space import Experiment, load_experiments
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.training.checkpoints import state_from_bytes
 from tune_cnn.trial import Trial

@@ -23,11 +23,11 @@ from tune_cnn.machine import cpu_kind
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions
+from tune_cnn.sweep.config.search_space import Experiment
 from tune_cnn.sweep.estimate import Estimate
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import PlannedExperiment
 from tune_cnn.sweep.resources import Node
-from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import SweepFolder
 
 CONFIGS = Path(__file__).parent.parent / "configs"

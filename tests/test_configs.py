@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.config_file import file_schema
-from tune_cnn.sweep.search_space import distinct_trials, load_experiments
+from tune_cnn.sweep.config.config_file import file_schema
+from tune_cnn.sweep.config.search_space import distinct_trials, load_experiments
 
 FOLDER = Path(__file__).parents[1] / "configs"
 COUNTS = {"best": 1, "exp1_1": 8, "exp1_2": 12, "extra_points": 4, "quick": 6, "test_run": 1}

@@ -10,9 +10,9 @@ import torch
 from tiny_sweep import train, write_config
 
 from tune_cnn.settings import Settings
+from tune_cnn.sweep.config.search_space import Experiment
 from tune_cnn.sweep.earlier import find_earlier
 from tune_cnn.sweep.plan import found_elsewhere, make_plan, plan_summary
-from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.training.checkpoints import state_from_bytes
 

@@ -7,6 +7,7 @@ import pytest
 
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
+from tune_cnn.sweep.config.search_space import Experiment, Resources
 from tune_cnn.sweep.resources import (
     MOST_TRIALS_PER_GPU,
     GpuMemory,
@@ -17,7 +18,6 @@ from tune_cnn.sweep.resources import (
     gpu_share,
     requests,
 )
-from tune_cnn.sweep.search_space import Experiment, Resources
 
 
 def machines(gpus: int) -> list[Node]:

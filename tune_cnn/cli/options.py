@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tune_cnn.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from tune_cnn.sweep.search_space import Experiment
+    from tune_cnn.sweep.config.search_space import Experiment
 
 
 def add_files(parser: ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
         ConfigError: With the faults of all files and options.
     """
     from tune_cnn.rules import name_problems
-    from tune_cnn.sweep.search_space import load_experiments
+    from tune_cnn.sweep.config.search_space import load_experiments
 
     errors = []
     if "name" in options:

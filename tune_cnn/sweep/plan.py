@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings, dashed
+from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import Earlier, find_earlier
-from tune_cnn.sweep.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS, epoch_of
 from tune_cnn.texts import aligned, counted, duration, size

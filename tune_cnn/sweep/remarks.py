@@ -6,9 +6,9 @@ from tune_cnn import data
 from tune_cnn.errors import DataError, ResourceError
 from tune_cnn.machine import SLOWDOWN, slow_here, slow_remark
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
+from tune_cnn.sweep.config.search_space import Experiment
 from tune_cnn.sweep.estimate import estimate
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
-from tune_cnn.sweep.search_space import Experiment
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.texts import counted, duration
 

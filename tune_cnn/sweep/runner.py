@@ -15,11 +15,11 @@ from tune_cnn import data
 from tune_cnn.files import temporary_folder
 from tune_cnn.settings import DataSettings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
+from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
-from tune_cnn.sweep.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.waiting import waiting
 

@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
 
         from tune_cnn.bench import measure_cell
         from tune_cnn.machine import cores, cpu_model
-        from tune_cnn.sweep.search_space import distinct_trials, load_experiments
+        from tune_cnn.sweep.config.search_space import distinct_trials, load_experiments
 
     only = options.only or (() if options.file else _DEFAULT_CELLS)
     experiments = load_experiments([options.file or _CELLS], overrides=options.overrides, only=only, data=options.data)

@@ -11,7 +11,7 @@ from tune_cnn.waiting import waiting
 
 if TYPE_CHECKING:
     from tune_cnn.diagnosis import Diagnosis
-    from tune_cnn.sweep.search_space import Experiment
+    from tune_cnn.sweep.config.search_space import Experiment
 
 PURPOSE = "tell before any training which networks will learn, why not, and what helps"
 EXAMPLE = "tune-cnn diagnose configs/exp1_1.yaml --only 'exp1_1_K32*'"
@@ -27,7 +27,7 @@ def run(options: Namespace) -> int:
     with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
         from tune_cnn import data
         from tune_cnn.diagnosis import diagnose_all
-        from tune_cnn.sweep.search_space import distinct_trials
+        from tune_cnn.sweep.config.search_space import distinct_trials
 
     trials = distinct_trials(experiments)
     for source in {e.settings.data: None for e in experiments}:

@@ -42,7 +42,7 @@ def _of_file(options: Namespace) -> int:
     with waiting("loading PyTorch"):
         from tune_cnn.experiments import experiment_config, train
         from tune_cnn.result_files import save_experiment
-        from tune_cnn.sweep.search_space import load_experiments
+        from tune_cnn.sweep.config.search_space import load_experiments
 
     experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)
     settings = _one({e.name: e.settings for e in experiments}, options)

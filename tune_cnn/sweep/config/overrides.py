@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tune_cnn.sweep import strict_yaml
-from tune_cnn.sweep.config_file import check_values, file_model, read_source
-from tune_cnn.sweep.run_names import pattern_problems
+from tune_cnn.sweep.config import strict_yaml
+from tune_cnn.sweep.config.config_file import check_values, file_model, read_source
+from tune_cnn.sweep.config.run_names import pattern_problems
 
 
 class Override(NamedTuple):

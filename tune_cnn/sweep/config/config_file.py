@@ -16,8 +16,8 @@ from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole, check, suggest
 from tune_cnn.settings import DataSettings, Settings, parse_data, source_mapping
-from tune_cnn.sweep import strict_yaml
-from tune_cnn.sweep.run_names import pattern_problems, with_seed
+from tune_cnn.sweep.config import strict_yaml
+from tune_cnn.sweep.config.run_names import pattern_problems, with_seed
 
 _MOST_BYTES = 200_000
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory

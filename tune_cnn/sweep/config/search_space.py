@@ -14,9 +14,9 @@ from typing import Any
 from tune_cnn.errors import ConfigError, DataError
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import KEYS, DataSettings, Settings, parse_data
-from tune_cnn.sweep.config_file import Resources, check_document, read_document, read_source
-from tune_cnn.sweep.overrides import Override, apply, parse_overrides
-from tune_cnn.sweep.run_names import run_name
+from tune_cnn.sweep.config.config_file import Resources, check_document, read_document, read_source
+from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
+from tune_cnn.sweep.config.run_names import run_name
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 

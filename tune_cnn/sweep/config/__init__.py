@@ -1,0 +1,1 @@
+"""From config files and what `--set` changes in them to named, checked experiments."""
