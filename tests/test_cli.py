@@ -649,7 +649,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["sweep", "tiny.yaml", "--set", "scheduler=asha"], ["settings.scheduler: unknown key; keys are seed, "]),
         (["sweep", "tiny.yaml", "--set", "epoch=3"], ["settings.epoch: unknown key; did you mean 'epochs'?"]),
         (["sweep", "tiny.yaml", "--set", "epochs=0"], ["settings.epochs: 0 is not a whole number from 1 up"]),
-        (["sweep", "tiny.yaml", "--data", "cifar11"], ["--data: 1 problem", "one of cifar10, image_folder, shapes"]),
+        (["sweep", "tiny.yaml", "--data", "cifar11"], ["--data: 1 problem", "did you mean 'cifar10'?"]),
         (["sweep", "tiny.yaml", "--data", "image_folder:/absent"], ["--data: 1 problem", "/absent: there is no such"]),
         (["sweep", "tiny.yaml", "--only", "*K5*"], ["--only: 1 problem", "there are tiny_L1_K4, tiny_L1_K6"]),
         (["sweep", "tiny.yaml", "--name", "../up"], ["--name: 1 problem", "'../up' cannot be a name; use at most"]),
@@ -708,7 +708,7 @@ def test_a_mistake_is_told_on_stderr_with_exit_code_2(here, capsys, arguments, m
             FAULTY,
             [
                 "grid.layers_per_block: an empty list", "grid.pool_every: 3 is not a list", "settings.learning_rate:",
-                "settings.epochs: 'ten'", "settings.bs_train: 0", "settings.reg: -1", "data.source: 'cifar11'",
+                "settings.epochs: 'ten'", "settings.bs_train: 0", "settings.reg: -1", "data: 'cifar11'",
                 "resources.cpus_per_trial: 0", "resources.gpus: unknown key",
             ],
         ),
