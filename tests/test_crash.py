@@ -215,7 +215,7 @@ class FillingFolder(Folder):
         if name == "epoch_0004.pt" and not room.exists():
             full.touch()
         if full.exists() and not room.exists():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise self.failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "written", name)
         super().write(name, content)
 
 

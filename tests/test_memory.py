@@ -29,4 +29,5 @@ def page_faults(how: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
 def test_freed_memory_is_used_again_without_asking_the_system():
-    assert page_faults("keep") < 100 < page_faults("give back")
+    # 40 MiB are 20 pages where the system has huge ones to give.
+    assert page_faults("keep") < 10 < page_faults("give back")
