@@ -232,7 +232,7 @@ def test_the_config_that_all_files_share_is_printed(tmp_path: Path, capsys: pyte
     write_result(tmp_path, "exp1_1_K32_L2", lr=0.001, filters_per_layer=[32], layers_per_block=2)
     write_result(tmp_path, "exp1_1_K32_L4", lr=0.001, filters_per_layer=[32], layers_per_block=4)
 
-    plot_exp_results("*.json", tmp_path)
+    plot_exp_results("*", tmp_path)
 
     assert capsys.readouterr().out == "common config: {'seed': 42, 'lr': 0.001, 'filters_per_layer': [32]}\n"
 
