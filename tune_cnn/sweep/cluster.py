@@ -62,6 +62,8 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         # Ray reads these once, when it is imported.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if os.environ.get("RAY_TMPDIR"):
+        os.environ["RAY_TMPDIR"] = os.path.abspath(os.environ["RAY_TMPDIR"])  # its processes work elsewhere
     # One try takes Ray 40 seconds where no cluster is; its default is twenty tries.
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):

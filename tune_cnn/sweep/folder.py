@@ -166,6 +166,8 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     try:
         filesystem, path = FileSystem.from_uri(uri)
         if isinstance(filesystem, S3FileSystem):
+            if not path.strip("/"):
+                raise ValueError("it names no bucket")
             # No URI can say this. Left alone, pyarrow asks a silent server for 99 seconds, and sends the smallest file
             # in three requests.
             make, (options,) = filesystem.__reduce__()
