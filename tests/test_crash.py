@@ -127,6 +127,18 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
     sweep.assert_undisturbed()
 
 
+def test_a_sweep_whose_ray_is_killed_says_so_and_exports_what_has_begun(tmp_path):
+    sweep = Sweep.written(tmp_path, "epochs=200")
+    with sweep.process() as process:
+        process.wait_until(lambda: len(sweep.files("epoch_*.pt")) > 2)
+        os.kill(raylet_of(process.pid), signal.SIGKILL)
+        assert process.exit_code() == 2
+    assert process.stderr.endswith("run the same command again to continue\n")
+    assert "Ray's process raylet was killed" in process.stderr
+    assert "raylet)" not in process.stderr  # what Ray itself says, in thirty lines
+    assert list(sweep.results.glob("*.json"))
+
+
 def test_a_trial_whose_process_is_killed_is_retried_from_its_checkpoint(ray_here, tmp_path):
     sweep = Sweep.written(tmp_path, "grid.layers_per_block=[2]")
 

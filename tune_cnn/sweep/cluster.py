@@ -68,7 +68,9 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):
         import ray
+        import ray._private.worker
 
+        ray._private.worker.listen_error_messages = lambda *_: None  # the watcher tells, in a line, what happens
         is_own = not ray.is_initialized()
         if is_own and options.address is not None:
             _join(options.address)

@@ -45,6 +45,14 @@ def logs_folder() -> Path:
     return Path(_global_node.get_logs_dir_path())
 
 
+def lost_daemon() -> str | None:
+    """Which daemon of a Ray of one's own has ended, after which Ray soon ends this process; None: all are there."""
+    from ray._private.worker import _global_node
+
+    ended = [kind for kind, _ in _global_node.dead_processes()] if _global_node is not None else []
+    return next((kind for kind in ended if kind in ("raylet", "gcs_server")), None)
+
+
 def words_of_dead_workers(logs: Path) -> str | None:
     """Why all worker processes ended before they were ready; None: one is alive, or none was started.
 

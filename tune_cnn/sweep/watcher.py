@@ -7,10 +7,10 @@ from typing import Any
 
 from ray.tune import Callback
 
-from tune_cnn.errors import StorageError
+from tune_cnn.errors import StorageError, TuneCnnError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.progress import Progress
-from tune_cnn.sweep.ray_errors import last_words, logs_folder
+from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon
 from tune_cnn.sweep.storage import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
 
@@ -29,7 +29,7 @@ class Watcher(Callback):  # type: ignore[misc]
     Attributes:
         failures: Why trials failed for good, in one line, by trial id.
         out_of_memory: The ids of those whose GPU memory was too small.
-        end: Why the whole sweep ends: its storage fails, or another process runs it now.
+        end: Why the whole sweep ends: its storage or Ray fails, or another process runs it now.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Watcher(Callback):  # type: ignore[misc]
     ) -> None:
         self.failures: dict[str, str] = {}
         self.out_of_memory: list[str] = []
-        self.end: StorageError | None = None
+        self.end: TuneCnnError | None = None
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
         self._progress = progress
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
@@ -58,7 +58,12 @@ class Watcher(Callback):  # type: ignore[misc]
     def _end_if_lost(self) -> None:
         try:
             self._check_lock()
-        except StorageError as error:
+            if (daemon := lost_daemon()) is not None:
+                raise TuneCnnError(
+                    f"Ray's process {daemon} was killed, perhaps for want of memory; end other programs, then run the "
+                    "same command again to continue"
+                )
+        except TuneCnnError as error:
             self.end = error
             raise
 
