@@ -102,8 +102,11 @@ class SweepFolder:
         Raises:
             StorageError: The file is missing or damaged.
         """
+        manifest = self._manifest()
+        if not manifest:
+            raise StorageError(f"{self}/sweep.json: missing; run the sweep's command again")
         try:
-            asked = self._manifest()["experiments"]
+            asked = manifest["experiments"]
             if len(asked) > _MOST_EXPERIMENTS:
                 raise ConfigError("", [f"{len(asked):,} experiments; at most {_MOST_EXPERIMENTS:,} are read"])
             experiments = {name: Settings.from_json(values) for name, values in asked.items()}
