@@ -107,11 +107,11 @@ def test_tune_sees_the_hyperparameters_that_differ(ray_here, tmp_path, monkeypat
     assert sorted(configs, key=lambda config: (config["filters_per_layer"], config["seed"])) == expected
 
 
-def test_a_finished_trial_keeps_its_best_weights_and_nothing_else_of_the_training(finished):
+def test_a_finished_trial_keeps_its_best_weights_and_the_state_after_its_last_epoch(finished):
     experiments, folder = finished
     for experiment in experiments:
         names = folder.trial(experiment.settings).folder.names()
-        assert [name for name in names if not name.startswith("events.")] == ["best.pt", "record.json"]
+        assert [name for name in names if not name.startswith("events.")] == ["best.pt", "epoch_0003.pt", "record.json"]
 
 
 def test_finished_trials_never_run_again(finished):
@@ -146,9 +146,9 @@ def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(ray_
     twin = [Experiment("twin", one[0].settings, one[0].resources)]
     folder = SweepFolder(str(tmp_path / "ray_results"), "shared")
     run([*one, *twin], folder)
-    files, unfinished = export(folder, tmp_path / "results")
+    files, unfinished, missing, _ = export(folder, tmp_path / "results")
     assert [path.name for path in files] == ["tiny_K4_L1.json", "twin.json"]
-    assert unfinished == []
+    assert unfinished == missing == []
     first, second = (json.loads(path.read_text()) for path in files)
     assert first["results"] == second["results"]
     assert (first["config"]["run_name"], second["config"]["run_name"]) == ("tiny_K4_L1", "twin")
@@ -211,7 +211,7 @@ def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_
         at_once.append(len(running))
 
     monkeypatch.setattr(Progress, "started", started)
-    monkeypatch.setattr(Progress, "ended", lambda self, label, state: running.discard(label))
+    monkeypatch.setattr(Progress, "ended", lambda self, label, *how: running.discard(label))
     run(experiments, SweepFolder(str(tmp_path / "ray_results"), "placed"))
     assert max(at_once) == expected
 
