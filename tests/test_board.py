@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard, overview
 
 OPENER = build_opener(ProxyHandler({}))  # no proxy stands between us and our own machine

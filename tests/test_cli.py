@@ -28,7 +28,7 @@ from tune_cnn.sweep.estimate import Estimate
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import PlannedExperiment
 from tune_cnn.sweep.resources import Node
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = re.findall(r"^    (\w+) +\w", parser().format_help(), re.MULTILINE)

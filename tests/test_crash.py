@@ -33,8 +33,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tune_cnn.cli import main
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.progress import Progress
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.live_table import Progress
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow
@@ -178,7 +178,7 @@ class SlowSweepFolder(SweepFolder):
 
 
 def test_every_epoch_that_is_shown_is_kept_at_that_moment(ray_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.storage.SweepFolder", SlowSweepFolder)
+    monkeypatch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", SlowSweepFolder)
     sweep = Sweep.written(tmp_path, "epochs=4", "grid.layers_per_block=[1]")
     reported = Progress.reported
     shown: list[tuple[str, int]] = []
@@ -251,18 +251,18 @@ def assert_full_disk_is_told_and_survived(sweep: Sweep, make_room: Callable[[], 
 
 
 def test_a_disk_that_fills_up_ends_the_sweep_and_it_continues_when_there_is_room(ray_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.storage.SweepFolder", FillingSweepFolder)
+    monkeypatch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", FillingSweepFolder)
     sweep = Sweep.written(tmp_path, "bs_train=10")
-    assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.storage / "room").touch)
+    assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.sweep_folder / "room").touch)
 
 
 def test_a_small_file_system_that_fills_up_does_no_harm(ray_here, tmp_path):
     sweep = Sweep.written(tmp_path)
-    sweep.storage.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", sweep.storage], capture_output=True)
+    sweep.sweep_folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", sweep.sweep_folder], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a file system")
-    ballast = sweep.storage / "ballast"
+    ballast = sweep.sweep_folder / "ballast"
 
     def fill() -> None:
         wait_until(lambda: sweep.files("epoch_0003.pt"))
@@ -273,7 +273,7 @@ def test_a_small_file_system_that_fills_up_does_no_harm(ray_here, tmp_path):
     try:
         assert_full_disk_is_told_and_survived(sweep, make_room=ballast.unlink, meanwhile=fill)
     finally:
-        subprocess.run(["umount", sweep.storage], check=True)
+        subprocess.run(["umount", sweep.sweep_folder], check=True)
 
 
 # --- errors in trials ------------------------------------------------------------------------------------------------
@@ -311,12 +311,12 @@ def troubled(ray_here, tmp_path_factory) -> tuple[Sweep, Ended]:
         tmp_path_factory.mktemp("troubled"), "epochs=4", "bs_train=10", "resources.gpus_per_trial=0.25"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune_cnn.sweep.storage.SweepFolder", TroubledSweepFolder)
+        patch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", TroubledSweepFolder)
         return sweep, run(sweep)
 
 
 def shares(sweep: Sweep, kind: str) -> str:
-    return (sweep.storage / f"shares_{kind}").read_text().strip()
+    return (sweep.sweep_folder / f"shares_{kind}").read_text().strip()
 
 
 def test_an_error_that_comes_twice_at_one_epoch_is_final_and_the_others_go_on(troubled):

@@ -13,8 +13,8 @@ from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.search_space import Experiment
 from tune_cnn.sweep.earlier import find_earlier
 from tune_cnn.sweep.plan import found_elsewhere, make_plan, plan_summary
-from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.training.checkpoints import state_from_bytes
+from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.training.checkpoint_format import state_from_bytes
 
 
 @pytest.fixture(params=["local", "mock://"])

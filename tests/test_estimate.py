@@ -16,7 +16,7 @@ from tune_cnn.sweep.estimate import Estimate, estimate, schedule
 from tune_cnn.sweep.pace import Pace, measure_pace, network_of
 from tune_cnn.sweep.plan import make_plan
 from tune_cnn.sweep.resources import Node, Request
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
 from tune_cnn.trial import Trial
 

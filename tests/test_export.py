@@ -13,7 +13,7 @@ from tune_cnn.errors import StorageError
 from tune_cnn.result_files import load_experiment, load_result_file
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.export import export
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
 
 SETTINGS = Settings(seed=42, filters_per_layer=(32,), reg=2e-3, early_stopping=None)

@@ -19,8 +19,8 @@ from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import parse_json, read_file, temporary_folder
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.storage import SweepFolder
-from tune_cnn.training.checkpoints import load_state, save_state, state_from_bytes
+from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.training.checkpoint_format import load_state, save_state, state_from_bytes
 
 
 def bind_socket(path: Path) -> None:

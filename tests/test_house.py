@@ -64,7 +64,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """`sweep` for `tune_cnn.sweep.storage`; nothing for the package itself."""
+    """`sweep` for `tune_cnn.sweep.sweep_folder`; nothing for the package itself."""
     return module.partition(".")[2].partition(".")[0]
 
 
@@ -120,7 +120,7 @@ def test_the_check_of_imports_sees_them():
     """Otherwise the tests here would pass for that reason alone."""
     assert {"tune_cnn", "tune_cnn.models", "tune_cnn.data", "torch"} <= set(imports(PACKAGE / "trial.py"))
     assert "tune_cnn.report.figures" in imports(PACKAGE / "cli" / "results.py")  # within a function
-    assert room("tune_cnn.sweep.storage") == "sweep"
+    assert room("tune_cnn.sweep.sweep_folder") == "sweep"
     assert HEIGHT["cli"] > HEIGHT["sweep"] > HEIGHT["errors"]
 
 

@@ -21,12 +21,12 @@ from tune_cnn.sweep import lock, processes
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.lock import locked, running
 
-BEAT_S, LEASE_S = 0.2, 1.6
+HEARTBEAT_S, LEASE_S = 0.2, 1.6
 HOLD = f"""
 import sys, time
 from tune_cnn.sweep import lock
 from tune_cnn.sweep.folder import Folder
-lock.BEAT_S, lock.LEASE_S = {BEAT_S}, {LEASE_S}
+lock.HEARTBEAT_S, lock.LEASE_S = {HEARTBEAT_S}, {LEASE_S}
 with lock.locked(Folder(sys.argv[1], "sweep")) as held:
     print("locked", flush=True)
     while True:
@@ -37,7 +37,7 @@ with lock.locked(Folder(sys.argv[1], "sweep")) as held:
 
 @pytest.fixture(autouse=True)
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_S", BEAT_S)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", HEARTBEAT_S)
     monkeypatch.setattr(lock, "LEASE_S", LEASE_S)
 
 
@@ -194,7 +194,7 @@ def test_a_holder_that_slept_while_another_took_over_stops_and_leaves_the_others
             _, message = process.communicate(timeout=60)
             who = f"process {os.getpid()} on {socket.gethostname()}"
             assert f"StorageError: {remote}: {who} took over from this one, since it gave no sign of life" in message
-            time.sleep(2 * BEAT_S)
+            time.sleep(2 * HEARTBEAT_S)
             held.check()
     assert remote.names() == []
 
@@ -205,7 +205,7 @@ def test_on_a_disk_of_this_machine_a_suspended_holder_stays_one(local):
         time.sleep(1.2 * LEASE_S)
         assert_refused(local, r"last sign of life \d s ago; the lock frees itself when that process ends")
         process.send_signal(signal.SIGCONT)
-        time.sleep(2 * BEAT_S)
+        time.sleep(2 * HEARTBEAT_S)
         assert process.poll() is None
 
 
@@ -223,7 +223,7 @@ def test_a_holder_whose_lock_is_deleted_stops_within_a_beat(folder):
         for name in folder.names():
             folder.delete(name)
         with pytest.raises(StorageError, match=f"^{folder}: this process lost its lock, .*deleted"):
-            check_for(held, 3 * BEAT_S)
+            check_for(held, 3 * HEARTBEAT_S)
 
 
 def test_a_holder_whose_storage_fails_tells_the_cause_before_others_take_over(remote, monkeypatch):
@@ -251,9 +251,9 @@ class SlowFolder(Folder):
     """What is written is there, or at least said to be there, only after a while; listings are of the moment."""
 
     def write(self, name: str, content: bytes) -> None:
-        time.sleep(random.choice([0, 0.3 * BEAT_S, BEAT_S]) * random.random())
+        time.sleep(random.choice([0, 0.3 * HEARTBEAT_S, HEARTBEAT_S]) * random.random())
         super().write(name, content)
-        time.sleep(random.choice([0, 0.3 * BEAT_S, BEAT_S]) * random.random())
+        time.sleep(random.choice([0, 0.3 * HEARTBEAT_S, HEARTBEAT_S]) * random.random())
 
 
 @pytest.mark.slow
@@ -266,13 +266,13 @@ def test_of_contenders_on_a_slow_storage_one_at_a_time_holds_the_lock(tmp_path):
         holding, most, winners, refused = [], [], [], []
 
         def contend(name: int) -> None:
-            time.sleep(random.random() * BEAT_S)
+            time.sleep(random.random() * HEARTBEAT_S)
             try:
                 with locked(folder) as held:  # noqa: B023
                     holding.append(name)  # noqa: B023
                     most.append(len(holding))  # noqa: B023
                     with contextlib.suppress(StorageError):
-                        check_for(held, 5 * BEAT_S)
+                        check_for(held, 5 * HEARTBEAT_S)
                         winners.append(name)  # noqa: B023
                     holding.remove(name)  # noqa: B023
             except StorageError as error:

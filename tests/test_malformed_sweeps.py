@@ -12,7 +12,7 @@ from tiny_sweep import train, write_config
 
 from tune_cnn.cli import main
 from tune_cnn.result_files import load_result_file
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 
 
 @pytest.fixture(scope="module")

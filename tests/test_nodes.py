@@ -9,7 +9,7 @@ import pytest
 from sweep_process import Sweep, run, training_processes
 
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ class BlindSweepFolder(SweepFolder):
 
 
 def test_storage_that_a_node_does_not_reach_is_refused(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.storage.SweepFolder", BlindSweepFolder)
+    monkeypatch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", BlindSweepFolder)
     sweep = Sweep.written(tmp_path)
     ended = run(sweep, "--address", cluster.address)
     assert ended.exit_code == 2

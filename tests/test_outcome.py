@@ -8,7 +8,7 @@ import pytest
 
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.outcome import outcome_table
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
 
 SETTINGS = Settings(seed=42, filters_per_layer=(32, 64), layers_per_block=4)

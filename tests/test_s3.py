@@ -16,7 +16,7 @@ from s3_proxy import S3Proxy, slow
 from sweep_process import Sweep, SweepProcess, assert_undisturbed, wait_until
 
 from tune_cnn.cli import main
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 

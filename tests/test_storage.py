@@ -11,7 +11,7 @@ import torch
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.train_results import FitResult
 

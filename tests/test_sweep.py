@@ -14,8 +14,8 @@ from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.search_space import Experiment, load_experiments
-from tune_cnn.sweep.progress import Progress
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.live_table import Progress
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.trial import Trial
 
 CONFIG = """

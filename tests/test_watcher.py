@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.progress import Progress
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.live_table import Progress
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.watcher import Watcher
 
 SETTINGS = Settings(epochs=9)

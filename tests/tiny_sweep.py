@@ -6,7 +6,7 @@ from pathlib import Path
 from tune_cnn import data
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials, load_experiments
 from tune_cnn.sweep.earlier import take_over
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.trial import Trial
 
 CONFIG = """\

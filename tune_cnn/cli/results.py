@@ -10,7 +10,7 @@ from tune_cnn.errors import TuneCnnError
 from tune_cnn.sweep.export import Exported, export
 from tune_cnn.sweep.lock import running
 from tune_cnn.sweep.outcome import outcome_table
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, tell
 
 

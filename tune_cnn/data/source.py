@@ -1,4 +1,4 @@
-"""What every source of images can do, and what is common to all: which images are taken, and the split."""
+"""Base class of the sources of images. A new one also needs a row in `images.SOURCES` and `settings.data.SOURCES`."""
 
 import math
 import os

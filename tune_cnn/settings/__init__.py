@@ -1,7 +1,7 @@
 """The settings of a training and of its images: what they may be, how they are read, and the trial id."""
 
 from tune_cnn.settings.data import SOURCES, DataSettings, parse_data, source_mapping
-from tune_cnn.settings.training import KEYS, OPTIONAL, Settings, dashed, parse_settings, size_fault, varied_keys
+from tune_cnn.settings.trial import KEYS, OPTIONAL, Settings, dashed, parse_settings, size_fault, varied_keys
 
 __all__ = [
     "KEYS",

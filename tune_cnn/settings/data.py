@@ -10,12 +10,12 @@ from pydantic import Field, with_config
 from tune_cnn.rules import NO_OTHER_KEYS, AsWhole, Count, OneOf, Text, Whole, check, plain, shown
 
 
-class Source(NamedTuple):
+class SourceRules(NamedTuple):
     """What the settings of a source of images may hold.
 
     Attributes:
-        path: What must be named, `folder` or `file`; or `optional`, or `none`.
-        in_size: The one that its images have; None: any.
+        path: What `path` must be: a `folder` or a `file`; `optional`; or `none`, if it must be absent.
+        in_size: (channels, height, width) of all its images; None: any.
         has_seed: Whether its images are drawn by a seed.
         channels: How many its images may have, where `in_size` is any.
         example: A path.
@@ -30,14 +30,14 @@ class Source(NamedTuple):
 
 # What each does is told in `data.SOURCES`.
 SOURCES = {
-    "cifar10": Source("optional", in_size=(3, 32, 32)),
-    "image_folder": Source("folder"),
-    "shapes": Source("none", has_seed=True),
-    "arrays": Source("file", channels=(1, 3), example="/path/to/images.npz"),
-    "cifar100": Source("optional", in_size=(3, 32, 32)),
-    "fashion_mnist": Source("optional", in_size=(1, 28, 28)),
-    "mnist": Source("optional", in_size=(1, 28, 28)),
-    "svhn": Source("optional", in_size=(3, 32, 32)),
+    "cifar10": SourceRules("optional", in_size=(3, 32, 32)),
+    "image_folder": SourceRules("folder"),
+    "shapes": SourceRules("none", has_seed=True),
+    "arrays": SourceRules("file", channels=(1, 3), example="/path/to/images.npz"),
+    "cifar100": SourceRules("optional", in_size=(3, 32, 32)),
+    "fashion_mnist": SourceRules("optional", in_size=(1, 28, 28)),
+    "mnist": SourceRules("optional", in_size=(1, 28, 28)),
+    "svhn": SourceRules("optional", in_size=(3, 32, 32)),
 }
 
 _InSize = Annotated[
@@ -107,7 +107,7 @@ def source_mapping(value: object, prefix: str = "data") -> tuple[dict[str, Any],
 
 
 def source_problems(data: DataSettings, prefix: str = "data") -> list[str]:
-    """What the images that are asked for cannot be."""
+    """The settings that contradict what the source supports, one line each."""
     source, name = SOURCES[data.source], data.source
     problems = []
     if source.path in ("folder", "file") and data.path is None:

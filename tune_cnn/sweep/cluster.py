@@ -134,7 +134,7 @@ def _join(address: str) -> None:
 
 
 def _job_config() -> Any:
-    """One in which workers do not import from the folder of the user, whose `random.py` would shadow Python's."""
+    """Keep the working folder off the `sys.path` of workers, where a `random.py` in it would shadow Python's."""
     from ray.job_config import JobConfig
 
     class OwnPathOnly(JobConfig):  # type: ignore[misc]
@@ -166,7 +166,7 @@ def _knock(address: str) -> None:
 
 
 def own_node(options: ClusterOptions) -> Node | None:
-    """The only machine of a Ray of one's own, before it is started; None if a running one will be used."""
+    """Cores and GPUs of the local Ray that is yet to be started; None if a running Ray will be used."""
     if options.address is not None or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         return None
     import torch

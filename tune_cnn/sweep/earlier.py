@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.state import course
@@ -18,14 +18,14 @@ _AT_ONCE = 16  # sweeps whose folders are looked into
 
 
 class Earlier(NamedTuple):
-    """A training that serves a trial.
+    """An earlier training that a trial can reuse.
 
     Attributes:
         trial: Its folder.
         sweep: The name of its sweep.
-        epoch: Up to which the trial has its epochs.
+        epoch: How many of its epochs the trial reuses.
         is_finished: The trial is the same, and finished: it is copied.
-        ends: The trial ends with that epoch, so that only its test is left.
+        ends: Whether the trial stops after that epoch, so that only the test set is left to evaluate.
     """
 
     trial: TrialFolder
@@ -36,7 +36,7 @@ class Earlier(NamedTuple):
 
 
 class _Shelf(NamedTuple):
-    """A sweep's trials: the names of their folders, and the settings that it knows, by what decides their epochs."""
+    """An index of a sweep's trials: the names of their folders, and all known settings, grouped by `course`."""
 
     sweep: SweepFolder
     labels: frozenset[str]
@@ -116,15 +116,15 @@ def _candidates(settings: Settings, shelves: Iterable[_Shelf]) -> Iterator[Earli
             trial = shelf.sweep.trial(other)
             if trial.label in shelf.labels:
                 try:
-                    earlier = _held_against(trial, other.trial_id == settings.trial_id, settings)
+                    earlier = _reusable(trial, other.trial_id == settings.trial_id, settings)
                 except (ResultError, OSError):
                     continue
                 if earlier is not None:
                     yield earlier._replace(sweep=shelf.sweep.name)
 
 
-def _held_against(trial: TrialFolder, is_same: bool, settings: Settings) -> Earlier | None:
-    """What an earlier training is worth to a trial; None: nothing."""
+def _reusable(trial: TrialFolder, is_same: bool, settings: Settings) -> Earlier | None:
+    """How much of an earlier training a trial with these settings can reuse; None: nothing."""
     record, checkpoints = trial.whole_record(), trial.checkpoints()
     if record is not None and is_same:
         return Earlier(trial, "", record[0].num_epochs, is_finished=True)
@@ -139,7 +139,7 @@ def _held_against(trial: TrialFolder, is_same: bool, settings: Settings) -> Earl
     else:
         history = FitResult.from_state((trial.newest_state() or {}).get("history"))
     cut = until_stop(history, settings.epochs, settings.early_stopping)
-    if cut.best_epoch != history.best_epoch:  # whose weights are no longer there
+    if cut.best_epoch != history.best_epoch:  # a later epoch has overwritten the best weights
         return None
     return Earlier(
         trial, "", cut.num_epochs, ends=stop_reason(cut, settings.epochs, settings.early_stopping) is not None

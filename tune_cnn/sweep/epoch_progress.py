@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
 
-from tune_cnn.sweep.progress import EpochProgress
+from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.trial_folder import TrialFolder
 
 TELL_S = 2.0
@@ -16,11 +16,11 @@ _NAMESPACE = b"tune_cnn"
 
 
 class ToldBatches:
-    """Training batches that tell every two seconds how many of them an epoch has taken, without a wait for the device.
+    """Wraps a DataLoader, and reports every two seconds how many batches it has yielded, without a GPU sync.
 
     Args:
-        batches: What is iterated over.
-        tell: Is told how many, and of how many.
+        batches: The DataLoader.
+        tell: Called with the number of batches yielded so far, and their total.
     """
 
     def __init__(self, batches: Any, tell: Callable[[int, int], object]) -> None:
@@ -40,7 +40,7 @@ class ToldBatches:
 
 
 def tell(folder: TrialFolder, progress: EpochProgress) -> None:
-    """Let the driver read it; training goes on where it cannot be told."""
+    """Publish the progress of a trial to the driver; errors are ignored, so that training goes on."""
     with contextlib.suppress(Exception):
         internal_kv._internal_kv_put(_key(folder), json.dumps(progress).encode(), namespace=_NAMESPACE)
 

@@ -27,7 +27,7 @@ from tune_cnn.texts import counted, duration
 _SPAWN = multiprocessing.get_context("spawn")
 _WORKERS_START_S = 300.0
 _RAYS_NICENESS = 15  # of its workers, unless told otherwise
-_MOST_NETWORKS = 24  # that are timed; further ones lie between them
+_MOST_NETWORKS = 24  # to time; the pace of any others is scaled from these
 _EPOCH_S = 0.05  # what Tune and a checkpoint add to an epoch
 _TRIAL_S = 0.3  # what a trial costs beside its epochs
 # Ray's start, the images, and in the end the figures and the report, in relation to the start of a process with torch.
@@ -139,7 +139,7 @@ def _duration_of(settings: Settings, epochs: int, pace: Pace) -> float:
 
 
 def _pace_of(network: Settings, paces: Mapping[Settings, Pace]) -> Pace:
-    """That of the network, or that of the timed one of the nearest cost and, if there is one, of the same kind."""
+    """The measured pace of a network, else one scaled by cost from the timed network most like it."""
     if network in paces:
         return paces[network]
     alike = [other for other in paces if (other.ycn, other.precision) == (network.ycn, network.precision)]

@@ -9,7 +9,7 @@ from tune_cnn.errors import DataError, ResultError
 from tune_cnn.experiments import experiment_config
 from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial

@@ -13,7 +13,7 @@ from tune_cnn.files import MOST_BYTES, check_size, read_file, replace_file, temp
 
 _T = TypeVar("_T")
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-# What a storage says for good; anything else, such as a server that restarts, may be over in a moment.
+# Permanent errors, which are not retried; any other may be transient, such as that of a restarting server.
 _FINAL = {*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _FINAL |= {errno.ENAMETOOLONG, errno.ELOOP}
 _REQUEST_S = 15.0  # without a byte from an S3 server

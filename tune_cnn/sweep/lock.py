@@ -1,8 +1,8 @@
-"""One process at a time runs a sweep.
+"""The lock of a sweep: only one process at a time may run it.
 
-The kernel locks a folder on a disk of this machine, and frees it with the process. Elsewhere each contender writes an
-entry of its own and then lists: of two, at least the later one sees the other, and withdraws. As clocks differ, an
-owner is alive whose entry changes while one watches. One who fails to renew it gives up before the others take over.
+On a local disk it is a file lock, which the kernel releases when the process ends. On shared storage it is a lease: a
+process writes its own lock file, then lists all; of two, at least the later one sees the other, and deletes its own. As
+clocks differ, a file is live if it changes while watched. An owner that cannot renew its file stops before it expires.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.processes import clock, identity, is_alive, is_own_disk, name_of
 from tune_cnn.texts import tell
 
-LEASE_S = float(os.environ.get("TUNE_CNN_LEASE_S", "90"))  # without a change; network file systems may hide one for 60
-BEAT_S = LEASE_S / 9
+LEASE_S = float(os.environ.get("TUNE_CNN_LEASE_S", "90"))  # stale if unchanged for so long; NFS clients may lag by 60 s
+HEARTBEAT_S = LEASE_S / 9
 
 
 class Lock:
-    """What the process that runs a sweep holds, or has lost without noticing."""
+    """The lock of a sweep, renewed by a background thread; `check` raises an error if it was lost."""
 
     def __init__(self, folder: Folder, by_kernel: bool) -> None:
         self._folder = folder
@@ -40,7 +40,7 @@ class Lock:
         self._failure: StorageError | None = None
 
     def acquire(self) -> None:
-        """Raises StorageError: another process holds it. Waits for contenders, and for the silence of the dead."""
+        """Acquire it, once the leases of dead owners have expired; raises StorageError if a live process holds it."""
         while True:
             self._write()
             if not (others := _entries(self._folder, but=self._name)):
@@ -49,7 +49,7 @@ class Lock:
             tell(f"{self._folder}: waiting for a sign of life of {name_of(others)}", file=sys.stderr)
             for name in _silent(self._folder, others, LEASE_S):
                 self._folder.delete(name)
-            time.sleep(random.uniform(0, min(clock() - self._renewed, BEAT_S)))  # the others come at other moments
+            time.sleep(random.uniform(0, min(clock() - self._renewed, HEARTBEAT_S)))  # the others come at other moments
 
     def check(self) -> None:
         """Raises StorageError: the lock is lost, or the storage has failed for so long that it may be."""
@@ -67,13 +67,13 @@ class Lock:
         """Free it; where the storage does not answer, others will find it silent."""
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join(BEAT_S)
+            self._thread.join(HEARTBEAT_S)
         with contextlib.suppress(StorageError):
             for name in [] if self._failure else [self._name, *self._by_kernel * ["lock"]]:
                 self._folder.delete(name)
 
     def _keep(self) -> None:
-        while not self._ended.wait(BEAT_S):
+        while not self._ended.wait(HEARTBEAT_S):
             try:
                 self._is_gone = self._folder.read(self._name) is None
                 if self._is_gone or self._is_overdue():
@@ -84,7 +84,7 @@ class Lock:
                 self._failure = error
 
     def _is_overdue(self) -> bool:
-        return not self._by_kernel and clock() - self._renewed > LEASE_S - BEAT_S
+        return not self._by_kernel and clock() - self._renewed > LEASE_S - HEARTBEAT_S
 
     def _write(self) -> None:
         now = clock()
@@ -107,7 +107,7 @@ def running(folder: Folder) -> str | None:
     entries = _entries(folder)
     seen = {name: entry for name, entry in entries.items() if is_alive(entry)}
     with contextlib.suppress(StorageError):
-        _silent(folder, {} if seen else entries, 2 * BEAT_S)
+        _silent(folder, {} if seen else entries, 2 * HEARTBEAT_S)
         entries = seen
     return name_of(entries) if entries else None
 
@@ -124,10 +124,10 @@ def _is_locked_by_kernel(folder: Folder, stack: contextlib.ExitStack) -> bool:
 
 
 def _silent(folder: Folder, entries: dict[str, dict[str, Any]], within_s: float) -> dict[str, dict[str, Any]]:
-    """Those whose owners are dead, or silent for a time; raises StorageError if one changes."""
+    """The stale ones: owner dead, or unchanged for `within_s`; raises StorageError if one is renewed meanwhile."""
     end = clock() + within_s
     while clock() < end and any(is_alive(entry) is not False for entry in entries.values()):
-        time.sleep(BEAT_S / 4)
+        time.sleep(HEARTBEAT_S / 4)
         now = _entries(folder)
         entries = {name: entry for name, entry in entries.items() if name in now}
         if changed := {name: now[name] for name, entry in entries.items() if now[name] != entry}:

@@ -7,7 +7,7 @@ from typing import Any
 from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ResultError
 from tune_cnn.settings import Settings, dashed, varied_keys
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
 from tune_cnn.texts import aligned
 from tune_cnn.train_results import FitResult

@@ -28,7 +28,7 @@ class Pace(NamedTuple):
 
 
 def network_of(settings: Settings) -> Settings:
-    """The same for all trials whose batches take equally long: what makes no difference has one value."""
+    """Settings as a key for timing: those that do not affect the time of a batch are set to fixed values."""
     shapes = DataSettings("shapes", in_size=settings.data.in_size, classes=settings.data.classes)
     neutral = replace(settings, seed=0, lr=1e-3, reg=1e-3, epochs=1000, batches=1000, early_stopping=None, data=shapes)
     # To compile a network takes longer than all the rest here; without it, the times are still the most it takes.
@@ -50,7 +50,7 @@ def measure_pace(settings: Settings, device: torch.device, within_s: float) -> P
 
 
 def _seconds(one: Callable[[Batch], object], many: Callable[[int], object], batch: Batch, within_s: float) -> float:
-    """Seconds of a batch: of as many whole ones as there is time for, else told from a small one."""
+    """Seconds per batch, measured on as many full batches as there is time for, else scaled up from a small one."""
 
     def timed(run: Callable[[], object]) -> float:
         started = time.perf_counter()
@@ -90,7 +90,7 @@ def measure_gpu_memory(trials: Mapping[str, Settings]) -> dict[str, GpuMemory]:
 
 
 def _trial(settings: Settings, device: torch.device) -> Trial:
-    """On as many random images as some batches have, all of them one."""
+    """A trial on random data: one image, repeated without using memory, for `_MOST_BATCHES` batches."""
     assert settings.bs_test is not None
     evaluated = evaluated_at_once(device, settings.precision) + settings.bs_test
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What a finished trial takes for what, as pictures for TensorBoard; trial processes draw them, without matplotlib."""
+"""Confusion matrix and misclassified images of a finished trial for TensorBoard, drawn by its process with Pillow."""
 
 import io
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings, dashed
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import Earlier, find_earlier
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS, epoch_of
 from tune_cnn.texts import aligned, counted, duration, size
 
@@ -27,7 +27,7 @@ class PlannedExperiment(NamedTuple):
         cost: Of its network.
         shares_with: The first experiment with the same trial; None if this is the first.
         state: Of its trial: `done`, `continue` from a checkpoint, or `new`.
-        epochs_left: That its trial has still to train, if it does not stop early.
+        epochs_left: Number of epochs its trial still has to train, without early stopping.
         earlier: The other training that its trial is taken from; None: there is none, or it is its own.
     """
 
@@ -41,15 +41,15 @@ class PlannedExperiment(NamedTuple):
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
-    """Hold the experiments against what the sweep's folder, and others in its storage, have already."""
-    found = find_earlier((twins[0].settings for twins in distinct_trials(experiments).values()), folder)
+    """Find out which experiments are done, to be continued or new, from the files of this sweep and of others."""
+    found = find_earlier((same_trial[0].settings for same_trial in distinct_trials(experiments).values()), folder)
     first: dict[str, PlannedExperiment] = {}
     plan = []
     for experiment in experiments:
         trial_id = experiment.settings.trial_id
-        twin = first.get(trial_id)
-        if twin is not None:
-            plan.append(twin._replace(name=experiment.name, shares_with=twin.name))
+        first_of_trial = first.get(trial_id)
+        if first_of_trial is not None:
+            plan.append(first_of_trial._replace(name=experiment.name, shares_with=first_of_trial.name))
             continue
         settings = experiment.settings
         first[trial_id] = PlannedExperiment(
@@ -90,7 +90,7 @@ def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
 
 
 def expected_work(settings: Settings) -> int:
-    """By which trials are sorted, the longest first, so that no long one is left to run alone at the end."""
+    """Estimated multiply-adds of a training, to start the longest trials first: none should run alone at the end."""
     return cost(settings).multiply_adds * settings.epochs * min(settings.batches * settings.bs_train, 50_000)
 
 

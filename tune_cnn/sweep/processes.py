@@ -17,7 +17,7 @@ def clock() -> float:
 
 
 def identity() -> dict[str, Any]:
-    """This process: host name, number, start, and within which start of a machine and namespace the number counts."""
+    """This process as host name, pid, start time, and the boot id and pid namespace in which the pid is valid."""
     try:
         boot: str | None = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace: str | None = os.readlink("/proc/self/ns/pid")

@@ -8,11 +8,11 @@ _OPEN_FILES = 1024  # with which Ray starts for sure
 
 
 def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
-    """What to mend, where it can be told: a variable of the environment, a limit.
+    """Why `ray.init` failed and, if known, the remedy: an environment variable or a limit to change.
 
     Args:
         error: What `ray.init` raised.
-        gpus: That were asked for.
+        gpus: Number of GPUs requested.
         data_bytes: Size of the images that it should have shared.
     """
     reason = " ".join(str(error).split())

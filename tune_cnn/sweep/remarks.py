@@ -9,7 +9,7 @@ from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.config.search_space import Experiment
 from tune_cnn.sweep.estimate import estimate
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, duration
 
 _LONG_S = 3600.0

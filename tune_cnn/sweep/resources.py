@@ -48,8 +48,8 @@ def requests(
     Args:
         todo: The trials that are not finished, by trial id.
         nodes: The machines.
-        trial_count: Of the sweep, with those that are finished: the number of threads decides how sums are rounded,
-            so a sweep that is resumed computes each trial with as many as before.
+        trial_count: Number of trials in the sweep, finished ones included, so that a resumed sweep gives each trial
+            as many threads as before: floating-point rounding depends on the number of threads.
         memory: What was measured, by trial id.
     """
     found = {}

@@ -17,10 +17,10 @@ from tune_cnn.settings import DataSettings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import take_over
+from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.plan import expected_work
-from tune_cnn.sweep.progress import Progress
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
 
 MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
@@ -52,14 +52,14 @@ def run_sweep(
         KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
     """
     trials = distinct_trials(experiments)
-    take_over((twins[0].settings for twins in trials.values()), folder)
+    take_over((same_trial[0].settings for same_trial in trials.values()), folder)
     todo = {}
-    for trial_id, twins in trials.items():
-        trial = folder.trial(twins[0].settings)
+    for trial_id, same_trial in trials.items():
+        trial = folder.trial(same_trial[0].settings)
         if (record := trial.whole_record()) is not None:
             trial.forget_training(record[0].num_epochs)  # if its process was killed before it could
         else:
-            todo[trial_id] = twins[0]
+            todo[trial_id] = same_trial[0]
     node = own_node(cluster)
     if todo and node is not None:
         check_feasible(list(requests(todo, [node], len(trials)).values()), [node])  # before the images are loaded

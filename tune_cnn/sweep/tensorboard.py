@@ -135,7 +135,7 @@ class TrialBoard:
 
 
 def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
-    """What was told before the training; the steps of its curves are the conv layers, from 1."""
+    """Events of the diagnosis before training; the step of its scalars is the index of the conv layer, from 1."""
     remedies = "".join(f"\n\n- {remedy}" for remedy in diagnosis["remedies"])
     told = f"**{diagnosis['verdict']}**: {diagnosis['reason']}{remedies}"
     return [Event(summary=text("diagnosis/verdict", told), step=1)] + [

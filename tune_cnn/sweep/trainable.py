@@ -18,15 +18,15 @@ from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.epoch_progress import ToldBatches, tell
 from tune_cnn.sweep.folder import FULL, Folder
+from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
-from tune_cnn.sweep.progress import EpochProgress
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.train_results import mean
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
 
-# With a storage that fails; a request may take 15 more, and the driver's way out 40: less than two minutes.
+# How long to retry failing storage; with 15 s for the last request and 40 s for the driver to exit: under 2 min.
 _PATIENCE_S = float(os.environ.get("TUNE_CNN_PATIENCE_S", "45"))
 
 
@@ -66,7 +66,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        # Training starts in `step`, so that every error takes the one way out that is there.
+        # The `Trial` is built in `step`, which handles all errors in one place.
         self.trial: Trial | None = None
         self.board: TrialBoard | None = None
         self.warnings: list[str] = []
@@ -159,7 +159,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         """Let Tune retry the first time; an error that repeats at the same epoch is final."""
         if isinstance(error, OSError) and error.errno in FULL:
             raise self.folder.folder.failed(error, "written") from error
-        with contextlib.suppress(Exception):  # a checkpoint would take the failure for overcome
+        with contextlib.suppress(Exception):  # saving a checkpoint deletes error.txt: let it end first
             self._wait_for_writer()
         epoch = self.trial.history.num_epochs + 1 if self.trial is not None else 1
         message = " ".join(str(error).split())

@@ -12,7 +12,7 @@ from tune_cnn.result_files import parse_result, to_strict_json
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.train_results import FitResult
-from tune_cnn.training.checkpoints import state_from_bytes, state_to_bytes
+from tune_cnn.training.checkpoint_format import state_from_bytes, state_to_bytes
 
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
 _MOST_CHARACTERS = 1000  # of a failure
@@ -117,7 +117,7 @@ class TrialFolder:
         self.forget_training(0 if last is None else results.num_epochs)
 
     def forget_training(self, epochs: int) -> None:
-        """Delete what only an unfinished trial needs: all but the state after its last epoch."""
+        """Delete `error.txt`, partly written files, and all checkpoints but that of epoch `epochs`."""
         for name in self.folder.names():
             is_older = _CHECKPOINT.fullmatch(name) and name != _checkpoint(epochs)
             if is_older or name == "error.txt" or name.endswith(BESIDE_SUFFIX):

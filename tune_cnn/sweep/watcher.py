@@ -9,9 +9,9 @@ from ray.tune import Callback
 
 from tune_cnn.errors import StorageError, TuneCnnError
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.progress import Progress
+from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon
-from tune_cnn.sweep.storage import SweepFolder
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
 
 _REMOTE_INTERVAL_S = 1.0
@@ -88,8 +88,8 @@ class Watcher(Callback):  # type: ignore[misc]
             return
         for warning in result["warnings"]:
             self._progress.say(f"{folder.label}: {warning}")
-        # A line is a promise: that epoch is kept, whatever happens next. So it waits for the checkpoint, which is
-        # written while the next epoch trains, and is there when that one ends.
+        # An epoch is shown only once its checkpoint is saved, so it cannot be lost. That is done in the background
+        # while the next epoch trains, and has ended when that epoch reports.
         if (before := self._unkept.pop(trial_id, result))["epoch"] < result["epoch"]:
             self._show(trial_id, before)
         self._unkept[trial_id] = result

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tune_cnn.early_stopping import stop_reason
 from tune_cnn.errors import ResultError
 from tune_cnn.train_results import EpochResult, FitResult, mean
-from tune_cnn.training.checkpoints import load_state, save_state
+from tune_cnn.training.checkpoint_format import load_state, save_state
 
 # Images (B, C, H, W) and labels (B,); a plain DataLoader gives them as a list.
 Batch = tuple[Tensor, Tensor] | list[Tensor]
@@ -52,7 +52,7 @@ def run_epochs(
 
     Args:
         training: Its `history` grows by each epoch.
-        num_epochs: As the further ones, see `TorchTrainer.fit`.
+        num_epochs: See `TorchTrainer.fit`, also for the arguments not listed here.
         checkpoint: Saved whenever the validation accuracy improves; continued from if it is there.
 
     Raises:

@@ -12,7 +12,10 @@ from tune_cnn.training.muon import Muon
 
 
 def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer of a trial; PyTorch's own are fused, which takes one pass over the weights instead of several."""
+    """The optimizer of a trial; PyTorch's own are fused, which takes one pass over the weights instead of several.
+
+    A new one also needs its name in `Settings.optimizer`, and its limits in `diagnosis`.
+    """
     lr, reg, momentum = settings.lr, settings.reg, settings.momentum
     if settings.optimizer == "sgd":
         nesterov = momentum > 0
@@ -27,8 +30,8 @@ def build_scheduler(optimizer: torch.optim.Optimizer, settings: Settings, batche
     """The learning rate scheduler, to be stepped after each batch; None if the learning rate is constant.
 
     Args:
-        optimizer: The trial's.
-        settings: The trial's.
+        optimizer: The optimizer to schedule.
+        settings: The trial's settings.
         batches: Number of training batches in all epochs.
     """
     if settings.schedule == "constant" and settings.warmup == 0:

@@ -1,4 +1,4 @@
-"""What a training continues from, and whether it fits."""
+"""State of a training (weights, optimizer, scheduler, EMA, random state): saved, restored, and checked."""
 
 import copy
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class TrainingState(NamedTuple):
         return state | {name: part.state_dict() for name, part in self.parts.items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `to_dict` gave; where that cannot be, everything is as it was before.
+        """Restore what `to_dict` returned; if it does not fit, raise an error and change nothing.
 
         Raises:
             ResultError: The state lacks parts, or they do not fit.
@@ -76,7 +76,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> N
     """Make sure that tensors have the names, shapes and types of those that they would replace.
 
     Raises:
-        ResultError: With the first that has not.
+        ResultError: Names the first tensor that does not match.
     """
     for name in [*expected, *found]:
         mine, other = expected.get(name), found.get(name)
@@ -87,10 +87,10 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> N
 
 
 def _check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Make sure that what an optimizer keeps for each weight has its shape; the fused ones do not look.
+    """Check that each optimizer state tensor has its parameter's shape; fused optimizers do not check it.
 
     Raises:
-        ResultError: Something has not.
+        ResultError: A shape differs.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, kept in state["state"].items():
@@ -101,12 +101,12 @@ def _check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Opti
 
 
 def course(settings: Settings) -> dict[str, Any]:
-    """What decides a training up to any of its epochs: its settings less those that only end it."""
+    """All settings that affect the result of an epoch, without those that only decide when training ends."""
     data = {f"data.{key}": value for key, value in settings.data.identity().items()}
     values = {**settings.to_json(), **data}
     del values["data"], values["early_stopping"]
     if settings.schedule == "constant" and settings.warmup == 0:
-        del values["epochs"]  # which is else in the learning rate of every batch
+        del values["epochs"]  # with a schedule or warm-up, the learning rate depends on it
     return values
 
 

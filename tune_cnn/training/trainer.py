@@ -18,7 +18,7 @@ from tune_cnn.training.ema import averaged
 from tune_cnn.training.loop import Batch, run_batches, run_epochs
 from tune_cnn.training.state import TrainingState
 
-# What autocast computes in, by precision; the others leave it alone.
+# The dtype of autocast, by precision; fp32 and tf32 run without autocast.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -33,8 +33,8 @@ class TorchTrainer:
         train_loss_fn: The loss to descend, if it is another.
         scheduler: Changes the learning rate; it is stepped after each batch.
         augment: Changes training images (B, C, H, W), before they become floats.
-        average: Evaluate an average of the weights, in which each batch keeps this share of what was before; 0: the
-            weights themselves; None: what the model has as its attribute `average`, else 0.
+        average: Decay per batch of an exponential moving average (EMA) of the weights, which is then evaluated in their
+            place; 0: no EMA; None: the model's attribute `average`, or 0 if it has none.
         precision: `fp32`; `tf32`, where the GPU has it; `bf16` or `fp16`, by autocast. Weights stay in fp32.
         compile: Compile the model; where that fails, it runs as it is.
 
@@ -153,7 +153,7 @@ class TorchTrainer:
         self.model.eval()
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
-        with self._autocast():  # which casts each weight once, not in each batch; in inference mode it would not
+        with self._autocast():  # caches the cast weights over all batches, which inference_mode would prevent
             return run_batches(
                 dl, lambda batch: self._test_step(batch, part, predictions, views), "test_batch", verbose, max_batches
             )
@@ -175,7 +175,7 @@ class TorchTrainer:
         return self._state().to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave; where that cannot be, everything is as it was before.
+        """Restore what `state_dict` returned; if it does not fit, raise an error and change nothing.
 
         Raises:
             ResultError: The state lacks parts, or they do not fit this network or optimizer.

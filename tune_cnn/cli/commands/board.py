@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Run TensorBoard until Ctrl-C, or until this process is told to end."""
     with waiting("loading PyTorch"):
-        from tune_cnn.sweep.storage import SweepFolder
+        from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.sweep, options.storage)
     _check_free(options.port)

@@ -21,7 +21,7 @@ def run(options: Namespace) -> int:
     """Write the files, and name them."""
     with waiting("loading PyTorch"):
         from tune_cnn.cli.results import export_now
-        from tune_cnn.sweep.storage import SweepFolder
+        from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)

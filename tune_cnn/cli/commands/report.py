@@ -21,7 +21,7 @@ def run(options: Namespace) -> int:
     """Write the report, with the result files and figures that it shows, and name its three files."""
     with waiting("loading PyTorch"):
         from tune_cnn.cli.results import write_results
-        from tune_cnn.sweep.storage import SweepFolder
+        from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)

@@ -19,7 +19,7 @@ def run(options: Namespace) -> int:
     with waiting("loading PyTorch"):
         from tune_cnn.sweep.lock import running
         from tune_cnn.sweep.outcome import outcome_table
-        from tune_cnn.sweep.storage import SweepFolder
+        from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.sweep, options.storage)
     experiments = folder.experiments()

@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
         from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary, plan_table
         from tune_cnn.sweep.remarks import before_start, slow_precisions, times
         from tune_cnn.sweep.runner import run_sweep
-        from tune_cnn.sweep.storage import SweepFolder
+        from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder(options.storage, options.name)
     if options.fresh:

@@ -63,7 +63,7 @@ def _of_sweep(options: Namespace) -> int:
         )
     with waiting("loading PyTorch"):
         from tune_cnn.experiments import train
-        from tune_cnn.sweep.storage import SweepFolder
+        from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.source, options.storage)
     settings = _one(folder.experiments(), options)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.epoch_progress import ToldBatches
-from tune_cnn.sweep.progress import EpochProgress, Progress
+from tune_cnn.sweep.live_table import EpochProgress, Progress
 
 RESULT = {
     "epoch": 7, "epochs": 30, "train_loss": 1.23456, "validation_loss": 1.5, "validation_accuracy": 55.04,
@@ -178,8 +178,8 @@ def test_the_live_table_leaves_the_terminal_as_it_was():
 
 
 def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.progress.REMIND_S", 0.05)
-    monkeypatch.setattr("tune_cnn.sweep.progress._EPOCH_IS_LONG_S", 0.5)
+    monkeypatch.setattr("tune_cnn.sweep.live_table.REMIND_S", 0.05)
+    monkeypatch.setattr("tune_cnn.sweep.live_table._EPOCH_IS_LONG_S", 0.5)
     within: dict[str, EpochProgress] = {}
     with Progress(trials(*LABELS), within_epoch=within.get) as progress:
         time.sleep(0.2)

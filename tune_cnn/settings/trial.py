@@ -34,16 +34,16 @@ class Settings:
     """Everything that decides the numbers of one training.
 
     Attributes:
-        seed: Of all random draws; None: a different run each time.
+        seed: Random seed of the whole training; None: not seeded, so every run differs.
         bs_train: Images per training batch.
         bs_test: Images per reported validation loss; None: a quarter of `bs_train`.
         batches: The most training batches an epoch takes.
         epochs: The most epochs.
         early_stopping: Stop after so many epochs without a better validation accuracy; None: never.
-        lr: Learning rate; with a schedule, its highest. That of `muon` is the share of its norm by which a conv layer
-            moves.
-        reg: Weight decay. That of `adam` and `sgd` is added to the gradient (L2); that of `adamw` is not
-            (Loshchilov & Hutter, 2019, arXiv:1711.05101); that of `muon` is added to it outside of the conv layers.
+        lr: Learning rate; with a schedule, its peak. For `muon`: norm of a conv layer's update, relative to the norm
+            of its weights.
+        reg: Weight decay. `adam` and `sgd`: L2 penalty, added to the gradient; `adamw`: decoupled from the gradient
+            (Loshchilov & Hutter, 2019, arXiv:1711.05101); `muon`: L2 penalty on all weights but those of conv layers.
         filters_per_layer: K, the filters of the conv layers of each block.
         layers_per_block: L, conv layers with each number of filters.
         pool_every: P, conv layers before each max-pooling.
@@ -51,18 +51,18 @@ class Settings:
         ycn: Train YourCodeNet instead of ConvClassifier.
         init: First weights of ConvClassifier: `default`, PyTorch's, or `he` (He et al., 2015, arXiv:1502.01852).
         optimizer: `adam`, `adamw`, `sgd`, which has Nesterov's momentum, or `muon.Muon`, which has it too.
-        momentum: Of `sgd` and `muon`.
+        momentum: Momentum of `sgd` and `muon`.
         schedule: What happens to the learning rate from batch to batch after the warm-up: `constant`; `linear`, down
             to 0 at the end of the last epoch; `cosine`, the same along half a cosine.
-        warmup: The share of all batches in which the learning rate rises to `lr`.
-        label_smoothing: The share of the target that goes to all classes (Szegedy et al., 2016, arXiv:1512.00567); in
-            training only.
+        warmup: Fraction of all training batches over which the learning rate rises linearly to `lr`.
+        label_smoothing: As in `nn.CrossEntropyLoss` (Szegedy et al., 2016, arXiv:1512.00567); in the training loss
+            only.
         flip: Mirror every second training image, chosen at random.
         translate: Shift each training image by up to so many pixels in each direction; its edges are mirrored.
         cutout: Blank a square of so many pixels in each training image (DeVries & Taylor, 2017, arXiv:1708.04552).
-        average: Validate, test and keep an average of the weights, in which each batch keeps this share of what was
-            before (Polyak & Juditsky, 1992); 0: as the network wants it, which is the weights themselves for
-            ConvClassifier and an average over some 500 batches for YourCodeNet.
+        average: Decay per batch of an exponential moving average (EMA) of the weights, which is then validated, tested
+            and saved in their place (Polyak & Juditsky, 1992); 0: the default of the network, which is no EMA for
+            ConvClassifier and one over some 500 batches for YourCodeNet.
         test_views: In the final test, average the scores of so many views of each image: 1, itself; 2, also mirrored;
             6, also both shifted by a pixel, to the upper left and to the lower right.
         precision: Numbers of the forward and backward pass: `fp32`; `tf32`, on GPUs; `bf16` or `fp16`, by autocast.

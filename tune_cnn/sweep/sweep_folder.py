@@ -39,7 +39,7 @@ class SweepFolder:
         name: The sweep's name.
 
     Attributes:
-        is_fresh: Its trials were asked for anew, whatever other sweeps have.
+        is_fresh: Started with --fresh: no trials of other sweeps are reused.
     """
 
     def __init__(self, storage: str, name: str) -> None:
@@ -80,7 +80,7 @@ class SweepFolder:
         return TrialFolder(self.trials, settings)
 
     def start_over(self) -> None:
-        """Leave all trials where they are, and begin a new folder of trials beside them; those of other sweeps, too."""
+        """Begin a new, empty folder of trials (`trials-2`, ...): no trial of this or another sweep is reused."""
         self.is_fresh = True
         self.trials = self.folder / _generation(self._newest() + 1)
 
