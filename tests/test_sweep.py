@@ -1,7 +1,9 @@
 """Whole sweeps on a small Ray of this process: what they leave, share, reuse, refuse and place."""
 
+import gc
 import json
 import re
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +194,10 @@ def test_a_reused_actor_gives_the_numbers_of_a_fresh_one(finished):
             assert actor.reset_config(config)
         while actor.step()["stop_reason"] is None:
             pass
+        ended = weakref.ref(actor.trial)
+        actor.trial = None
+        gc.collect()
+        assert ended() is None, "a GPU's memory would stay taken"
         fresh, _ = folder.trial(experiment.settings).record()
         reused, _ = again.trial(experiment.settings).record()
         assert fresh.first_difference(reused) is None

@@ -53,6 +53,25 @@ def state_after(settings: Settings, epochs: int) -> dict[str, Any]:
     return state_from_bytes(state_to_bytes(trial.state_dict()), "here")
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("cannot allocate memory")]
+)
+def test_want_of_memory_says_nothing_of_a_checkpoint(monkeypatch, error):
+    """Taken for a fault of the checkpoint, it would let a sweep begin the trial again."""
+
+    def want(*_: object) -> None:
+        raise error
+
+    state, trial = state_after(SMALL, 1), Trial(SMALL, EASY)
+    monkeypatch.setattr("tune_cnn.training.state.TrainingState._rehearse", want)
+    with pytest.raises(type(error), match=str(error)):
+        trial.load_state_dict(state)
+    if not isinstance(error, torch.OutOfMemoryError):  # files are read into the CPU's memory
+        monkeypatch.setattr("torch.load", want)
+        with pytest.raises(type(error), match=str(error)):
+            state_from_bytes(state_to_bytes(state), "here")
+
+
 def assert_identical(trial: Trial, expected: Trial) -> None:
     assert expected.history.first_difference(trial.history) is None
     assert trial.stop_reason == expected.stop_reason

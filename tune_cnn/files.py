@@ -15,7 +15,7 @@ from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.texts import size
 
 MOST_BYTES = 128 * 2**20  # of a file of results: several million losses
-_MOST_JSON_MEMORY = 350 * 10**6
+_MOST_JSON_MEMORY = 450 * 10**6
 _MOST_DIGITS = 20  # a whole number of 64 bits, and its sign
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # opening a folder, a loop of links, a socket

@@ -54,7 +54,7 @@ class FitResult(NamedTuple):
         return cls(0, [], [], [], [])
 
     @classmethod
-    def from_state(cls, values: Any) -> "FitResult":
+    def from_state(cls, values: Any, equal_epochs: bool = True) -> "FitResult":
         """The history in a checkpoint, from what `_asdict` gave.
 
         Raises:
@@ -65,7 +65,8 @@ class FitResult(NamedTuple):
             epochs = history.num_epochs
             counts = [len(curve) for curve in history[1:]]
             are_numbers = all(type(value) is float for value in chain(*history[1:]))
-            if not are_numbers or counts[1] != epochs or counts[3] != epochs or any(n % max(epochs, 1) for n in counts):
+            are_equal = not any(n % max(epochs, 1) for n in counts)
+            if not are_numbers or counts[1] != epochs or counts[3] != epochs or (equal_epochs and not are_equal):
                 raise ValueError("its curves do not fit together")
         except (TypeError, ValueError) as error:
             raise ResultError(f"it has no history ({error})") from error
@@ -121,7 +122,7 @@ class FitResult(NamedTuple):
             return f"num_epochs: {self.num_epochs} and {other.num_epochs}"
         for name, mine, theirs in zip(self._fields[1:], self[1:], other[1:], strict=True):
             for index, (a, b) in enumerate(zip(mine, theirs, strict=False)):
-                if a != b and not (math.isnan(a) and math.isnan(b)):
+                if a != b and (math.isfinite(a) or math.isfinite(b)):
                     return f"{name}[{index}]: {a!r} and {b!r}"
             if len(mine) != len(theirs):
                 return f"{name}: {len(mine)} and {len(theirs)} values"

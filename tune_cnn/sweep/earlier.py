@@ -117,7 +117,7 @@ def _candidates(settings: Settings, shelves: Iterable[_Shelf]) -> Iterator[Earli
             if trial.label in shelf.labels:
                 try:
                     earlier = _reusable(trial, other.trial_id == settings.trial_id, settings)
-                except (ResultError, OSError):
+                except (ResultError, StorageError, OSError):
                     continue
                 if earlier is not None:
                     yield earlier._replace(sweep=shelf.sweep.name)

@@ -1,5 +1,6 @@
 """The live table of a sweep."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -112,7 +113,8 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Show a message above the table."""
-        self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
+        with contextlib.suppress(SystemExit):  # rich's, where the reader of a pipe has gone; it is quiet from then on
+            self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def _remind(self) -> None:
         """Without a terminal: a line about each trial whose epoch is long, and at first that there is none yet."""

@@ -145,7 +145,8 @@ def _entries(folder: Folder, but: str = "") -> dict[str, dict[str, Any]]:
 
 
 def _in_use(folder: Folder, entries: dict[str, dict[str, Any]], end: str) -> StorageError:
-    beats = [entry["beat"] for entry in entries.values() if entry.get("boot") == identity()["boot"]]
+    boot = identity()["boot"]
+    beats = [entry["beat"] for entry in entries.values() if boot and entry.get("boot") == boot and "beat" in entry]
     return StorageError(
         f"{folder}: {name_of(entries)} is running this sweep; wait for it, stop it, or give another --name (last sign "
         f"of life {f'{clock() - beats[0]:.0f} s ago' if beats else 'a moment ago'}; the lock frees itself {end})"

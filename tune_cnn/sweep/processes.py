@@ -71,4 +71,4 @@ def is_own_disk(path: Path) -> bool:
         for index, fields in enumerate(mounts)
         if place.startswith(point := fields[4].replace("\\040", " ").rstrip("/") + "/")
     ]
-    return max(above)[2] in _OWN_DISKS
+    return max(above, default=(0, 0, ""))[2] in _OWN_DISKS  # none in a chroot: not known

@@ -59,7 +59,11 @@ def words_of_dead_workers(logs: Path) -> str | None:
     Args:
         logs: The folder of Ray's logs.
     """
-    started = re.findall(r"Started worker process with pid (\d+)", (logs / "raylet.out").read_text(errors="replace"))
+    try:
+        log = (logs / "raylet.out").read_text(errors="replace")
+    except OSError:  # RAY_LOG_TO_STDERR=1
+        return None
+    started = re.findall(r"Started worker process with pid (\d+)", log)
     if not started or any(map(_is_there, map(int, started))):
         return None
     # Until a worker has a file of its own, it speaks through the daemon that has started it.

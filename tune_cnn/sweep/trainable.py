@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.board: TrialBoard | None = None
         self.warnings: list[str] = []
         if torch.cuda.is_available():
+            gc.collect()  # what refers to itself keeps its memory until then
             torch.cuda.empty_cache()
         self.plan = self.plans[new_config["trial_id"]]
         self.folder = self.sweep_folder.trial(self.plan.settings)
@@ -99,6 +101,10 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         warnings, self.warnings = self.warnings, []
         return {**report, "warnings": warnings}
 
+    @property
+    def _epoch_begun(self) -> int:
+        return self.trial.history.num_epochs + 1 if self.trial is not None else 1
+
     def cleanup(self) -> None:
         self.writer.shutdown()
         self.trial = None
@@ -114,7 +120,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.warnings = self.folder.resume(trial.load_state_dict)
         trial.train_batches = ToldBatches(  # type: ignore[assignment]
             trial.train_batches,
-            lambda batch, batches: tell(self.folder, EpochProgress(trial.history.num_epochs + 1, batch, batches)),
+            # By way of self: a closure over the trial would keep it, weights on the GPU and all, after its end.
+            lambda batch, batches: tell(self.folder, EpochProgress(self._epoch_begun, batch, batches)),
         )
         with self._only_warned():
             self.board = TrialBoard(self.folder, trial.settings, self.overview)

@@ -43,6 +43,8 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
     except pickle.UnpicklingError as error:  # its own message tells how to run the code that may be in there
         raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; {_REMEDY}") from error
     except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise  # it says nothing of the file
         raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); {_REMEDY}") from error
     if not isinstance(state, dict):
         raise ResultError(f"{place}: not a checkpoint of ours; {_REMEDY}")

@@ -49,6 +49,8 @@ class TrainingState(NamedTuple):
             self._load(state)
         except Exception as error:
             self._load(before)
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise  # it says nothing of the state, which serves the next try
             kind = "" if isinstance(error, ResultError) else f"{type(error).__name__}: "
             raise ResultError(kind + " ".join(str(error).split())) from error
 

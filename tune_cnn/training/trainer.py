@@ -254,6 +254,6 @@ class _Fit:
         return {**self.trainer.state_dict(), "history": self.history._asdict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        history = FitResult.from_state(state.get("history"))
+        history = FitResult.from_state(state.get("history"), equal_epochs=False)
         self.trainer.load_state_dict(state)
         self.history = history
