@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 KEY, SECRET = "tester", "only-for-this-test"
 
+PROGRESS = ("K", "data: ", "loading ", "starting ", "sweep ", "waiting ")  # how lines begin that say no fault
+
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory) -> Iterator[str]:
@@ -149,7 +151,7 @@ def test_of_two_sweeps_on_a_slow_s3_one_trains_and_the_other_is_refused(proxy, o
 
 def test_a_sweep_that_is_suspended_while_another_takes_over_stops_when_it_wakes(own, tmp_path, monkeypatch):
     monkeypatch.setenv("TUNE_CNN_LEASE_S", "20")
-    sweep = Sweep.written(tmp_path, *ONE, "epochs=40")
+    sweep = Sweep.written(tmp_path, *ONE, "epochs=200")  # the second still trains when the first wakes
     arguments, folder = command(sweep, own, "suspended"), SweepFolder(own, "suspended")
     (trial,) = (folder.trial(e.settings) for e in sweep.experiments)
     (tmp_path / "second").mkdir()
@@ -163,8 +165,9 @@ def test_a_sweep_that_is_suspended_while_another_takes_over_stops_when_it_wakes(
             assert first.exit_code() == 2
             assert second.exit_code() == 0
     message = first.stderr.removeprefix(told)
-    assert re.fullmatch(rf"s3://.*suspended.*: process {second.pid} on .* took over from this one, .*\n", message)
-    assert "epoch 1/40" not in second.stderr
+    (told,) = [line for line in message.splitlines() if not line.startswith(PROGRESS)]
+    assert re.fullmatch(rf"s3://.*suspended.*: process {second.pid} on .* took over from this one, .*", told)
+    assert "epoch 1/200" not in second.stderr
     assert_undisturbed(sweep.experiments, folder, sweep.results)
 
 
@@ -193,9 +196,9 @@ def test_a_storage_that_fails_for_good_ends_the_sweep_once_and_it_continues(prox
         }[trouble]
         began = time.monotonic()
         assert process.exit_code() == 2
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 90  # with the patience of a user's sweep, two minutes
     cause = {"is read-only": "ACCESS_DENIED", "is silent": "Timeout was reached"}[trouble]
-    messages = [line for line in process.stderr.splitlines() if " epoch" not in line and not line.startswith("sweep ")]
+    messages = [line for line in process.stderr.splitlines() if not line.startswith(PROGRESS)]
     assert len(messages) == 1, process.stderr
     assert re.search(
         rf"cannot be (read|written|listed) \(.*{cause}.*\); see that it answers and that its keys are right and",

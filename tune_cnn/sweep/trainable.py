@@ -28,7 +28,7 @@ from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
 
 # How long to retry failing storage; with 15 s for the last request and 40 s for the driver to exit: under 2 min.
-_PATIENCE_S = float(os.environ.get("TUNE_CNN_PATIENCE_S", "45"))
+_PATIENCE_S = float(os.environ.get("TUNE_CNN_PATIENCE_S", "30"))
 
 
 class TrialPlan(NamedTuple):
