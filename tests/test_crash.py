@@ -253,16 +253,16 @@ def assert_full_disk_is_told_and_survived(sweep: Sweep, make_room: Callable[[], 
 def test_a_disk_that_fills_up_ends_the_sweep_and_it_continues_when_there_is_room(ray_here, tmp_path, monkeypatch):
     monkeypatch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", FillingSweepFolder)
     sweep = Sweep.written(tmp_path, "bs_train=10")
-    assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.sweep_folder / "room").touch)
+    assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.storage / "room").touch)
 
 
 def test_a_small_file_system_that_fills_up_does_no_harm(ray_here, tmp_path):
     sweep = Sweep.written(tmp_path)
-    sweep.sweep_folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", sweep.sweep_folder], capture_output=True)
+    sweep.storage.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", sweep.storage], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a file system")
-    ballast = sweep.sweep_folder / "ballast"
+    ballast = sweep.storage / "ballast"
 
     def fill() -> None:
         wait_until(lambda: sweep.files("epoch_0003.pt"))
@@ -273,7 +273,7 @@ def test_a_small_file_system_that_fills_up_does_no_harm(ray_here, tmp_path):
     try:
         assert_full_disk_is_told_and_survived(sweep, make_room=ballast.unlink, meanwhile=fill)
     finally:
-        subprocess.run(["umount", sweep.sweep_folder], check=True)
+        subprocess.run(["umount", sweep.storage], check=True)
 
 
 # --- errors in trials ------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def troubled(ray_here, tmp_path_factory) -> tuple[Sweep, Ended]:
 
 
 def shares(sweep: Sweep, kind: str) -> str:
-    return (sweep.sweep_folder / f"shares_{kind}").read_text().strip()
+    return (sweep.storage / f"shares_{kind}").read_text().strip()
 
 
 def test_an_error_that_comes_twice_at_one_epoch_is_final_and_the_others_go_on(troubled):
