@@ -249,7 +249,7 @@ def test_status_names_an_absurd_depth(home, capsys):
 
 # What reaches the terminal
 
-STEERING = "\x1b[2J\x1b]52;c;aGk=\x07\x9b1m\u202eabc\u2066\r\x7f"
+CONTROL_TEXT = "\x1b[2J\x1b]52;c;aGk=\x07\x9b1m\u202eabc\u2066\r\x7f"
 HARMLESS = r"\x1b[2J\x1b]52;c;aGk=\x07\x9b1m\u202eabc\u2066\r\x7f"
 
 
@@ -257,8 +257,8 @@ def test_texts_of_a_sweep_cannot_steer_the_terminal(home, capsys):
     (record,) = home.glob("tiny/trials/K4*/record.json")
     (failed,) = home.glob("tiny/trials/K6*/record.json")
     kept = json.loads(record.read_text())
-    record.write_text(json.dumps({**kept, "trial": {**kept["trial"], "stop_reason": STEERING}}))
-    back = swapped(failed, lambda _: failed.with_name("error.txt").write_text(STEERING))
+    record.write_text(json.dumps({**kept, "trial": {**kept["trial"], "stop_reason": CONTROL_TEXT}}))
+    back = swapped(failed, lambda _: failed.with_name("error.txt").write_text(CONTROL_TEXT))
     try:
         assert main(["status", str(home / "tiny")]) == 0
     finally:
@@ -272,9 +272,9 @@ def test_texts_of_a_sweep_cannot_steer_the_terminal(home, capsys):
 
 
 def test_names_of_files_cannot_steer_the_terminal(tmp_path, capsys):
-    (tmp_path / f"{STEERING}.json").write_text("{}")
+    (tmp_path / f"{CONTROL_TEXT}.json").write_text("{}")
     assert main(["plot", "*", "--results", str(tmp_path)]) == 2
-    assert main(["trial", str(tmp_path / f"{STEERING}.yaml"), "name"]) == 2
+    assert main(["trial", str(tmp_path / f"{CONTROL_TEXT}.yaml"), "name"]) == 2
     shown = capsys.readouterr().err
     assert all(char.isprintable() for char in shown.replace("\n", ""))
     assert shown.count(HARMLESS) == 2
