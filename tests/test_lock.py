@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tune_cnn.errors import StorageError
-from tune_cnn.sweep import lock, processes
+from tune_cnn.sweep import lock
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.lock import locked, running
 
@@ -73,13 +73,8 @@ def holder(folder: Folder, *prefix: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From when it is called, this process is in another PID namespace of a machine with the same host name."""
-
-    def move() -> None:
-        here = processes.identity()
-        monkeypatch.setattr(processes, "identity", lambda: {**here, "namespace": "pid:[1]"})
-
-    return move
+    """From when it is called, this process is in a container of its own, on a machine with the same host name."""
+    return lambda: monkeypatch.setattr(lock, "_kept_locked", lambda _, name: Path("/elsewhere") / name)
 
 
 def assert_refused(folder: Folder, match: str = "is running this sweep") -> None:
@@ -135,9 +130,14 @@ def test_the_lock_is_released_after_an_error_too(folder, error):
     assert threading.active_count() == threads
 
 
-def test_a_number_that_another_process_uses_again_is_no_holder(remote):
-    remote.write("lock-1.json", json.dumps({**processes.identity(), "started": "12345", "beat": 0}).encode())
-    assert_taken_over(remote, at_once=True)
+def test_a_process_id_that_another_process_uses_again_is_no_owner(folder):
+    with holder(folder) as process:
+        (name,) = {"lock.json"} & set(folder.names()) or folder.names()
+        process.kill()
+        process.wait()
+    folder.write(name, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "renewed": 0}).encode())
+    assert running(folder) is None
+    assert_taken_over(folder, at_once=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"pid": "1"}', b'{"beat": null, "pid": 1}'])
@@ -178,10 +178,11 @@ def test_containers_that_share_a_host_name_do_not_take_each_others_locks(folder)
 
 
 def test_a_clock_that_is_ten_minutes_off_does_not_matter(remote, elsewhere, monkeypatch):
+    clock = lock.clock
     with holder(remote):
         elsewhere()
         for offset_s in (600, -600):
-            monkeypatch.setattr(lock, "clock", lambda offset_s=offset_s: processes.clock() + offset_s)
+            monkeypatch.setattr(lock, "clock", lambda offset_s=offset_s: clock() + offset_s)
             monkeypatch.setattr(time, "time", lambda offset_s=offset_s: 1e9 + offset_s)
             assert_refused(remote)
 
@@ -212,7 +213,7 @@ def test_on_a_disk_of_this_machine_a_suspended_holder_stays_one(local):
 def test_a_holder_whose_machine_was_suspended_stops_at_once(remote, monkeypatch):
     with locked(remote) as held:
         held.check()
-        now = processes.clock()
+        now = lock.clock()
         monkeypatch.setattr(lock, "clock", lambda: now + 2 * LEASE_S)
         with pytest.raises(StorageError, match=r"this process lost its lock, since it gave no sign of life for 3 s"):
             held.check()
@@ -290,5 +291,5 @@ def test_of_contenders_on_a_slow_storage_one_at_a_time_holds_the_lock(tmp_path):
 
 
 def test_only_file_systems_of_this_machine_alone_are_left_to_its_kernel(tmp_path):
-    assert processes.is_own_disk(tmp_path / "not" / "yet")
-    assert not processes.is_own_disk(Path("/proc/self"))  # of a kind that is not known
+    assert lock.is_own_disk(tmp_path / "not" / "yet")
+    assert not lock.is_own_disk(Path("/proc/self"))  # of a kind that is not known
