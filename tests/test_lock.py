@@ -237,6 +237,16 @@ def test_a_holder_whose_storage_fails_tells_the_cause_before_others_take_over(re
         monkeypatch.undo()
 
 
+def test_what_a_process_could_not_delete_when_its_storage_failed_keeps_nobody_waiting(remote, monkeypatch):
+    monkeypatch.setattr(Folder, "patience_s", 0.1)
+    with locked(remote) as held, monkeypatch.context() as failing:
+        failing.setattr(Folder, "_remote", lambda _: refuse("no route to it"))
+        with pytest.raises(StorageError, match="no route"):
+            check_for(held, 2 * LEASE_S)
+    assert len(remote.names()) == 1
+    assert_taken_over(remote, at_once=True)
+
+
 def check_for(held: lock.Lock, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:

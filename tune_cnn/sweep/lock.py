@@ -42,17 +42,19 @@ class Lock:
     """The lock of a sweep, renewed by a background thread; `check` raises an error if it was lost."""
 
     def __init__(self, folder: Folder, name: str) -> None:
-        """Acquire it, once the leases of dead owners have expired; raises StorageError if a live process holds it."""
         self._folder, self._name = folder, name
         self._most_s = math.inf if name == _LOCAL else LEASE_S - HEARTBEAT_S
         self._failure: StorageError | None = None
         self._ended, self._thread = Event(), Thread(target=self._keep, daemon=True)
+
+    def acquire(self) -> None:
+        """Acquire it, once the leases of dead owners have expired; raises StorageError if a live process holds it."""
         self._renew()
-        while others := _owners(folder, but=name):
-            folder.delete(name)
-            tell(f"{folder}: waiting for a sign of life of {_name(others)}", file=sys.stderr)
-            for dead in _silent(folder, others, LEASE_S):
-                folder.delete(dead)
+        while others := _owners(self._folder, but=self._name):
+            self._folder.delete(self._name)
+            tell(f"{self._folder}: waiting for a sign of life of {_name(others)}", file=sys.stderr)
+            for dead in _silent(self._folder, others, LEASE_S):
+                self._folder.delete(dead)
             time.sleep(random.uniform(0, min(clock() - self._renewed, HEARTBEAT_S)))  # the others come at other moments
             self._renew()
         self._thread.start()
@@ -72,10 +74,12 @@ class Lock:
     def release(self) -> None:
         """Free it; where the storage does not answer, others will find it silent."""
         self._ended.set()
-        self._thread.join(HEARTBEAT_S)
+        if self._thread.is_alive():
+            self._thread.join(HEARTBEAT_S)
         with suppress(StorageError):
             if not self._failure:
                 self._folder.delete(self._name)
+                _kept_locked(self._folder, self._name).unlink(missing_ok=True)
 
     def _keep(self) -> None:
         is_mine = True
@@ -101,7 +105,6 @@ def locked(folder: Folder) -> Iterator[Lock]:
     with ExitStack() as stack:
         try:
             stack.enter_context(FileLock(_kept_locked(folder, name), timeout=1))  # who is killed takes a moment to end
-            stack.callback(_kept_locked(folder, name).unlink, missing_ok=True)
         except Timeout:
             owners = _owners(folder)
             age_s = clock() - max(owner.get("renewed", 0) for owner in owners.values()) if owners else 0
@@ -110,6 +113,7 @@ def locked(folder: Folder) -> Iterator[Lock]:
             pass
         lock = Lock(folder, name)
         stack.callback(lock.release)
+        lock.acquire()
         yield lock
 
 
