@@ -249,7 +249,7 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
         (
             "machine.cores=2",
             "machine.cores: not a section of a config file; sections are run_name, grid, seeds, settings, data, "
-            "resources",
+            "resources, search, samples, search_seed",
         ),
         ("scheduler=asha", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS)),
         (
@@ -394,7 +394,10 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("settings: {lr: 1, lr: 2}", "settings.lr: written twice, in line 2; keep one"),
         ("setings: {}", "setings: unknown key; did you mean 'settings'?"),
         ("lr: 1e-3", "lr: not a key of the top level; write it under settings:"),
-        ("1: 2", "1: unknown key; keys are run_name, grid, seeds, settings, data, resources"),
+        (
+            "1: 2",
+            "1: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed",
+        ),
         ("settings:", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
         (
             "settings: [lr]",
@@ -412,7 +415,6 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
             f"settings.seed: '{'9' * 119}... is not a whole number from 0 up, or null",
         ),
         ("settings: {scheduler: asha}", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS)),
-        ("scheduler: {asha: {}}", "scheduler: unknown key; keys are run_name, grid, seeds, settings, data, resources"),
         ("grid: {}", "grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out"),
         (
             "grid: {layers_per_block: []}",
@@ -471,7 +473,7 @@ when: 1
         "  settings.learning_rte: unknown key; did you mean 'lr'?",
         f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
-        "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources",
+        "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed",
         "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
         "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
         "{hidden_dims}, {ycn}, " + ", ".join(f"{{{key}}}" for key in OPTIONAL),

@@ -64,11 +64,14 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         state = trial.newest_state() if trial.failure() is None else None
         return None if state is None else _as_it_stands(state, settings, images(settings.data))
 
+    searches = folder.searches()
     for name, settings in folder.experiments().items():
         if (found := outcome(settings)) is None:
             done.missing.append(name)
             continue
         results, summary = found
+        if name in searches:
+            summary = {**summary, "search": searches[name]}
         path = out_dir / f"{name}.json"
         save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
         done.files.append(path)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
-from tune_cnn.settings import Settings, dashed
+from tune_cnn.settings import Settings, dashed, varied_keys
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -104,21 +104,13 @@ def plan_table(
         verdicts: Whether a trial will learn, by trial id.
         times_s: How long a trial takes at most, by trial id.
     """
-    rows = [
-        [
-            "experiment",
-            "trial",
-            "K",
-            "L",
-            "conv",
-            "parameters",
-            "mult-adds",
-            "verdict",
-            "time",
-            "state",
-            "shares its trial with",
-        ]
+    varied = [
+        key
+        for key in varied_keys(line.settings.to_json() for line in plan)
+        if key not in ("data", "filters_per_layer", "layers_per_block")
     ]
+    measured = ["conv", "parameters", "mult-adds", "verdict", "time", "state", "shares its trial with"]
+    rows = [["experiment", "trial", "K", "L", *varied, *measured]]
     for line in plan:
         settings = line.settings
         rows.append(
@@ -127,6 +119,7 @@ def plan_table(
                 settings.trial_id,
                 dashed(settings.filters_per_layer),
                 str(settings.layers_per_block),
+                *(str(settings.to_json()[key]) for key in varied),
                 str(len(settings.filters)),
                 f"{line.cost.parameters:,}",
                 f"{line.cost.multiply_adds / 1e6:,.1f} M",

@@ -64,7 +64,8 @@ def run_sweep(
     if todo and node is not None:
         check_feasible(list(requests(todo, [node], len(trials)).values()), [node])  # before the images are loaded
     others = folder.earlier_experiments() if keep_others else {}
-    folder.save_experiments(others | {experiment.name: experiment.settings for experiment in experiments})
+    searches = {experiment.name: experiment.search for experiment in experiments if experiment.search}
+    folder.save_experiments(others | {e.name: e.settings for e in experiments}, folder.searches() | searches)
     if not todo:
         return {}
 

@@ -16,6 +16,7 @@ Ray's own state is not kept: what is finished is known from these files alone, s
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,9 +25,11 @@ from tune_cnn.files import parse_json
 from tune_cnn.result_files import to_strict_json
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import Settings
+from tune_cnn.sweep.config.distributions import distribution_fault
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.trial_folder import TrialFolder, fault_of
 
+Search = Mapping[str, Mapping[str, Any]]
 _GENERATION = re.compile(r"trials(?:-(\d+))?", re.ASCII)
 _MOST_EXPERIMENTS = 100_000
 
@@ -84,14 +87,20 @@ class SweepFolder:
         self.is_fresh = True
         self.trials = self.folder / _generation(self._newest() + 1)
 
-    def save_experiments(self, experiments: dict[str, Settings]) -> None:
-        """Keep what was asked for, names and settings; and the settings of what was asked for before."""
+    def save_experiments(self, experiments: Mapping[str, Settings], searches: Mapping[str, Search] = {}) -> None:
+        """Keep what was asked for, names and settings; and the settings of what was asked for before.
+
+        Args:
+            experiments: Settings by name.
+            searches: The distributions of those that a search drew, by name.
+        """
         asked = {settings.trial_id for settings in experiments.values()}
         before = [settings.to_json() for settings in self.known_settings() if settings.trial_id not in asked]
         content = {
             "trials": PurePosixPath(self.trials.inner).name,
             "fresh": self.is_fresh,
             "experiments": {name: settings.to_json() for name, settings in experiments.items()},
+            "searches": {name: search for name, search in searches.items() if name in experiments},
             "before": before,
         }
         self.folder.write("sweep.json", to_strict_json(content).encode())
@@ -116,6 +125,13 @@ class SweepFolder:
         if problems := [problem for name in experiments for problem in name_problems(name)]:
             raise self._damaged(ConfigError("experiments", problems))
         return experiments
+
+    def searches(self) -> dict[str, Search]:
+        """The distributions of the experiments that a search drew, by name."""
+        found = self._manifest().get("searches", {})
+        if not isinstance(found, dict) or not all(isinstance(search, dict) for search in found.values()):
+            return {}
+        return {name: search for name, search in found.items() if not any(map(distribution_fault, search.values()))}
 
     def known_settings(self) -> list[Settings]:
         """The settings of all trials that were ever asked for; none if that cannot be read."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
@@ -17,6 +17,7 @@ from tune_cnn.files import read_file
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole, check, suggest
 from tune_cnn.settings import DataSettings, Settings, parse_data, source_mapping
 from tune_cnn.sweep.config import strict_yaml
+from tune_cnn.sweep.config.distributions import DISTRIBUTION_SCHEMA, bounds, distribution_fault, draw
 from tune_cnn.sweep.config.run_names import pattern_problems, with_seed
 
 _MOST_BYTES = 200_000
@@ -64,6 +65,7 @@ def _model(name: str, **keys: Any) -> Any:
 def file_model() -> type[BaseModel]:
     """What the values of a file must be, each by itself."""
     settings = {field.name: (field.type, field.default) for field in fields(Settings) if field.name != "data"}
+    drawn = {key: (Any, Field(None, json_schema_extra=DISTRIBUTION_SCHEMA)) for key in settings}
     axes: dict[str, Any] = {key: (_axis(hint), Field(default_factory=list)) for key, (hint, _) in settings.items()}
     data = {field.name: (field.type, field.default) for field in fields(DataSettings) if field.name not in _FOUND_OUT}
     keys = {
@@ -73,6 +75,13 @@ def file_model() -> type[BaseModel]:
         "settings": (_model("Settings", **settings), "Settings of all experiments.", {"lr": 1e-3}),
         "data": (_model("Data", **data), "Images.", {"source": "cifar10"}),
         "resources": (Resources, "What one trial gets.", {"cpus_per_trial": 1}),
+        "search": (
+            _model("Search", **drawn),
+            "Settings that are drawn at random, each with its distribution.",
+            {"lr": "{loguniform: [1.0e-4, 1.0e-2]}"},
+        ),
+        "samples": (Count, "How many samples are drawn, for each cell of the grid.", 16),
+        "search_seed": (Whole, "Seed of the draws.", 0),
     }
     file: type[BaseModel] = _model(
         "ConfigFile",
@@ -87,7 +96,8 @@ def file_model() -> type[BaseModel]:
 def file_schema() -> dict[str, Any]:
     """The JSON schema of a file, by which editors complete and check one."""
     schema = file_model().model_json_schema()
-    for name, owner in {"Grid": Settings, "Settings": Settings, "Data": DataSettings, "Resources": Resources}.items():
+    for name in ("Grid", "Search", "Settings", "Data", "Resources"):
+        owner = {"Data": DataSettings, "Resources": Resources}.get(name, Settings)
         texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE))
         schema["$defs"][name].pop("description", None)
         for key, value in schema["$defs"][name]["properties"].items():
@@ -146,7 +156,31 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         for section, owner in (("settings", Settings), ("resources", Resources)):
             if key in owner.__dataclass_fields__:
                 problems[-1] = f"{key}: not a key of the top level; write it under {section}:"
+    found = document.get("search")
+    for key, value in found.items() if isinstance(found, dict) else ():
+        if key in Settings.__dataclass_fields__:
+            fault = distribution_fault(value)
+            problems += [f"search.{key}: {fault}"] if fault else _bound_problems(key, value)
     return (values.model_dump(exclude_unset=True) if values and not problems else {}), problems
+
+
+def _bound_problems(key: str, distribution: Mapping[str, Any]) -> list[str]:
+    settings = file_model().model_fields["settings"].annotation
+    for value in bounds(distribution):
+        for problem in check(cast(Any, settings), {key: value})[1]:
+            return [f"search.{problem}"]
+    return []
+
+
+def _samples(search: Mapping[str, Any], count: int, seed: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The settings of each sample; and the fault of one that no setting can have, such as 2.5 layers."""
+    samples = []
+    for number in range(count):
+        values, problems = check_values({"run_name": "any", "settings": draw(search, seed, number)})
+        if problems:
+            return [], [f"search.{problems[0].partition('.')[2]}; choose another distribution, such as randint"]
+        samples.append(values["settings"])
+    return samples, []
 
 
 def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -154,32 +188,50 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
 
     Returns:
         If there is no fault: `run_name`, the pattern of the names; `grid`, the values of each varied key in the order
-        of the file, those of the seeds last; `settings` that do not vary; `data`, the `DataSettings`, not yet
+        of the file, those of the seeds last; `search`, the distributions; `samples`, the settings that are drawn of
+        them, one empty one without a search; `settings` that do not vary; `data`, the `DataSettings`, not yet
         resolved; `resources`, the `Resources`. And the faults, one line each.
     """
     values, problems = check_values(document)
     faulty = {problem.partition(":")[0].partition("[")[0] for problem in problems}
-    grid, settings = (section if isinstance(section := document.get(key), dict) else {} for key in ("grid", "settings"))
+    grid, search, settings = (
+        section if isinstance(section := document.get(key), dict) else {} for key in ("grid", "search", "settings")
+    )
     axes = {key: axis for key, axis in grid.items() if isinstance(axis, list) and f"grid.{key}" not in faulty}
     if document.get("grid") == {}:
         problems.append("grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out")
     problems += [f"settings.{key}: the grid varies it too; keep one of the two" for key in settings if key in grid]
+    for name, section in (("settings", settings), ("grid", grid)):
+        problems += [f"{name}.{key}: the search varies it too; keep one of the two" for key in section if key in search]
     if "seeds" in document:
-        twice = [name for name, section in (("settings", settings), ("grid", grid)) if "seed" in section]
+        sections = {"settings": settings, "grid": grid, "search": search}
+        twice = [name for name, section in sections.items() if "seed" in section]
         problems += [f"{name}.seed: seeds varies it too; keep one of the two" for name in twice]
+    if document.get("search") == {}:
+        problems.append("search: empty; write keys under it, such as lr: {loguniform: [1.0e-4, 1.0e-2]}")
+    elif "search" in document and "samples" not in document:
+        problems.append("samples: missing; write how many are drawn, such as samples: 16")
+    for key in () if "search" in document else [key for key in ("samples", "search_seed") if key in document]:
+        problems.append(f"{key}: nothing is drawn; write what under search:, or leave it out")
+    count = samples if type(samples := document.get("samples", 1)) is int and "samples" not in faulty else 1
     if "run_name" in document and "run_name" not in faulty:
-        problems += pattern_problems(document["run_name"], axes)
+        problems += pattern_problems(document["run_name"], axes, samples=count if "search" in document else 0)
     experiments = math.prod(map(len, axes.values())) * (1 if "seeds" in faulty else len(document.get("seeds", [1])))
-    if experiments > MAX_EXPERIMENTS:
+    if (experiments := experiments * count) > MAX_EXPERIMENTS:
         problems.append(f"grid: {experiments:,} experiments; split it, a file may have {MAX_EXPERIMENTS:,} at most")
     data, found = parse_data(document.get("data", {}))
     problems += [problem for problem in found if problem not in problems]
+    drawn: list[dict[str, Any]] = [{}]
+    if search and not problems:
+        drawn, problems = _samples(search, count, values.get("search_seed", 0))
     if problems:
         return {}, problems
     seeds = {"seed": values["seeds"]} if "seeds" in values else {}
     return {
         "run_name": with_seed(values["run_name"]) if seeds else values["run_name"],
         "grid": {key: values["grid"][key] for key in grid} | seeds,
+        "search": search,
+        "samples": drawn,
         "settings": values.get("settings", {}),
         "data": data,
         "resources": Resources(**values.get("resources", {})),

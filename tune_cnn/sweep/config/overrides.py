@@ -57,13 +57,15 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
 def apply(override: Override, document: dict[str, Any]) -> list[str]:
     """Change the values of a file in place; return the fault, if there is one."""
     section, key, value = override
-    grid, settings = document.get("grid"), document.get("settings")
+    grid, search, settings = (document.get(name) for name in ("grid", "search", "settings"))
     if section == "settings" and key == "seed" and "seeds" in document:
         return ["seed: seeds varies it; write --set seeds=[...]"]
     if section == "settings" and isinstance(grid, dict) and key in grid:
         return [f"{key}: the grid varies it; use --only to choose cells, or --set grid.{key}=[...]"]
+    if section == "settings" and isinstance(search, dict) and key in search:
+        return [f"{key}: the search varies it; write --set search.{key}=..."]
     # What varies now is no longer what the settings held.
-    varied = ["seed"] if section == "seeds" else ([key] if key else value) if section == "grid" else []
+    varied = ["seed"] if section == "seeds" else ([key] if key else value) if section in ("grid", "search") else []
     if isinstance(settings, dict):
         document["settings"] = {key: value for key, value in settings.items() if key not in varied}
     if not key:

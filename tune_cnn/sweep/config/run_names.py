@@ -8,15 +8,17 @@ from tune_cnn.rules import shown
 from tune_cnn.settings import KEYS, Settings, dashed
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
+_SAMPLE = "{sample}"  # the number of a sample of the search, such as 007
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
-def run_name(pattern: str, settings: Settings) -> str:
+def run_name(pattern: str, settings: Settings, sample: int = 0) -> str:
     """Fill in a pattern without faults.
 
-    >>> run_name("exp_K{K}_L{L}_lr{lr}", Settings(filters_per_layer=(64, 128), lr=1e-3))
-    'exp_K64-128_L2_lr0.001'
+    >>> run_name("exp_K{K}_L{L}_lr{lr}_{sample}", Settings(filters_per_layer=(64, 128), lr=1e-3), 7)
+    'exp_K64-128_L2_lr0.001_007'
     """
+    pattern = pattern.replace(_SAMPLE, f"{sample:03d}")
     return _PLACEHOLDER.sub(lambda found: _text(getattr(settings, SHORT.get(found[1], found[1]))), pattern)
 
 
@@ -29,14 +31,20 @@ def with_seed(pattern: str) -> str:
     return pattern if "{S}" in pattern or "{seed}" in pattern else pattern + "_S{S}"
 
 
-def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]]) -> list[str]:
+def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: int | None = None) -> list[str]:
     """The faults of a pattern: malformed, unknown placeholders, and a varied key without one.
 
     Args:
         pattern: The value of `run_name`.
         grid: The values of each varied settings key.
+        samples: How many a search draws; 0: there is no search; None: that is not known.
     """
-    keys = {SHORT.get(name, name): name for name in _PLACEHOLDER.findall(pattern)}
+    problems = []
+    if samples == 0 and _SAMPLE in pattern:
+        problems = [f"run_name: {_SAMPLE} numbers what a search draws; write search:, or take it out"]
+    elif samples is not None and samples > 1 and _SAMPLE not in pattern:
+        problems = [f"run_name: {shown(pattern)} gives all samples one name; add {_SAMPLE}"]
+    keys = {SHORT.get(name, name): name for name in _PLACEHOLDER.findall(pattern.replace(_SAMPLE, ""))}
     if re.search("[{}]", _PLACEHOLDER.sub("", pattern)):
         remedy = "a placeholder reads {K} or {lr}, and nothing else has braces"
         return [f"run_name: {shown(pattern)} has a stray brace; {remedy}"]
@@ -44,7 +52,7 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]]) -> list[st
         known = ", ".join(f"{{{key}}}" for key in (*SHORT, *KEYS))
         return [f"run_name: {{{key}}} is not a placeholder; there are {known}" for key in unknown]
     shortest = {long: short for short, long in SHORT.items()}
-    return [
+    return problems + [
         f"run_name: {shown(pattern)} gives {key} {values[0]} and {values[1]} one name; add {{{shortest.get(key, key)}}}"
         for key, values in grid.items()
         if len(values) > 1 and key not in keys

@@ -31,11 +31,13 @@ class Experiment:
         name: Also the name of its result file.
         settings: Of its trial, with resolved data.
         resources: What its trial gets.
+        search: The distribution of each settings key that was drawn; None: it is no sample of a search.
     """
 
     name: str
     settings: Settings
     resources: Resources
+    search: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def load_experiments(
@@ -129,14 +131,15 @@ def _read(path: Path, overrides: Sequence[Override], source: dict[str, Any] | No
 
 
 def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
-    """The cells of a file's grid; or, if a name cannot be one, its fault."""
+    """The cells of a file's grid, each with all samples of its search; or, if a name cannot be one, its fault."""
     experiments = []
-    for cell in itertools.product(*file["grid"].values()):
-        settings = Settings(**file["settings"], **dict(zip(file["grid"], cell, strict=True)), data=file["data"])
-        name = run_name(file["run_name"], settings)
+    for *cell, (number, sample) in itertools.product(*file["grid"].values(), enumerate(file["samples"])):
+        varied = dict(zip(file["grid"], cell, strict=True)) | sample
+        settings = Settings(**file["settings"], **varied, data=file["data"])
+        name = run_name(file["run_name"], settings, number)
         if problems := name_problems(name):
             return [], [f"run_name: {problem}" for problem in problems]
-        experiments.append(Experiment(name, settings, file["resources"]))
+        experiments.append(Experiment(name, settings, file["resources"], file["search"] or None))
     return experiments, []
 
 

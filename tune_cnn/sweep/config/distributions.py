@@ -1,0 +1,94 @@
+"""What a search draws from: Tune's distributions, checked, then drawn before the sweep starts."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tune_cnn.rules import shown, suggest
+
+# Their arguments, by the names that ray.tune has for them; `low` of the logarithmic ones is above 0.
+DISTRIBUTIONS = {
+    "uniform": ("low", "high"),
+    "quniform": ("low", "high", "q"),
+    "loguniform": ("low", "high"),
+    "qloguniform": ("low", "high", "q"),
+    "randint": ("low", "high"),
+    "qrandint": ("low", "high", "q"),
+    "lograndint": ("low", "high"),
+    "qlograndint": ("low", "high", "q"),
+    "choice": ("categories",),
+}
+DISTRIBUTION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        name: {"type": "array", "description": ", ".join(arguments), "minItems": 1}
+        for name, arguments in DISTRIBUTIONS.items()
+    },
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+    "examples": [{"loguniform": [1e-4, 1e-2]}],
+}
+_DIGITS = 6  # of a drawn number, so that the setting is what is printed of it
+
+
+def distribution_fault(value: Any) -> str | None:
+    """What is wrong with a distribution such as `{"loguniform": [1e-4, 1e-2]}`; None: nothing."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return f"{shown(value)} is not a distribution; write one such as {{loguniform: [1.0e-4, 1.0e-2]}}"
+    ((name, arguments),) = value.items()
+    if name not in DISTRIBUTIONS:
+        return f"{name}: unknown distribution; {suggest(str(name), DISTRIBUTIONS)}"
+    names = DISTRIBUTIONS[name]
+    wanted = "a list of values" if name == "choice" else f"[{', '.join(names)}]"
+    if not isinstance(arguments, list) or not arguments or (name != "choice" and len(arguments) != len(names)):
+        return f"{name}: {shown(arguments)} is not {wanted}"
+    if name == "choice":
+        return None
+    kind = "whole number" if "randint" in name else "number"
+    for argument in arguments:
+        is_kind = type(argument) is int or (kind == "number" and type(argument) is float)
+        if not is_kind or not abs(argument) < 2**63:
+            return f"{name}: {shown(argument)} is not a {kind}; give {wanted}"
+    low, high, *step = arguments
+    if "log" in name and low <= 0:
+        return f"{name}: low is {low}, and has no logarithm; give one above 0"
+    if not low < high:
+        return f"{name}: low is {low} and high is {high}; give a low below the high"
+    if step and not 0 < step[0] <= high - low:
+        return f"{name}: q is {step[0]}; give one above 0, and at most high - low"
+    if step and any(not math.isclose(bound / step[0], round(bound / step[0])) for bound in (low, high)):
+        return f"{name}: {low} and {high} are not both multiples of q, {step[0]}; give such"
+    return None
+
+
+def bounds(distribution: Mapping[str, Any]) -> list[Any]:
+    """Values that must be right for all that are drawn to be."""
+    ((name, arguments),) = distribution.items()
+    if name == "choice":
+        return list(arguments)
+    low, high = arguments[:2]
+    return [low, high - 1 if name in ("randint", "lograndint") else high]
+
+
+def draw(search: Mapping[str, Mapping[str, Any]], seed: int, sample: int) -> dict[str, Any]:
+    """The values of one sample.
+
+    Each key and sample has random numbers of its own: to add samples or keys leaves the others as they are.
+
+    Args:
+        search: A distribution for each settings key.
+        seed: Of the whole search.
+        sample: The number of the sample, from 0 up.
+    """
+    import numpy as np
+    from ray import tune
+
+    drawn = {}
+    for key, distribution in search.items():
+        ((name, arguments),) = distribution.items()
+        domain = tune.choice(arguments) if name == "choice" else getattr(tune, name)(*arguments)
+        value = domain.sample(random_state=np.random.default_rng([seed, sample, *key.encode()]))
+        value = getattr(value, "item", lambda value=value: value)()
+        drawn[key] = float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+    return drawn
