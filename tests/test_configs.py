@@ -13,7 +13,7 @@ from tune_cnn.sweep.config.config_file import file_schema
 from tune_cnn.sweep.config.search_space import distinct_trials, load_experiments
 
 FOLDER = Path(__file__).parents[1] / "configs"
-COUNTS = {"best": 1, "exp1_1": 8, "exp1_2": 12, "extra_points": 4, "quick": 6, "search": 16, "test_run": 1}
+COUNTS = {"asha": 24, "best": 1, "exp1_1": 8, "exp1_2": 12, "extra_points": 4, "quick": 6, "search": 16, "test_run": 1}
 COMMON = Settings(
     seed=42,
     bs_train=50,

@@ -29,11 +29,11 @@ def test_the_commands_are_found():
     assert {"sweep", "trial", "board", "export", "plot"} <= {command.split()[0] for command in COMMANDS}
 
 
-def test_the_config_file_that_they_show_is_exp1_1():
+def test_the_config_files_that_they_show_are_shipped():
     examples = [text for language, text in BLOCKS if language == "yaml"]
-    assert len(examples) == 2
-    file = (ROOT / "configs" / "exp1_1.yaml").read_text()
-    assert all(example in file for example in examples)
+    assert len(examples) == 4
+    files = [(ROOT / "configs" / f"{name}.yaml").read_text() for name in ("exp1_1", "search", "asha")]
+    assert all(any(example in file for file in files) for example in examples)
 
 
 def test_every_setting_is_explained():

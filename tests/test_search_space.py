@@ -249,9 +249,8 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
         (
             "machine.cores=2",
             "machine.cores: not a section of a config file; sections are run_name, grid, seeds, settings, data, "
-            "resources, search, samples, search_seed",
+            "resources, search, samples, search_seed, scheduler",
         ),
-        ("scheduler=asha", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS)),
         (
             "data=imagenet",
             f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
@@ -396,7 +395,8 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("lr: 1e-3", "lr: not a key of the top level; write it under settings:"),
         (
             "1: 2",
-            "1: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed",
+            "1: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
+            "scheduler",
         ),
         ("settings:", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
         (
@@ -473,7 +473,8 @@ when: 1
         "  settings.learning_rte: unknown key; did you mean 'lr'?",
         f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
-        "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed",
+        "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
+        "scheduler",
         "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
         "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
         "{hidden_dims}, {ycn}, " + ", ".join(f"{{{key}}}" for key in OPTIONAL),

@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader
 
 from tune_cnn import data, models
 from tune_cnn.data import Images, ImageSet
+from tune_cnn.data.batches import evaluated_at_once
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
 from tune_cnn.training import AUTOCAST
 from tune_cnn.training.memory import keep_freed_memory
-from tune_cnn.trial import Trial, evaluated_at_once
+from tune_cnn.trial import Trial
 
 _SPAWN = multiprocessing.get_context("spawn")
 

@@ -46,5 +46,6 @@ def how_ended(
         None: f"unfinished: {of_epochs}",
         "epochs": f"finished {of_epochs}",
         "plateau": f"stopped early: no better for {counted(early_stopping or 0, 'epoch')}",
+        "scheduler": f"stopped by the scheduler after {of_epochs}",
         "diverged": "diverged: the loss is not a finite number",
     }.get(reason) or str(reason)

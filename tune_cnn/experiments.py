@@ -120,6 +120,7 @@ def train(
     checkpoints: str | None = None,
     device: torch.device | str | None = None,
     threads: int | None = None,
+    epochs: int | None = None,
 ) -> Trial:
     """Train one network in this process and show its progress.
 
@@ -128,6 +129,7 @@ def train(
         checkpoints: As in `run_experiment`.
         device: Where to compute; None: the GPU if there is one.
         threads: How many compute on cores; None: as many as PyTorch has, but no more than there are cores.
+        epochs: As in `Trial.run`.
 
     Raises:
         ConfigError: There is no such device.
@@ -149,7 +151,7 @@ def train(
         trial = Trial(settings, images, device)
         trial.further_facts["diagnosis"] = diagnose(settings, images.train, trial.device).to_json()
     print(trial.trainer.model)
-    trial.run(checkpoint=Path(f"{checkpoints}.pt") if checkpoints else None)
+    trial.run(Path(f"{checkpoints}.pt") if checkpoints else None, epochs)
     result = trial.test_result
     assert result is not None
     print(f"Test Accuracy: {result.accuracy}")

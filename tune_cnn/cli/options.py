@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tune_cnn.errors import ConfigError, StorageError
 
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
 if TYPE_CHECKING:
     from tune_cnn.sweep.config.search_space import Experiment
 
@@ -73,7 +75,13 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
         if problems := name_problems(options.name):
             errors.append(ConfigError("--name", problems))
     try:
-        found = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
+        found = load_experiments(
+            options.files,
+            overrides=options.overrides,
+            only=options.only,
+            finish=vars(options).get("finish", ()),
+            data=options.data,
+        )
     except ConfigError as error:
         errors.append(error)
     if errors:
@@ -111,6 +119,18 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A length of time, such as `90`, `90s`, `30m` or `2h`, in seconds."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS_S else (text, "s")
+    try:
+        found = float(number) * _UNITS_S[unit]
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not a length of time; write one such as 90s, 30m or 2h")
+    return found
 
 
 def not_negative(text: str) -> int:

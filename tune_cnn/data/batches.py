@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from tune_cnn.data.source import ImageSet
+from tune_cnn.training import AUTOCAST
 from tune_cnn.training.loop import Batch
 
 
@@ -94,3 +95,11 @@ def evaluation_batches(image_set: ImageSet, loss_batch_size: int, at_least: int)
     """
     parts = math.ceil(at_least / loss_batch_size)
     return batches(image_set, parts * loss_batch_size, loss_batch_size=loss_batch_size)
+
+
+def evaluated_at_once(device: torch.device, precision: str) -> int:
+    """Smallest batch size for evaluation: it keeps the device busy, while the activations still fit its cache."""
+    if device.type != "cpu":
+        return 512
+    # Measured at K = 32: in fp32, a batch of 96 is up to 15 % slower than 48; in bf16 and fp16, 48 is up to 9 % slower.
+    return 96 if precision in AUTOCAST else 48

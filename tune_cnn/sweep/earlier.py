@@ -126,7 +126,7 @@ def _candidates(settings: Settings, shelves: Iterable[_Shelf]) -> Iterator[Earli
 def _reusable(trial: TrialFolder, is_same: bool, settings: Settings) -> Earlier | None:
     """How much of an earlier training a trial with these settings can reuse; None: nothing."""
     record, checkpoints = trial.whole_record(), trial.checkpoints()
-    if record is not None and is_same:
+    if record is not None and is_same and record[1].get("stop_reason") != "scheduler":
         return Earlier(trial, "", record[0].num_epochs, is_finished=True)
     if not checkpoints:
         return None

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from tune_cnn.data import Images, ImageSet
+from tune_cnn.data.batches import evaluated_at_once
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.resources import GpuMemory
 from tune_cnn.training.devices import default_device
 from tune_cnn.training.loop import Batch
-from tune_cnn.trial import Trial, evaluated_at_once
+from tune_cnn.trial import Trial
 
 _MOST_BATCHES = 100
 _SMALL_BATCH = 6  # images; enough to tell the time of an image where a whole batch takes too long

@@ -53,18 +53,21 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
             continue
         settings = experiment.settings
         first[trial_id] = PlannedExperiment(
-            experiment.name, settings, cost(settings), None, *_progress(folder, settings, found.get(trial_id))
+            experiment.name, settings, cost(settings), None, *_progress(folder, experiment, found.get(trial_id))
         )
         plan.append(first[trial_id])
     return plan
 
 
-def _progress(folder: SweepFolder, settings: Settings, earlier: Earlier | None) -> tuple[State, int, Earlier | None]:
+def _progress(
+    folder: SweepFolder, experiment: Experiment, earlier: Earlier | None
+) -> tuple[State, int, Earlier | None]:
+    settings = experiment.settings
     trial = folder.trial(settings)
     if earlier is not None:
         left = 0 if earlier.ends else settings.epochs - earlier.epoch
         return ("done", 0, earlier) if earlier.is_finished else ("continue", left, earlier)
-    if trial.is_finished():
+    if trial.is_finished() and (experiment.scheduler is not None or not trial.is_cut_short()):
         return "done", 0, None
     checkpoints = trial.checkpoints()
     state: State = "continue" if checkpoints else "new"

@@ -32,6 +32,8 @@ def run_sweep(
     cluster: ClusterOptions,
     keep_others: bool = False,
     check_lock: Callable[[], object] = lambda: None,
+    callbacks: Sequence[Any] = (),
+    tune_options: Mapping[str, Any] = {},
 ) -> dict[str, str]:
     """Train every trial that is not finished yet, several at once; continue those that were interrupted.
 
@@ -41,6 +43,8 @@ def run_sweep(
         cluster: The Ray to run on.
         keep_others: The folder's earlier experiments of other names stay part of the sweep, though they are not run.
         check_lock: Raises StorageError if another process may be running the sweep now; asked all the time.
+        callbacks: Further callbacks for Tune.
+        tune_options: Further arguments of `tune.TuneConfig`, such as `time_budget_s`.
 
     Returns:
         Why trials failed for good, in one line each, by trial id. What is finished is in the folder.
@@ -56,6 +60,8 @@ def run_sweep(
     todo = {}
     for trial_id, same_trial in trials.items():
         trial = folder.trial(same_trial[0].settings)
+        if same_trial[0].scheduler is None and trial.is_cut_short():
+            trial.reopen()
         if (record := trial.whole_record()) is not None:
             trial.forget_training(record[0].num_epochs)  # if its process was killed before it could
         else:
@@ -86,7 +92,8 @@ def run_sweep(
             folders = {(trial := folder.trial(e.settings)).label: trial for e in todo.values()}
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             with Progress(labels, len(trials) - len(todo), within_epoch=lambda label: read(folders[label])) as progress:
-                return _train(todo, asked, images, folder, progress, check_lock)
+                options = {"callbacks": callbacks, "tune_options": tune_options}
+                return _train(todo, asked, images, folder, progress, check_lock, options)
 
 
 def _load(sources: Iterable[DataSettings]) -> Future[dict[DataSettings, data.Images]]:
@@ -121,6 +128,7 @@ def _train(
     folder: SweepFolder,
     progress: Progress,
     check_lock: Callable[[], object],
+    options: Mapping[str, Any],
 ) -> dict[str, str]:
     """Run Tune until every trial is finished or has failed for good; the failures by trial id."""
     from tune_cnn.sweep.watcher import Watcher
@@ -128,7 +136,7 @@ def _train(
     failures: dict[str, str] = {}
     while todo:
         watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress, check_lock)
-        _run_tune(todo, asked, images, folder, watcher)
+        _run_tune(todo, asked, images, folder, watcher, **options)
         failures |= watcher.failures
         # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
         asked = {
@@ -148,19 +156,23 @@ def _run_tune(
     images: dict[DataSettings, data.Images],
     folder: SweepFolder,
     watcher: Any,
+    callbacks: Sequence[Any],
+    tune_options: Mapping[str, Any],
 ) -> None:
     # Tune reads these when it starts: no log files and no working directory beside ours, and Ctrl-C as usual.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails has none
     from ray import tune
 
+    from tune_cnn.sweep.schedulers import scheduler
     from tune_cnn.sweep.tensorboard import overview
     from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan, TrialStopper
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
-    plans = {trial_id: TrialPlan(e.settings, *asked[trial_id]) for trial_id, e in todo.items()}
+    plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
     sweep = folder.experiments().values()
@@ -171,6 +183,7 @@ def _run_tune(
         tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder, overview=shown),
         lambda config: {"cpu": asked[config["trial_id"]].cpus, "gpu": asked[config["trial_id"]].gpus},
     )
+    specs = [experiment.scheduler for experiment in todo.values() if experiment.scheduler]
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
     with temporary_folder() as scratch:
         tuner = tune.Tuner(
@@ -183,14 +196,20 @@ def _run_tune(
                     for key in varied
                 },
             },
-            tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                scheduler=scheduler(specs[0], sweep, folder) if specs else None,
+                **tune_options,
+            ),
             run_config=tune.RunConfig(
                 name=folder.name,
                 storage_path=str(scratch),
                 stop=TrialStopper(),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[watcher],
+                callbacks=[watcher, *callbacks],
                 verbose=0,
             ),
         )

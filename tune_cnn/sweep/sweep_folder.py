@@ -9,6 +9,7 @@
             record.json             settings, results, facts: there exactly when the trial is finished
             best.pt                 its weights with the best validation accuracy
             error.txt               why it failed last
+            stop.txt                after which epoch a scheduler ends it
             events.out.tfevents.*   for TensorBoard
 
 Ray's own state is not kept: what is finished is known from these files alone, so a sweep can grow, shrink and resume.

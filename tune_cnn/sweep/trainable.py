@@ -37,6 +37,7 @@ class TrialPlan(NamedTuple):
     settings: Settings
     cpus: int
     gpus: float
+    is_scheduled: bool
 
 
 class CnnTrainable(Trainable):  # type: ignore[misc]
@@ -95,9 +96,15 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         is_first = self.trial is None
         trial = self.trial = self.trial or self._start()
         if trial.stop_reason is None:
-            trial.run_epoch()
+            if self.plan.is_scheduled and self.folder.is_to_stop(trial.history.num_epochs):
+                trial.end("scheduler")
+            else:
+                trial.run_epoch()
         report = _report(trial)
-        self._keep(trial, {**report, **_further(trial, is_first)})
+        told = not is_first and trial.stop_reason == "scheduler"  # TensorBoard has its last epoch already
+        curves = _curve_points(trial, trial.history.num_epochs) if told else {}
+        shown = {key: value for key, value in report.items() if key not in curves or key == "epoch"}
+        self._keep(trial, {**shown, **_further(trial, is_first)})
         warnings, self.warnings = self.warnings, []
         return {**report, "warnings": warnings}
 

@@ -16,6 +16,7 @@ from tune_cnn.train_results import FitResult
 from tune_cnn.training.checkpoint_format import state_from_bytes, state_to_bytes
 
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
+_STOP = "stop.txt"  # after which epoch a scheduler ends the trial
 _MOST_CHARACTERS = 1000  # of a failure
 KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
 _whole: set[tuple[str, bytes]] = set()  # trial ids and digests of records that are whole: to parse one takes 50 ms
@@ -121,10 +122,10 @@ class TrialFolder:
         self.forget_training(0 if last is None else results.num_epochs)
 
     def forget_training(self, epochs: int) -> None:
-        """Delete `error.txt`, partly written files, and all checkpoints but that of epoch `epochs`."""
+        """Delete `error.txt`, `stop.txt`, partly written files, and all checkpoints but that of epoch `epochs`."""
         for name in self.folder.names():
             is_older = _CHECKPOINT.fullmatch(name) and name != _checkpoint(epochs)
-            if is_older or name == "error.txt" or name.endswith(BESIDE_SUFFIX):
+            if is_older or name in ("error.txt", _STOP) or name.endswith(BESIDE_SUFFIX):
                 self.folder.delete(name)
 
     def copy_from(self, other: "TrialFolder", names: Iterable[str]) -> None:
@@ -173,6 +174,25 @@ class TrialFolder:
         if key not in _whole and content is not None and self.whole_record() is not None:
             _whole.add(key)
         return key in _whole
+
+    def stop_after(self, epoch: int) -> None:
+        """Keep the decision of a scheduler that the trial ends after an epoch."""
+        self.folder.write(_STOP, str(epoch).encode())
+
+    def is_to_stop(self, epoch: int) -> bool:
+        """Whether a scheduler ends the trial after this epoch, or decided so for an earlier one."""
+        content = self.folder.read(_STOP)
+        return content is not None and content.isdigit() and epoch >= int(content[:9])
+
+    def is_cut_short(self) -> bool:
+        """Whether it is finished because a scheduler stopped it."""
+        content = self.folder.read("record.json") if self.is_finished() else None
+        return content is not None and b'"stop_reason": "scheduler"' in content
+
+    def reopen(self) -> None:
+        """Let a trial that a scheduler stopped go on from its last state."""
+        self.folder.delete(_STOP)
+        self.folder.delete("record.json")
 
     def save_failure(self, failure: str, trace: str) -> None:
         """Keep why the trial failed: one line, and the traceback."""

@@ -45,6 +45,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
         self._progress = progress
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
+        self._shown: dict[str, int] = {}  # the last epoch that was shown
         self._looked = 0.0
         self._check_lock = check_lock
 
@@ -112,7 +113,9 @@ class Watcher(Callback):  # type: ignore[misc]
                 self._show(trial_id, self._unkept.pop(trial_id))
 
     def _show(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._safely(lambda: self._progress.reported(self._folders[trial_id].label, result))
+        if result["epoch"] > self._shown.get(trial_id, 0):  # a trial that a scheduler stops reports its last one twice
+            self._shown[trial_id] = result["epoch"]
+            self._safely(lambda: self._progress.reported(self._folders[trial_id].label, result))
 
     def _settle(self, trial_id: str) -> None:
         """Show the last epoch if it is kept; otherwise it will be trained again."""

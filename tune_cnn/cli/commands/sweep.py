@@ -11,9 +11,10 @@ from tune_cnn.cli.options import (
     not_negative,
     positive,
     read_experiments,
+    seconds,
 )
 from tune_cnn.errors import DataError, ResourceError, StorageError, TuneCnnError
-from tune_cnn.texts import size, tell
+from tune_cnn.texts import counted, size, tell
 from tune_cnn.waiting import waiting
 
 PURPOSE = "train the experiments of config files, several at once; repeat it to resume"
@@ -27,6 +28,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_out(parser, "result files")
     add_storage(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
+    parser.add_argument(
+        "--finish",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="train experiments of these names to the end, also those that a scheduler stopped",
+    )
+    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop after 90s, 30m, 2h, ...")
+    parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run so many trials at once at most")
     parser.add_argument(
         "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
     )
@@ -79,7 +89,17 @@ def run(options: Namespace) -> int:
 
     with locked(folder.folder) as lock:
         try:
-            failures = run_sweep(experiments, folder, cluster, keep_others=bool(options.only), check_lock=lock.check)
+            failures = run_sweep(
+                experiments,
+                folder,
+                cluster,
+                keep_others=bool(options.only),
+                check_lock=lock.check,
+                tune_options={
+                    "time_budget_s": options.time_budget,
+                    "max_concurrent_trials": options.max_concurrent,
+                },
+            )
         except (DataError, ResourceError):
             raise  # before anything started
         except BaseException as end:
@@ -92,4 +112,7 @@ def run(options: Namespace) -> int:
                 tell(error, file=sys.stderr)
             raise
         complete = show_results(folder, options.out)
-    return 1 if failures or not complete else 0
+        left = {e.name for e in experiments if not folder.trial(e.settings).is_finished()}
+    if options.time_budget and left and not failures:
+        tell(f"the time budget is used up, {counted(len(left), 'experiment')} unfinished; the same command continues")
+    return 1 if failures or left or not complete else 0

@@ -73,7 +73,8 @@ def _of_sweep(options: Namespace) -> int:
     expected, summary = record
     threads = summary.get("threads")
     threads = threads if isinstance(threads, int) and 0 < threads <= _MOST_THREADS else None
-    trained = train(settings, device=options.device, threads=options.threads or threads)
+    epochs = expected.num_epochs if summary.get("stop_reason") == "scheduler" else None
+    trained = train(settings, device=options.device, threads=options.threads or threads, epochs=epochs)
     difference = expected.first_difference(trained.history)
     if difference is None:
         tell(f"identical: all {expected.num_epochs} epochs are those of {folder}, bit for bit")

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
 from tune_cnn.errors import ResultError
@@ -41,6 +41,37 @@ class Resources:
 
     cpus_per_trial: _Auto | Count = 1
     gpus_per_trial: _Auto | Annotated[Number, Ge(0), Le(1)] | Count = "auto"
+
+
+@with_config(NO_OTHER_KEYS)
+@dataclass(frozen=True)
+class Asha:
+    """Tune's ASHAScheduler: after some epochs, a trial goes on if it is among the best of those that got so far.
+
+    Attributes:
+        grace_period: After how many epochs a trial can first be stopped.
+        reduction_factor: One in so many goes on; the next decision comes after so many times the epochs.
+    """
+
+    grace_period: Count = 1
+    reduction_factor: Annotated[Number, Gt(1)] = 4.0
+
+
+@with_config(NO_OTHER_KEYS)
+@dataclass(frozen=True)
+class Median:
+    """Tune's MedianStoppingRule: a trial stops if its best is below the median of the others' means until then.
+
+    Attributes:
+        grace_period: After how many epochs a trial can first be stopped.
+        min_samples_required: Of how many other trials a median is taken at least.
+    """
+
+    grace_period: Count = 1
+    min_samples_required: Count = 3
+
+
+SCHEDULERS = {"asha": Asha, "median": Median}
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -82,6 +113,11 @@ def file_model() -> type[BaseModel]:
         ),
         "samples": (Count, "How many samples are drawn, for each cell of the grid.", 16),
         "search_seed": (Whole, "Seed of the draws.", 0),
+        "scheduler": (
+            _model("Scheduler", **{name: (kind, None) for name, kind in SCHEDULERS.items()}),
+            "Which of Tune's schedulers stops trials that fall behind.",
+            {"asha": "{grace_period: 3}"},
+        ),
     }
     file: type[BaseModel] = _model(
         "ConfigFile",
@@ -96,16 +132,20 @@ def file_model() -> type[BaseModel]:
 def file_schema() -> dict[str, Any]:
     """The JSON schema of a file, by which editors complete and check one."""
     schema = file_model().model_json_schema()
-    for name in ("Grid", "Search", "Settings", "Data", "Resources"):
-        owner = {"Data": DataSettings, "Resources": Resources}.get(name, Settings)
+    owners = {"Data": DataSettings, "Resources": Resources, "Asha": Asha, "Median": Median}
+    for name in ("Grid", "Search", "Settings", *owners):
+        owner = owners.get(name, Settings)
         texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE))
         schema["$defs"][name].pop("description", None)
         for key, value in schema["$defs"][name]["properties"].items():
             value["description"] = " ".join(texts[key].split())
+    for name, kind in SCHEDULERS.items():
+        schema["$defs"]["Scheduler"]["properties"][name]["description"] = str(kind.__doc__).partition("\n")[0]
     for value in schema["properties"].values():
         value.pop("default", None)
-    source = schema["properties"]["data"]
-    schema["properties"]["data"] = {"anyOf": [{"type": "string"}, source], "description": source["description"]}
+    for key, text in (("data", {"type": "string"}), ("scheduler", {"enum": [*SCHEDULERS, None]})):
+        mapping = schema["properties"][key]
+        schema["properties"][key] = {"anyOf": [text, mapping], "description": mapping["description"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -150,6 +190,10 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         The values as settings have them, if none has a fault; and the faults, one line each.
     """
     known = file_model().model_fields
+    if isinstance(scheduler := document.get("scheduler", {}), str):
+        document = {**document, "scheduler": {scheduler: {}}}
+    elif scheduler is None:
+        document = {key: value for key, value in document.items() if key != "scheduler"}
     values, problems = check(file_model(), {key: value for key, value in document.items() if key in known})
     for key in [key for key in document if key not in known]:
         problems.append(f"{key}: unknown key; {suggest(key, known)}")
@@ -189,7 +233,8 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     Returns:
         If there is no fault: `run_name`, the pattern of the names; `grid`, the values of each varied key in the order
         of the file, those of the seeds last; `search`, the distributions; `samples`, the settings that are drawn of
-        them, one empty one without a search; `settings` that do not vary; `data`, the `DataSettings`, not yet
+        them, one empty one without a search; `scheduler`, its arguments by its name, or None; `settings` that do not
+        vary; `data`, the `DataSettings`, not yet
         resolved; `resources`, the `Resources`. And the faults, one line each.
     """
     values, problems = check_values(document)
@@ -224,6 +269,9 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     drawn: list[dict[str, Any]] = [{}]
     if search and not problems:
         drawn, problems = _samples(search, count, values.get("search_seed", 0))
+    schedulers = values.get("scheduler")
+    if schedulers is not None and len(schedulers) != 1:
+        problems.append(f"scheduler: {' and '.join(schedulers) or 'empty'}; write one, such as scheduler: asha")
     if problems:
         return {}, problems
     seeds = {"seed": values["seeds"]} if "seeds" in values else {}
@@ -232,6 +280,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
         "grid": {key: values["grid"][key] for key in grid} | seeds,
         "search": search,
         "samples": drawn,
+        "scheduler": schedulers,
         "settings": values.get("settings", {}),
         "data": data,
         "resources": Resources(**values.get("resources", {})),

@@ -4,6 +4,7 @@ An experiment is one named run. Experiments with the same settings are one trial
 """
 
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,16 +33,23 @@ class Experiment:
         settings: Of its trial, with resolved data.
         resources: What its trial gets.
         search: The distribution of each settings key that was drawn; None: it is no sample of a search.
+        scheduler: The arguments of Tune's scheduler that may stop it, by the scheduler's name; None: none may.
     """
 
     name: str
     settings: Settings
     resources: Resources
     search: Mapping[str, Mapping[str, Any]] | None = None
+    scheduler: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def load_experiments(
-    paths: Sequence[Path], *, overrides: Sequence[str] = (), only: Sequence[str] = (), data: str | None = None
+    paths: Sequence[Path],
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    finish: Sequence[str] = (),
+    data: str | None = None,
 ) -> list[Experiment]:
     """Read config files into experiments.
 
@@ -49,6 +57,7 @@ def load_experiments(
         paths: The config files.
         overrides: Texts `key=value` of `--set`, which change every file.
         only: Patterns of `--only`, such as `*_L2`; experiments whose name matches none of them are left out.
+        finish: Patterns of `--finish`; no scheduler stops experiments of these names.
         data: The source of `--data`, in place of the one of every file.
 
     Returns:
@@ -80,6 +89,9 @@ def load_experiments(
     if not faults:  # the names of a faulty file are not known
         names = [experiment.name for experiments in found.values() for experiment in experiments]
         faults.add("--only", _unmatched(names, only))
+        faults.add("--finish", _unmatched(names, finish))
+        if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
+            faults.add(str(paths[-1]), ["scheduler: not that of the other files; a sweep has one scheduler, or none"])
 
     for place, clash in _name_clashes(found).items():
         faults.add(place, [clash])
@@ -92,7 +104,10 @@ def load_experiments(
         experiments, problems = _resolve(experiments)
         faults.add(by_option or place, problems)
         faults.add(place, _network_problems(experiments))
-        chosen += experiments
+        chosen += [
+            replace(e, scheduler=None) if any(fnmatchcase(e.name, pattern) for pattern in finish) else e
+            for e in experiments
+        ]
     if faults:
         raise ConfigError.joined([ConfigError(place, problems) for place, problems in faults.items()])
     return chosen
@@ -139,7 +154,11 @@ def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
         name = run_name(file["run_name"], settings, number)
         if problems := name_problems(name):
             return [], [f"run_name: {problem}" for problem in problems]
-        experiments.append(Experiment(name, settings, file["resources"], file["search"] or None))
+        for scheduler, arguments in (file["scheduler"] or {}).items():
+            if arguments["grace_period"] >= settings.epochs:
+                fault = f"{arguments['grace_period']} is no less than the {settings.epochs} epochs of {name}"
+                return [], [f"scheduler.{scheduler}.grace_period: {fault}, so nothing would stop; give less"]
+        experiments.append(Experiment(name, settings, file["resources"], file["search"] or None, file["scheduler"]))
     return experiments, []
 
 

@@ -1,0 +1,97 @@
+"""Tune's schedulers. A trial that one stops ends in its own way: tested, recorded, and able to go on later."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+
+from tune_cnn.errors import ResultError
+from tune_cnn.settings import Settings
+from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.sweep.trial_folder import TrialFolder
+from tune_cnn.train_results import FitResult
+
+_METRIC, _TIME = "best_validation_accuracy", "epoch"
+
+
+class _Candidate(NamedTuple):
+    """A trial for a scheduler, which knows it by this id also after a lost process and in a resumed sweep."""
+
+    trial_id: str
+
+
+class _EndsTrials:
+    """What Tune would stop at once ends itself: the decision is written down, and the trial's next step obeys it."""
+
+    folders: Mapping[str, TrialFolder]
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        super().on_trial_add(controller, _candidate(trial))  # type: ignore[misc]
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> Any:
+        if result.get(_METRIC) is not None and self._decide(_candidate(trial), result) == TrialScheduler.STOP:
+            self.folders[_candidate(trial).trial_id].stop_after(result[_TIME])
+        return TrialScheduler.CONTINUE
+
+    def _decide(self, candidate: _Candidate, result: dict[str, Any]) -> Any:
+        # The median rule takes it for a fault if a trial reports again that it stopped, as one does that is retried.
+        vars(self).get("_stopped_trials", set()).discard(candidate)
+        return super().on_trial_result(None, candidate, result)  # type: ignore[misc]
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if result.get(_METRIC) is not None and result["stop_reason"] != "scheduler":
+            super().on_trial_complete(controller, _candidate(trial), result)  # type: ignore[misc]
+
+    def on_trial_remove(self, controller: Any, trial: Any) -> None:
+        super().on_trial_remove(controller, _candidate(trial))  # type: ignore[misc]
+
+    def recall(self, trial_id: str, accuracies: Iterable[float]) -> None:
+        """Count what a trial reported before this sweep was resumed."""
+        candidate, best = _Candidate(trial_id), 0.0
+        super().on_trial_add(None, candidate)  # type: ignore[misc]
+        for epoch, accuracy in enumerate(accuracies, start=1):
+            best = max(best, accuracy)
+            self._decide(candidate, {_TIME: epoch, _METRIC: best})
+
+
+class _Asha(_EndsTrials, ASHAScheduler):  # type: ignore[misc]
+    """Li et al., 2020, arXiv:1810.05934."""
+
+
+class _Median(_EndsTrials, MedianStoppingRule):  # type: ignore[misc]
+    """Golovin et al., 2017, Google Vizier, section 3.2.2."""
+
+
+def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings], folder: SweepFolder) -> TrialScheduler:
+    """Tune's scheduler on the best validation accuracy by epoch, with what the trials have reported so far.
+
+    Args:
+        spec: Its arguments, by its name.
+        trials: All trials that it compares, the finished ones too.
+        folder: The sweep's.
+    """
+    ((name, arguments),) = spec.items()
+    trials = list(trials)
+    further: dict[str, Any] = {"max_t": max(settings.epochs for settings in trials), "stop_last_trials": False}
+    if name == "median":
+        further = {"min_time_slice": float("inf")}  # it never pauses a trial, since none can be paused in mid-epoch
+    kind = {"asha": _Asha, "median": _Median}[name]
+    made = kind(time_attr=_TIME, metric=_METRIC, mode="max", **arguments, **further)
+    made.folders = {settings.trial_id: folder.trial(settings) for settings in trials}
+    for trial_id, trial in made.folders.items():
+        if accuracies := _accuracies(trial):
+            made.recall(trial_id, accuracies)
+    return made
+
+
+def _accuracies(trial: TrialFolder) -> list[float]:
+    if (record := trial.whole_record()) is not None:
+        return list(record[0].test_acc)
+    try:
+        return list(FitResult.from_state((trial.newest_state() or {}).get("history")).test_acc)
+    except ResultError:
+        return []
+
+
+def _candidate(trial: Any) -> _Candidate:
+    return _Candidate(trial.config["trial_id"])
