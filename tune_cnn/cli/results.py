@@ -70,8 +70,9 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
 
     def draw() -> list[Path]:
         from tune_cnn.report.figures import write_figures  # imports matplotlib, which other commands do without
+        from tune_cnn.report.search import write_search_figure
 
-        return write_figures(files, out_dir)
+        return [*write_figures(files, out_dir), *write_search_figure(folder.name, files, out_dir)]
 
     def report() -> list[Path]:
         from tune_cnn.report import write_report

@@ -47,7 +47,8 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     """
     if format not in FORMATS:
         raise ConfigError("write_figures", [f"format: {format!r} is not one of {', '.join(FORMATS)}"])
-    read = list(readable(result_files))
+    # Of a search, which varies everything at once, `write_search_figure` draws one.
+    read = [found for found in readable(result_files) if not found[3].get("search")]
     written = []
     for row in figure_rows([(printable(path.stem), config, trial) for path, config, _, trial in read]):
         curves = [Curve.of(row, index, *read[index][2:]) for index in row.labels]

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from tune_cnn.report.grids import Grid
 from tune_cnn.report.page_figures import cost_figure, curve_figures
+from tune_cnn.report.search import search_report
 from tune_cnn.report.sentences import answers, conditions, notes, summary
 from tune_cnn.report.sentences_learning import confusions
 from tune_cnn.report.table import LEFT_ALIGNED, accuracy_range, map_rows, results_table
@@ -73,6 +74,7 @@ def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], *
         lstrip_blocks=True,
     )
     colours = accuracy_range(grids)
+    search = search_report(grids)
     names = [f": {name}" if name else "" for name in grid_names(grids)]
     parts = [
         {
@@ -83,9 +85,11 @@ def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], *
             "confusions": confusions(grid),
         }
         for name, grid in zip(names, grids, strict=True)
+        if search is None  # whose cells hold a training each
     ]
     content = environment.get_template(template).render(
-        title=title, summary=summary(grids), parts=parts, colours=colours, table=results_table(grids),
+        title=title, summary=summary(grids), parts=parts, colours=colours, search=search,
+        table=results_table(grids) if search is None else search.ranking,
         left_aligned=LEFT_ALIGNED, conditions=conditions(grids), notes=notes(grids), **more,
     )  # fmt: skip
     return content.strip() + "\n"

@@ -72,7 +72,7 @@ def _curve_figure(title: str, row: Row, cells: Sequence[Cell]) -> PageFigure:
         fig.suptitle("")
         while fig.legends:
             fig.legends[0].remove()
-        return PageFigure(title, key, _panels(fig, f"{title}. {'; '.join(name for name, _, _ in key)}"))
+        return PageFigure(title, key, panels(fig, f"{title}. {'; '.join(name for name, _, _ in key)}"))
 
 
 def _described(row: Row, cell: Cell) -> str:
@@ -99,9 +99,9 @@ def cost_figure(grid: Grid) -> PageFigure | None:
         fig = Figure(figsize=(5.3 * len(told), 3.2))
         for ax, (title, costs) in zip(fig.subplots(1, len(told), squeeze=False)[0], told.items(), strict=True):
             _draw_costs(ax, title, costs, rows)
-        panels = _panels(fig, "Accuracy against cost")
+        drawn = panels(fig, "Accuracy against cost")
     key = [(row.fixed, _on_both(_colour("L", row.cells[0])), False) for row in rows]
-    return PageFigure("Accuracy of the networks that learned, against cost; points bear their K", key, panels)
+    return PageFigure("Accuracy of the networks that learned, against cost; points bear their K", key, drawn)
 
 
 def _costs(cells: Sequence[Cell], measure: Callable[[Cell], float | None]) -> dict[Cell, float]:
@@ -143,7 +143,7 @@ def _level(symbol: str, cell: Cell) -> int:
     return sum(cell.widths) if symbol == "K" else cell.depth
 
 
-def _panels(fig: Figure, description: str) -> list[Markup]:
+def panels(fig: Figure, description: str) -> list[Markup]:
     """Each axes of a figure as an SVG of its own, without the figure's paper, readable on light and on dark paper."""
     fig.set_layout_engine(None)
     fig.subplots_adjust(hspace=0.5, wspace=0.3)
@@ -154,7 +154,7 @@ def _panels(fig: Figure, description: str) -> list[Markup]:
     svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d)\d+|\n", r"\1", path[0]), svg)
     svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda found: f"{found[0]}; {found[1]}: {_on_both(found[2])}", svg)
     svg, _, clips = svg.removesuffix("</svg>\n").rpartition("</g>\n <defs>")
-    panels: list[Markup] = []
+    found: list[Markup] = []
     for ax, part in zip(fig.axes, re.split(r'<g id="axes_\d+">', svg)[1:], strict=True):
         tight = ax.get_tightbbox()
         assert tight is not None
@@ -163,9 +163,9 @@ def _panels(fig: Figure, description: str) -> list[Markup]:
         place = [box.x0, fig.bbox.height - box.y1, box.width, box.height]
         view = " ".join(f"{scale * value:.0f}" for value in place)
         label = escape(f"{ax.get_title() or ax.get_xlabel()}. {description}")
-        defs = f"<defs>{clips}" if not panels else ""
-        panels.append(Markup(f'<svg viewBox="{view}" role="img" aria-label="{label}">{defs}<g>{part}</svg>'))
-    return panels
+        defs = f"<defs>{clips}" if not found else ""
+        found.append(Markup(f'<svg viewBox="{view}" role="img" aria-label="{label}">{defs}<g>{part}</svg>'))
+    return found
 
 
 def _on_both(colour: str) -> str:

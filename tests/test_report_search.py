@@ -1,0 +1,112 @@
+"""The report of a search: its ranking, figures and sentences, from result files."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tune_cnn.experiments import experiment_config
+from tune_cnn.report import write_report
+from tune_cnn.report.figures import write_figures
+from tune_cnn.report.search import write_search_figure
+from tune_cnn.result_files import save_experiment
+from tune_cnn.settings import Settings
+from tune_cnn.train_results import FitResult
+
+SEARCH = {
+    "lr": {"loguniform": [1e-4, 1e-2]},
+    "filters_per_layer": {"choice": [[8], [8, 16], [16]]},
+    "layers_per_block": {"randint": [1, 5]},
+}
+
+
+def write(folder: Path, name: str, accuracy: float, epochs: int = 4, reason: str = "epochs", **settings: Any) -> Path:
+    """A result file of one sample, whose validation accuracy rises to `accuracy`."""
+    made = Settings(**{"seed": 1, "epochs": 4, "early_stopping": None, **settings})
+    curve = [accuracy * (epoch + 1) / epochs for epoch in range(epochs)]
+    history = FitResult(epochs, [1.0] * epochs, curve, [1.0] * epochs, curve)
+    facts = {"stop_reason": reason, "test_accuracy": accuracy - 1, "duration_s": 1.0, "search": SEARCH}
+    save_experiment(folder / f"{name}.json", experiment_config(name, folder, made), history, facts)
+    return folder / f"{name}.json"
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Path]:
+    """Twelve samples, of which those with a small learning rate are the best, and one in four was stopped."""
+    return [
+        write(
+            tmp_path,
+            f"s_{number:03}",
+            80.0 - 4 * number,
+            epochs=2 if number % 4 == 3 else 4,
+            reason="scheduler" if number % 4 == 3 else "epochs",
+            lr=1e-4 * (1 + number**2),
+            filters_per_layer=((8,), (8, 16), (16,))[number % 3],
+            layers_per_block=2 if number < 5 else 3,
+        )
+        for number in range(12)
+    ]
+
+
+def report(samples: list[Path]) -> dict[str, str]:
+    folder = samples[0].parent
+    return {path.suffix: path.read_text() for path in write_report("s", samples, folder)}
+
+
+def test_samples_are_ranked_with_every_setting_that_varies(samples):
+    lines = report(samples)[".md"].partition("## Ranking\n")[2].strip().splitlines()
+    assert lines[0].startswith("| rank | experiment | lr | K | L | best val. acc. (%) | test acc. (%) | epochs |")
+    assert lines[2].startswith("| 1 | s_000 | 0.0001 | 8 | 2 | 80.00 | 79.00 | 4 of 4 |")
+    assert lines[3].startswith("| 2 | s_001 | 0.0002 | 8-16 | 2 | 76.00 | 75.00 | 4 of 4 |")
+    assert "| stopped by the scheduler after 2 of 4 epochs |" in lines[5]
+    assert len(lines[2:]) >= 12
+
+
+def test_what_was_spent_and_saved_and_what_the_best_have_in_common_is_told(samples):
+    text = report(samples)[".md"]
+    assert "The search spent 42 epochs, 87.5 % of the 48 that its 12 trainings could have had." in text
+    assert "The scheduler stopped 3 trainings, 6 epochs early." in text
+    assert "The best 5 trainings have in common: L = 2. With few samples" in text
+
+
+def test_a_range_is_common_only_if_it_is_narrow_on_the_scale_of_its_distribution(samples):
+    # The best five span 0.0001 to 0.0017 of 0.0001 to 0.0122: an eighth of it, but more than half of its decades.
+    assert "lr from" not in report(samples)[".md"]
+
+
+def test_a_few_samples_have_nothing_in_common(samples):
+    assert "in common" not in report(samples[:9])[".md"]
+
+
+def test_the_page_has_a_panel_for_each_setting_and_no_map(samples):
+    page = report(samples)[".html"]
+    assert page.count("<svg") == 4  # three settings, and the best so far
+    assert "Map" not in page
+    assert "stopped by the scheduler" in page
+
+
+def test_a_search_has_one_figure_and_a_grid_has_none_of_it(samples, tmp_path):
+    folder = samples[0].parent
+    assert write_figures(samples, folder) == []
+    (figure,) = write_search_figure("s", samples, folder)
+    assert figure == folder / "s_search.png"
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert write_search_figure("none", [], folder) == []
+
+
+def test_samples_that_failed_or_have_not_begun_are_ranked_last(samples):
+    folder = samples[0].parent
+    common = Settings(seed=1, epochs=4, early_stopping=None, filters_per_layer=(8,))
+    asked = {"s_012": replace(common, lr=0.5), "s_013": replace(common, lr=0.6)}
+    write_report("s", samples, folder, asked=asked, failures={"s_013": "epoch 1: RuntimeError"})
+    text = (folder / "s_report.md").read_text()
+    assert "| – | s_012 | 0.5 | 8 | 2 | – | – | 0 of 4 |" in text
+    assert "failed: epoch 1: RuntimeError" in text
+
+
+def test_many_samples_are_reported_within_seconds(tmp_path):
+    samples = [write(tmp_path, f"s_{n:03}", 20 + n / 4, lr=1e-4 * (1 + n)) for n in range(200)]
+    page = report(samples)[".html"]
+    assert "s_199" in page
+    assert len(page) < 2_000_000

@@ -1,0 +1,235 @@
+"""The report of a search: the ranking, accuracy over each setting that varies, and what the search cost."""
+
+import io
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.files import publish_file
+from tune_cnn.plot import own_style
+from tune_cnn.report.grids import Grid
+from tune_cnn.report.page_figures import PageFigure, panels
+from tune_cnn.report.runs import Run, plain, read_run
+from tune_cnn.report.wording import listed, number, percent
+from tune_cnn.settings import dashed, varied_keys
+from tune_cnn.texts import counted, duration
+
+_SHORT = {"filters_per_layer": "K", "layers_per_block": "L"}
+_COLOUR, _STOPPED = "#4E96BC", "#B8860B"
+_BEST = 5  # trainings that are compared with all others
+_ENOUGH = 2 * _BEST  # trainings, for such a comparison
+_NARROW = 0.5  # of the whole range: what the best have in common
+
+
+class SearchReport(NamedTuple):
+    """The part of a report that only a search has.
+
+    Attributes:
+        lines: What it cost, and what the best trainings have in common.
+        ranking: A row a training, the best first, as texts.
+        figures: Accuracy over each setting that varies, and the best accuracy so far over the epochs spent.
+    """
+
+    lines: list[str]
+    ranking: pd.DataFrame
+    figures: list[PageFigure]
+
+
+def search_report(grids: Sequence[Grid]) -> SearchReport | None:
+    """What to report of a search; None: the experiments are those of a grid."""
+    runs = _runs(run for grid in grids for run in grid.runs)
+    if not any(isinstance(run.fact("search"), Mapping) for run in runs):
+        return None
+    keys = _varied(runs)
+    shown = [run for run in runs if run.accuracy is not None]
+    figures = []
+    if shown:
+        with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+            key = [("ran to its end", _COLOUR, False), ("stopped by the scheduler", _STOPPED, False)]
+            key = key if any(map(_is_stopped, shown)) else []
+            described = "Best validation accuracy over each setting that varies"
+            figures.append(PageFigure(described, key, panels(_settings_figure(shown, keys), described)))
+            described = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
+            figures.append(PageFigure(described, [], panels(_progress_figure(shown), described)))
+    return SearchReport([*_cost(runs), *_common(shown, keys)], _ranking(runs, keys), figures)
+
+
+def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) -> list[Path]:
+    """Write `<name>_search.png`, accuracy over each setting that varies; nothing if no experiment is of a search."""
+    runs = []
+    for path in result_files:
+        try:
+            runs.append(read_run(path))
+        except (ResultError, ConfigError):  # the report names it
+            continue
+    shown = [run for run in _runs(runs) if run.accuracy is not None and run.fact("search")]
+    if not shown:
+        return []
+    with own_style():
+        content = io.BytesIO()
+        _settings_figure(shown, _varied(shown), layout="constrained").savefig(content, format="png", dpi=120)
+    publish_file(out_dir / f"{name}_search.png", content.getvalue())
+    return [out_dir / f"{name}_search.png"]
+
+
+def _runs(runs: Iterable[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: run.names[0])
+
+
+def _values(run: Run) -> dict[str, Any]:
+    """The settings that can vary; `bs_test` follows from `bs_train`."""
+    values = run.settings.to_json()
+    return {key: value for key, value in values.items() if key not in ("data", "bs_test")} | dict(run.unknown)
+
+
+def _varied(runs: Sequence[Run]) -> list[str]:
+    """The keys that the search drew, then the others that vary."""
+    searched = dict.fromkeys(key for run in runs for key in run.fact("search") or () if key in _values(run))
+    keys = dict.fromkeys(key for run in runs for key in _values(run))
+    varied = varied_keys([dict.fromkeys(keys) | _values(run) for run in runs])
+    return list(dict.fromkeys([*searched, *varied]))
+
+
+def _is_stopped(run: Run) -> bool:
+    return bool(run.fact("stop_reason") == "scheduler")
+
+
+def _epochs(run: Run) -> int:
+    return run.history.num_epochs if run.history else 0
+
+
+def _ranked(runs: Sequence[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
+
+
+def _ranking(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
+    rows = []
+    for place, run in enumerate(_ranked(runs), start=1):
+        values = _values(run)
+        seconds = run.number("duration_s")
+        rows.append(
+            {
+                "rank": str(place) if run.accuracy is not None else "–",
+                "experiment": listed(run.names),
+                **{_SHORT.get(key, key): _text(values.get(key)) for key in keys},
+                "best val. acc. (%)": number(run.accuracy, 2),
+                "test acc. (%)": number(run.number("test_accuracy"), 2),
+                "epochs": f"{_epochs(run)} of {run.settings.epochs}",
+                "time": "–" if seconds is None else duration(seconds),
+                "ended": run.ended or "–",
+                "verdict": run.verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _cost(runs: Sequence[Run]) -> list[str]:
+    spent, budget = sum(map(_epochs, runs)), sum(run.settings.epochs for run in runs)
+    lines = [
+        f"The search spent {counted(spent, 'epoch')}, {percent(100 * spent / budget)} of the {budget:,} that its "
+        f"{counted(len(runs), 'training')} could have had."
+    ]
+    if stopped := [run for run in runs if _is_stopped(run)]:
+        saved = sum(run.settings.epochs - _epochs(run) for run in stopped)
+        lines.append(f"The scheduler stopped {counted(len(stopped), 'training')}, {counted(saved, 'epoch')} early.")
+    return lines
+
+
+def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """The settings whose range among the best is narrow."""
+    if len(runs) < _ENOUGH:
+        return []
+    best, found = _ranked(runs)[:_BEST], []
+    for key in keys:
+        everywhere: list[Any] = [_values(run).get(key) for run in runs]
+        among_best: list[Any] = [_values(run).get(key) for run in best]
+        name = _SHORT.get(key, key)
+        if all(map(_is_number, everywhere)) and len(set(everywhere)) > _BEST:
+            as_scaled = _scaled(runs, key)
+            whole = as_scaled(max(everywhere)) - as_scaled(min(everywhere))
+            if as_scaled(max(among_best)) - as_scaled(min(among_best)) <= _NARROW * whole:
+                low, high = (plain(bound(among_best)) for bound in (min, max))
+                found.append(f"{name} from {low} to {high} (of {plain(min(everywhere))} to {plain(max(everywhere))})")
+        elif len(set(map(_text, among_best))) == 1 < len(set(map(_text, everywhere))):
+            found.append(f"{name} = {_text(among_best[0])}")
+    if not found:
+        return [f"The best {_BEST} trainings have no range of a setting in common that is narrower than the others'."]
+    return [
+        f"The best {_BEST} trainings have in common: {listed(found)}. With few samples, this can be chance; a narrower "
+        "search can tell."
+    ]
+
+
+def _text(value: object) -> str:
+    return dashed(value) if isinstance(value, list) and value else plain(value)
+
+
+def _in_order(value: object) -> tuple[str, Any]:
+    """Values of one kind by their size; those of several kinds have no order but that of their texts."""
+    return type(value).__name__, value if isinstance(value, int | float | str | list) else _text(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_log(runs: Sequence[Run], key: str) -> bool:
+    return any("log" in name for run in runs for name in (run.fact("search") or {}).get(key, ()))
+
+
+def _scaled(runs: Sequence[Run], key: str) -> Any:
+    return math.log if _is_log(runs, key) else float
+
+
+def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = None) -> Figure:
+    """A panel a key: the accuracy of each run over its value."""
+    columns = min(len(keys), 2) or 1
+    rows = -(-len(keys) // columns) or 1
+    fig = Figure(figsize=(5.3 * columns, 3.2 * rows), layout=layout)
+    axes = fig.subplots(rows, columns, squeeze=False).flatten()
+    for ax, key in itertools.zip_longest(axes, keys):
+        if key is None:
+            ax.remove()
+        else:
+            _draw_setting(ax, runs, key)
+    return fig
+
+
+def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
+    values = [_values(run).get(key) for run in runs]
+    if is_numeric := all(map(_is_number, values)):
+        x = values
+        if _is_log(runs, key):
+            ax.set_xscale("log")
+            ax.minorticks_off()
+    else:
+        names = list(dict.fromkeys(map(_text, sorted(values, key=_in_order))))
+        x = [names.index(_text(value)) for value in values]
+        ax.set_xticks(range(len(names)), names)
+    for stopped, colour in ((False, _COLOUR), (True, _STOPPED)):
+        points: list[Any] = [(at, run.accuracy) for at, run in zip(x, runs, strict=True) if _is_stopped(run) is stopped]
+        ax.plot([at for at, _ in points], [y for _, y in points], "v" if stopped else "o", color=colour, markersize=5)
+    if is_numeric and len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
+        ax.set_xticks(sorted(set(x)))
+    ax.margins(0.08)
+    ax.set(xlabel=_SHORT.get(key, key), ylabel="Validation accuracy (%)")
+    ax.grid(True, alpha=0.4)
+
+
+def _progress_figure(runs: Sequence[Run]) -> Figure:
+    fig = Figure(figsize=(5.3, 3.2))
+    ax = fig.subplots()
+    spent = [0, *itertools.accumulate(map(_epochs, runs))]
+    best = list(itertools.accumulate((run.accuracy or 0.0 for run in runs), max))
+    ax.step(spent, [best[0], *best], where="pre", color=_COLOUR)
+    ax.set(xlabel="Epochs spent", ylabel="Best validation accuracy (%)")
+    ax.grid(True, alpha=0.4)
+    return fig
