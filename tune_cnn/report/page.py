@@ -30,8 +30,9 @@ def page(title: str, grids: Sequence[Grid]) -> str:
         title: The sweep's name.
         grids: What `load_grids` found; at least one.
     """
-    figures = [(list(curve_figures(grid)), cost_figure(grid)) for grid in grids]
-    return _rendered("report.html", _html, title, grids, figures=figures)
+    return _rendered(
+        "report.html", _html, title, grids, figures=lambda grid: (list(curve_figures(grid)), cost_figure(grid))
+    )
 
 
 def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path], folder: Path) -> str:
@@ -78,6 +79,7 @@ def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], *
     names = [f": {name}" if name else "" for name in grid_names(grids)]
     parts = [
         {
+            "grid": grid,
             "suffix": name,
             "widths": [row.fixed for row in grid.rows("L")],
             "map": map_rows(grid, colours),
