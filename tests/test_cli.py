@@ -71,7 +71,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., dict[str,
     """Puts something else in the place of Ray; a test that does not use it must not come so far."""
 
     def replace(run_sweep: Callable[..., dict[str, str]]) -> None:
-        monkeypatch.setattr("tune_cnn.sweep.runner.run_sweep", run_sweep)
+        monkeypatch.setattr("tune_cnn.api.run_sweep", run_sweep)
 
     replace(lambda *_, **__: pytest.fail("the sweep ran"))
     monkeypatch.setattr("tune_cnn.sweep.remarks.estimate", no_estimate)
@@ -237,7 +237,7 @@ def test_options_reach_the_runner(here, runner):
         folder: SweepFolder,
         cluster: ClusterOptions,
         keep_others: bool,
-        check_lock: object,
+        **further: object,
     ) -> dict[str, str]:
         asked.append(([experiment.name for experiment in experiments], str(folder), cluster, keep_others))
         return trains(experiments, folder, cluster)
@@ -432,7 +432,7 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tune_cnn.cli.results.export_now", interrupted)
+    monkeypatch.setattr("tune_cnn.results.export_now", interrupted)
     assert run("export", "tiny") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
@@ -646,7 +646,10 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["sweep", "tiny.yaml", "--set", "epochs: 5"], ["'epochs: 5' has no value; write --set epochs=5"]),
         (["sweep", "tiny.yaml", "--set", "epochs:5"], ["'epochs:5' has no value; write --set epochs=5, in one word"]),
         (["sweep", "tiny.yaml", "--set", "=5"], ["'=5' has no key; write --set KEY=VALUE, in one word"]),
-        (["sweep", "tiny.yaml", "--set", "scheduler=asha"], ["settings.scheduler: unknown key; keys are seed, "]),
+        (
+            ["sweep", "tiny.yaml", "--set", "settings.scheduler=asha"],
+            ["settings.scheduler: unknown key; keys are seed, "],
+        ),
         (["sweep", "tiny.yaml", "--set", "epoch=3"], ["settings.epoch: unknown key; did you mean 'epochs'?"]),
         (["sweep", "tiny.yaml", "--set", "epochs=0"], ["settings.epochs: 0 is not a whole number from 1 up"]),
         (["sweep", "tiny.yaml", "--data", "cifar11"], ["--data: 1 problem", "did you mean 'cifar10'?"]),

@@ -129,7 +129,7 @@ def test_without_images_or_while_a_sweep_runs_the_test_set_is_not_measured(image
     train([replace(experiments[0], settings=settings)], sweep, interrupted_after=1)
 
     with monkeypatch.context() as patch:
-        patch.setattr("tune_cnn.cli.results.running", lambda folder: "process 7 on box")
+        patch.setattr("tune_cnn.results.running", lambda folder: "process 7 on box")
         assert main(["export", "tiny"]) == 0
     assert capsys.readouterr().err.splitlines()[1:] == [
         "the test set of unfinished trials is not measured: process 7 on box is running the sweep"

@@ -10,6 +10,7 @@ import pytest
 from tune_cnn.errors import ConfigError
 from tune_cnn.settings import KEYS, OPTIONAL, SOURCES
 from tune_cnn.sweep.config.search_space import Experiment, Resources, distinct_trials, load_experiments
+from tune_cnn.sweep.config.shipped import shipped_names
 
 GRID = """\
 run_name: exp_K{K}_L{L}
@@ -503,7 +504,7 @@ def test_missing_file_and_folder_are_told(tmp_path: Path) -> None:
         load_experiments([tmp_path / "none.yaml", tmp_path])
     assert str(caught.value).replace(str(tmp_path), "T").splitlines() == [
         "T/none.yaml: 1 problem",
-        "  no such file; name a config file, such as configs/exp1_1.yaml",
+        f"  no such file; name a config file, or a shipped one: shipped ones are {', '.join(shipped_names())}",
         "T: 1 problem",
         "  a folder; name the files in it, such as T/*.yaml",
     ]

@@ -1,5 +1,6 @@
 """Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for."""
 
+import importlib
 import os
 import sys
 
@@ -13,3 +14,12 @@ if sys.argv[:1] == ["-m"]:  # which Python replaces once it has found the module
         _command = next((part for part in reversed(_module.split(".")) if part in _commands), "--help")
         sys.stderr.write(f"{_module}: a module for Python programs, no command; type: tune-cnn {_command}\n")
         sys.exit(2)
+
+
+def __getattr__(name: str) -> object:
+    """The Python interface, whose import takes seconds: `tune_cnn.sweep(...)`, `tune_cnn.open_sweep(...)`."""
+    if name == "sweep":
+        return importlib.import_module("tune_cnn.sweep")  # the folder of this name, which can be called
+    if name == "open_sweep":
+        return importlib.import_module("tune_cnn.api").open_sweep
+    raise AttributeError(f"module 'tune_cnn' has no attribute {name!r}")

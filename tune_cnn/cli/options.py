@@ -1,11 +1,11 @@
 """Options that several commands share, and the types of their values; nothing heavy, so that help answers at once."""
 
-import tempfile
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cnn.errors import ConfigError, StorageError
+from tune_cnn.errors import ConfigError
+from tune_cnn.sweep.config.shipped import config_path, sweep_name
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def add_files(parser: ArgumentParser) -> None:
     """Config files and what changes and selects their experiments, see `read_experiments`."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="config file")
+    parser.add_argument(
+        "files", nargs="+", type=config_path, metavar="FILE", help="config file, or a shipped one's name, such as quick"
+    )
     add_settings(parser)
     add_only(parser)
 
@@ -71,7 +73,7 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
 
     errors = []
     if "name" in options:
-        options.name = options.name or "-".join(dict.fromkeys(path.stem for path in options.files))
+        options.name = options.name or sweep_name(options.files)
         if problems := name_problems(options.name):
             errors.append(ConfigError("--name", problems))
     try:
@@ -87,20 +89,6 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
     if errors:
         raise ConfigError.joined(errors)
     return found
-
-
-def check_writable(out_dir: Path) -> None:
-    """Make the folder of the results if need be, and try to write there: hours later would be too late to find out.
-
-    Raises:
-        StorageError: It cannot be used.
-    """
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out_dir):
-            pass
-    except OSError as error:
-        raise StorageError(f"--out {out_dir}: cannot be used ({error.strerror}); name another folder") from error
 
 
 def _change(text: str) -> str:

@@ -94,6 +94,13 @@ class TrialFolder:
                         return state
         return None
 
+    def best_weights(self) -> dict[str, Any] | None:
+        """Those with the best validation accuracy so far; None: no epoch is finished."""
+        content = self.folder.read("best.pt", self._most) if self.is_finished() else None
+        if content is not None:
+            return state_from_bytes(content, f"{self.folder}/best.pt")
+        return (self.newest_state() or {}).get("best_weights")
+
     def _state(self, name: str) -> dict[str, Any] | None:
         if (content := self.folder.read(name, self._most)) is None:
             return None

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_cnn import __version__
-from tune_cnn.cli.options import add_only, add_settings, check_writable, positive
-from tune_cnn.files import publish_file
+from tune_cnn.cli.options import add_only, add_settings, positive
+from tune_cnn.files import check_writable, publish_file
 from tune_cnn.texts import aligned, tell
 from tune_cnn.waiting import waiting
 

@@ -3,8 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from tune_cnn.cli.options import check_writable
 from tune_cnn.errors import ResultError
+from tune_cnn.files import check_writable
 from tune_cnn.texts import tell
 from tune_cnn.waiting import waiting
 

@@ -3,8 +3,9 @@
 import sys
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import add_out, add_sweep, check_writable
+from tune_cnn.cli.options import add_out, add_sweep
 from tune_cnn.errors import StorageError
+from tune_cnn.files import check_writable
 from tune_cnn.texts import tell
 from tune_cnn.waiting import waiting
 
@@ -20,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write the report, with the result files and figures that it shows, and name its three files."""
     with waiting("loading PyTorch"):
-        from tune_cnn.cli.results import write_results
+        from tune_cnn.results import write_results
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.sweep, options.storage)

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cnn.cli.options import add_out, add_settings, add_storage, check_writable, positive
+from tune_cnn.cli.options import add_out, add_settings, add_storage, positive
 from tune_cnn.errors import ConfigError, StorageError
+from tune_cnn.files import check_writable
+from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import tell
 from tune_cnn.waiting import waiting
 
@@ -32,8 +34,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Train one experiment of a config file, or repeat one of a sweep."""
-    source = Path(options.source)
-    if source.suffix in (".yaml", ".yml") or source.is_file():
+    path = config_path(options.source)
+    is_sweep = (Path(options.storage) / options.source).is_dir()  # that of a shipped file has the file's name
+    if not is_sweep and (path.suffix in (".yaml", ".yml") or path.is_file()):
+        options.source = str(path)
         return _of_file(options)
     return _of_sweep(options)
 

@@ -1,5 +1,6 @@
 """One config file: read, checked as a whole, and every fault in it named."""
 
+import difflib
 import math
 import os
 import re
@@ -19,6 +20,7 @@ from tune_cnn.settings import DataSettings, Settings, parse_data, source_mapping
 from tune_cnn.sweep.config import strict_yaml
 from tune_cnn.sweep.config.distributions import DISTRIBUTION_SCHEMA, bounds, distribution_fault, draw
 from tune_cnn.sweep.config.run_names import pattern_problems, with_seed
+from tune_cnn.sweep.config.shipped import shipped_names
 
 _MOST_BYTES = 200_000
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
@@ -156,7 +158,9 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
     try:
         document, problems = strict_yaml.parse(read_file(path, _MOST_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
-        return None, ["no such file; name a config file, such as configs/exp1_1.yaml"]
+        near = difflib.get_close_matches(path.stem, shipped_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"shipped ones are {', '.join(shipped_names())}"
+        return None, [f"no such file; name a config file, or a shipped one: {hint}"]
     except UnicodeDecodeError as error:
         return None, [f"byte {error.start + 1} is not UTF-8; save the file as UTF-8"]
     except ResultError as error:

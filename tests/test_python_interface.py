@@ -1,0 +1,142 @@
+"""`tune_cnn.sweep` and `tune_cnn.open_sweep`, and what they give: frames, networks, the report."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sweep_process import undisturbed
+from tiny_sweep import train, write_config
+
+import tune_cnn
+from tune_cnn import data
+from tune_cnn.api import Sweep, open_sweep, sweep
+from tune_cnn.errors import ConfigError, StorageError
+from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.train_results import mean
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Sweep:
+    """`tiny_L1_K4` is finished; `tiny_L1_K6` has one of two epochs."""
+    first, second = write_config(tmp_path)
+    folder = SweepFolder(str(tmp_path), "tiny")
+    train([second], folder, interrupted_after=1)
+    train([first], folder)
+    folder.save_experiments({e.name: e.settings for e in (first, second)})
+    return open_sweep(tmp_path / "tiny")
+
+
+def test_results_have_a_row_an_experiment_and_what_varies_first(trained):
+    results = trained.results
+    assert list(results.index) == ["tiny_L1_K4", "tiny_L1_K6"]
+    assert list(results)[:3] == ["filters_per_layer", "best_validation_accuracy", "test_accuracy"]
+    expected = undisturbed(trained.experiments["tiny_L1_K4"])
+    assert results.loc["tiny_L1_K4", "best_validation_accuracy"] == expected.history.best_accuracy
+    assert list(results["verdict"] == "unfinished") == [False, True]
+    assert list(results["epochs_run"]) == [2, 1]
+
+
+def test_history_has_a_row_an_epoch(trained):
+    expected = undisturbed(trained.experiments["tiny_L1_K4"]).history
+    history = trained.history("tiny_L1_K4")
+    assert list(history.index) == [1, 2]
+    assert list(history["validation_accuracy"]) == expected.test_acc
+    half = len(expected.train_loss) // 2
+    assert list(history["train_loss"]) == [mean(expected.train_loss[:half]), mean(expected.train_loss[half:])]
+    assert len(trained.history("tiny_L1_K6")) == 1
+
+
+@pytest.mark.parametrize("name", ["tiny_L1_K4", "tiny_L1_K6"])
+def test_model_has_the_best_weights_and_predicts_as_in_the_test(trained, name):
+    model = trained.model(name)
+    settings = trained.experiments[name]
+    images = data.load(settings.data).test
+    batch = torch.from_numpy(images.images.copy()).permute(0, 3, 1, 2) / 255
+    assert not model.training
+    with torch.no_grad():
+        correct = (model(batch).argmax(1) == torch.from_numpy(images.labels)).sum().item()
+    if name == "tiny_L1_K4":
+        assert 100 * correct / images.count == pytest.approx(trained.results.loc[name, "test_accuracy"])
+
+
+def test_a_notebook_shows_the_report(trained):
+    shown = trained._repr_html_()
+    assert shown.startswith("<iframe srcdoc=")
+    assert "tiny_L1_K6" in shown
+    assert "<script" not in shown
+
+
+def test_what_is_not_there_is_told(trained, tmp_path):
+    for ask in (trained.model, trained.history):
+        with pytest.raises(ConfigError, match="other: no such experiment; there are tiny_L1_K4, tiny_L1_K6"):
+            ask("other")
+    with pytest.raises(StorageError, match="no sweep here"):
+        open_sweep(tmp_path / "none")
+    with pytest.raises(ConfigError, match="no such file; name a config file, or a shipped one: did you mean quick"):
+        sweep("quik", storage=str(tmp_path))
+    with pytest.raises(ConfigError, match="epoch: unknown key; did you mean 'epochs'"):
+        sweep("quick", settings={"epoch": 1}, storage=str(tmp_path))
+
+
+@pytest.mark.parametrize("first", ["", "import tune_cnn.sweep.config", "import tune_cnn.api", "tune_cnn.open_sweep"])
+def test_the_function_has_the_name_of_a_folder_and_stays_callable(first):
+    program = f"import tune_cnn\n{first}\ntry: tune_cnn.sweep('quik')\nexcept Exception as error: print(error)\n"
+    program += (
+        "import tune_cnn.sweep.config.run_names\ntry: tune_cnn.sweep('quik')\nexcept Exception as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.count("did you mean quick?") == 2
+
+
+def test_an_unknown_name_is_no_part_of_the_package():
+    with pytest.raises(AttributeError, match="has no attribute 'sweeep'"):
+        tune_cnn.sweeep  # noqa: B018
+
+
+@pytest.mark.slow
+def test_a_sweep_from_python_is_that_of_the_command(tmp_path, capsys):
+    from ray.tune import Callback
+
+    class Counting(Callback):
+        results = 0
+
+        def on_trial_result(self, **info):
+            Counting.results += 1
+
+    write_config(tmp_path)
+    found = sweep(
+        tmp_path / "tiny.yaml",
+        settings={"epochs": 3, "grid.filters_per_layer": [[4]]},
+        storage=str(tmp_path / "sweeps"),
+        out=tmp_path / "results",
+        callbacks=[Counting()],
+    )
+    (name,) = found.experiments
+    assert found.failures == {}
+    assert Counting.results == 3
+    assert found.history(name)["validation_accuracy"].tolist() == undisturbed(found.experiments[name]).history.test_acc
+    assert (tmp_path / "results" / "tiny_report.html").exists()
+    assert "1 trial: 0 done, 0 to continue, 1 new" in capsys.readouterr().err
+    sweep(
+        tmp_path / "tiny.yaml",
+        settings={"epochs": 3, "grid.filters_per_layer": [[4]]},
+        storage=str(tmp_path / "sweeps"),
+        out=tmp_path / "results",
+    )
+    assert "1 trial: 1 done" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_recipes_of_the_readme_run_as_they_stand(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text().partition("## From Python")[2].partition("\n## ")[0]
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL))
+    assert "predicts" in readme
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace('"epochs": 4', '"epochs": 1, "data.train_images": 200')],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "quick_report.html").exists()

@@ -1,0 +1,75 @@
+"""The shipped config files go by their names, also from a wheel, and can be copied."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tune_cnn.cli import main
+from tune_cnn.sweep.config.shipped import config_path, shipped_folder, shipped_names, sweep_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_shipped_file_goes_by_its_name_unless_there_is_such_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_path("quick") == config_path("quick.yaml") == shipped_folder() / "quick.yaml"
+    assert config_path("own.yaml") == Path("own.yaml")
+    Path("quick.yaml").touch()
+    assert config_path("quick.yaml") == Path("quick.yaml")
+    assert sweep_name([config_path("exp1_1"), config_path("exp1_2")]) == "exp1_1-exp1_2"
+
+
+def test_every_command_takes_such_a_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "quick", "--only", "quick_K8_L2", "--dry-run"]) == 0
+    assert "quick_K8_L2" in capsys.readouterr().out
+    arguments = ["trial", "quick", "quick_K8_L2", "--set", "epochs=1", "--set", "data.train_images=100"]
+    assert main([*arguments, "--set", "data.test_images=20", "--threads", "1"]) == 0
+    assert Path("results/quick_K8_L2.json").exists()
+
+
+def test_a_mistyped_name_is_told_with_those_there_are(capsys):
+    assert main(["sweep", "qick", "zzz", "--dry-run"]) == 2
+    message = capsys.readouterr().err
+    assert "no such file; name a config file, or a shipped one: did you mean quick?" in message
+    assert f"a shipped one: shipped ones are {', '.join(shipped_names())}" in message
+
+
+def test_init_copies_what_can_be_changed_and_overwrites_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    assert "then type: tune-cnn sweep configs/quick.yaml" in capsys.readouterr().out
+    assert {path.name for path in Path("configs").iterdir()} == {path.name for path in shipped_folder().iterdir()}
+    Path("configs/quick.yaml").write_text("mine")
+    assert main(["init"]) == 2
+    assert "quick.yaml" in capsys.readouterr().err
+    assert Path("configs/quick.yaml").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_the_shipped_files(tmp_path):
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", ROOT], check=True)
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "installed", wheel], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    (tmp_path / "empty").mkdir()
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "tune_cnn", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert "6 experiments, 6 trials" in run("sweep", "quick", "--dry-run")
+    run("init")
+    where = subprocess.run(
+        [sys.executable, "-c", "import tune_cnn; print(tune_cnn.__file__)"],
+        cwd=tmp_path / "empty", env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert where.stdout.startswith(str(tmp_path / "installed"))
+    assert (tmp_path / "empty" / "configs" / "schema.json").exists()

@@ -1,0 +1,253 @@
+"""The Python interface: sweeps as the command runs them, their results as pandas frames and networks."""
+
+import html
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from tune_cnn import data as images
+from tune_cnn import models
+from tune_cnn.errors import ConfigError, DataError, ResourceError, StorageError, TuneCnnError
+from tune_cnn.files import check_writable, temporary_folder
+from tune_cnn.machine import cores
+from tune_cnn.results import show_results
+from tune_cnn.rules import name_problems, plain
+from tune_cnn.settings import Settings, varied_keys
+from tune_cnn.sweep.cluster import ClusterOptions
+from tune_cnn.sweep.config.search_space import Experiment, load_experiments
+from tune_cnn.sweep.config.shipped import config_path, sweep_name
+from tune_cnn.sweep.export import export
+from tune_cnn.sweep.lock import locked
+from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary
+from tune_cnn.sweep.remarks import before_start, slow_precisions
+from tune_cnn.sweep.runner import run_sweep
+from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.texts import counted, tell
+from tune_cnn.train_results import FitResult, mean
+
+_FIRST = ["best_validation_accuracy", "test_accuracy", "epochs_run", "stop_reason", "verdict"]
+
+
+class Sweep:
+    """A sweep in its folder: what was asked for, and what has come of it so far.
+
+    Attributes:
+        folder: Where it lies.
+        failures: Why trials failed when it ran last, in one line each, by trial id.
+    """
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self._files = folder
+        self.folder = str(folder)
+        self.failures: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<sweep {self.folder}: {', '.join(self.experiments)}>"
+
+    @property
+    def experiments(self) -> dict[str, Settings]:
+        """Names and settings of what was asked for last."""
+        return self._files.experiments()
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """A row an experiment, by its name; what varies comes first. Accuracies in percent, times in seconds."""
+        from tune_cnn.report.grids import load_grids
+        from tune_cnn.report.table import experiments_frame
+
+        with temporary_folder() as folder:
+            frame = experiments_frame(load_grids(self._exported(folder), self.experiments, {})).set_index("experiment")
+        experiments = self.experiments
+        varied = varied_keys([settings.to_json() for settings in experiments.values()])
+        first = [key for key in [*varied, *_FIRST] if key in frame]
+        frame = frame[[*first, *(key for key in frame if key not in first)]]
+        return frame.loc[[name for name in experiments if name in frame.index]]
+
+    def history(self, name: str) -> pd.DataFrame:
+        """A row an epoch, counted from 1: mean losses in nats, accuracies in percent."""
+        trial = self._files.trial(self._settings(name))
+        record = trial.record()
+        history = record[0] if record else FitResult.from_state((trial.newest_state() or {}).get("history"))
+        losses = {
+            key: [mean(part) for part in _parts(values, history.num_epochs)]
+            for key, values in (("train_loss", history.train_loss), ("validation_loss", history.test_loss))
+        }
+        columns = {**losses, "train_accuracy": history.train_acc, "validation_accuracy": history.test_acc}
+        return pd.DataFrame(columns, index=pd.RangeIndex(1, history.num_epochs + 1, name="epoch"))
+
+    def model(self, name: str) -> nn.Module:
+        """The network of an experiment with its best weights, in evaluation mode, on the CPU.
+
+        It takes images (N, channels, height, width) as float32 in [0, 1], and gives scores (N, classes).
+
+        Raises:
+            StorageError: It has no epoch behind it yet.
+        """
+        settings = self._settings(name)
+        weights = self._files.trial(settings).best_weights()
+        if weights is None:
+            raise StorageError(f"{self.folder}: {name} has no weights yet; run the sweep")
+        model = models.build(settings)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def _repr_html_(self) -> str:
+        """The report, as a notebook shows it."""
+        from tune_cnn.report import write_report
+
+        with temporary_folder() as folder:
+            page, *_ = write_report(self._files.name, self._exported(folder), folder, asked=self.experiments)
+            content = html.escape(page.read_text())
+        return f'<iframe srcdoc="{content}" style="width: 100%; height: 80vh; border: 0"></iframe>'
+
+    def _exported(self, folder: Path) -> list[Path]:
+        return export(self._files, folder, not_measured="only tune-cnn export measures it").files
+
+    def _settings(self, name: str) -> Settings:
+        if name not in (experiments := self.experiments):
+            raise ConfigError(self.folder, [f"{name}: no such experiment; there are {', '.join(experiments)}"])
+        return experiments[name]
+
+
+def sweep(
+    *files: str | Path,
+    name: str | None = None,
+    data: str | None = None,
+    settings: Mapping[str, Any] = {},
+    only: Sequence[str] = (),
+    finish: Sequence[str] = (),
+    storage: str = "ray_results",
+    out: str | Path = "results",
+    fresh: bool = False,
+    address: str | None = None,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    time_budget_s: float | None = None,
+    max_concurrent: int | None = None,
+    callbacks: Sequence[Any] = (),
+) -> Sweep:
+    """Train the experiments of config files, several at once, as `tune-cnn sweep` does; repeat it to resume.
+
+    Args:
+        files: Config files, or the names of shipped ones, such as `quick`.
+        name: The sweep's name; None: made from the files' names.
+        data: The images, such as `image_folder:photos`, in place of those of the files.
+        settings: Changes of the files, such as `{"epochs": 5, "grid.layers_per_block": [2, 4]}`.
+        only: Patterns; experiments whose name matches none are left out.
+        finish: Patterns; no scheduler stops experiments of these names.
+        storage: Where sweeps lie: a folder, or a URI that pyarrow knows.
+        out: Where the result files, figures and the report go.
+        fresh: Train everything again, in a new folder.
+        address: A running Ray cluster to join.
+        cpus: Cores to use; None: all.
+        gpus: GPUs to use; None: all.
+        time_budget_s: Stop after so many seconds.
+        max_concurrent: How many trials run at once at most.
+        callbacks: Callbacks of Ray Tune, such as `ray.air.integrations.mlflow.MLflowLoggerCallback()`.
+
+    Raises:
+        ConfigError: With every fault of the files and arguments.
+        DataError: The images cannot be found or read.
+        ResourceError: A trial asks for what no node has.
+        StorageError: The folder fails, or another process runs the sweep.
+    """
+    paths = [config_path(file) for file in files]
+    name = name or sweep_name(paths)
+    if problems := name_problems(name):
+        raise ConfigError("name", problems)
+    changes = [
+        f"{key}={value if isinstance(value, str) else json.dumps(plain(value))}" for key, value in settings.items()
+    ]
+    experiments = load_experiments(paths, overrides=changes, only=only, finish=finish, data=data)
+    folder = SweepFolder(storage, name)
+    if fresh:
+        folder.start_over()
+    found = Sweep(folder)
+    found.failures = train(
+        experiments,
+        folder,
+        Path(out),
+        ClusterOptions(address, cpus, gpus),
+        keep_others=bool(only),
+        callbacks=callbacks,
+        tune_options={"time_budget_s": time_budget_s, "max_concurrent_trials": max_concurrent},
+    )[0]
+    return found
+
+
+def open_sweep(sweep: str | Path, storage: str = "ray_results") -> Sweep:
+    """A sweep that was run before: its folder, or its name below `storage`.
+
+    Raises:
+        StorageError: There is none.
+    """
+    return Sweep(SweepFolder.find(str(sweep), storage))
+
+
+def train(
+    experiments: Sequence[Experiment],
+    folder: SweepFolder,
+    out: Path,
+    cluster: ClusterOptions,
+    keep_others: bool = False,
+    callbacks: Sequence[Any] = (),
+    tune_options: Mapping[str, Any] = {},
+) -> tuple[dict[str, str], bool]:
+    """Train what is missing, then export, draw and report what is finished, and say on stderr what happens.
+
+    Returns:
+        Why trials failed, by trial id; and whether all experiments are finished, and all their results written.
+    """
+    plan = make_plan(experiments, folder)
+    use = disk_use(plan, at_once=cluster.cpus or cores())
+    describe(experiments)
+    for remark in slow_precisions(plan, experiments, cluster):
+        tell(remark, file=sys.stderr)
+    tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
+    for remark in before_start(plan, experiments, cluster, folder):
+        tell(remark, file=sys.stderr)
+    check_writable(out)
+    check_disk(folder, use)
+    with locked(folder.folder) as lock:
+        try:
+            failures = run_sweep(
+                experiments,
+                folder,
+                cluster,
+                keep_others=keep_others,
+                check_lock=lock.check,
+                callbacks=callbacks,
+                tune_options=tune_options,
+            )
+        except (DataError, ResourceError):
+            raise  # before anything started
+        except BaseException as end:
+            if isinstance(end, StorageError) and not folder.folder.is_local:
+                raise  # a server that fails would only fail again
+            # Whatever happened, what is finished is in its place; if it cannot be, that is not the news.
+            try:
+                show_results(folder, out)
+            except (TuneCnnError, OSError) as error:
+                tell(error, file=sys.stderr)
+            raise
+        is_written = show_results(folder, out)
+        left = [e.name for e in experiments if not folder.trial(e.settings).is_finished()]
+    if left and not failures:
+        tell(f"the time budget is used up, {counted(len(left), 'experiment')} unfinished; the same command continues")
+    return failures, is_written and not left
+
+
+def describe(experiments: Iterable[Experiment]) -> None:
+    """Say which images the experiments take."""
+    for source in {experiment.settings.data: None for experiment in experiments}:
+        tell(images.describe(source), file=sys.stderr)
+
+
+def _parts(values: Sequence[float], count: int) -> list[Sequence[float]]:
+    size = len(values) // max(count, 1)
+    return [values[index * size : (index + 1) * size] for index in range(count)]

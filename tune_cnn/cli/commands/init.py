@@ -1,0 +1,35 @@
+"""`tune-cnn init`: copy the shipped config files, to be changed."""
+
+import shutil
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tune_cnn.errors import StorageError
+from tune_cnn.sweep.config.shipped import shipped_folder
+from tune_cnn.texts import tell
+
+PURPOSE = "copy the shipped config files into a folder, to be changed"
+EXAMPLE = "tune-cnn init configs"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("configs"), metavar="DIR", help="where to (default: configs)"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Copy all of them, or none if one of these names is there."""
+    files = sorted(path for path in shipped_folder().iterdir() if path.is_file())
+    try:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        if there := [path.name for path in files if (options.folder / path.name).exists()]:
+            raise StorageError(f"{options.folder}: {', '.join(there)} there already; name another folder")
+        for path in files:
+            shutil.copyfile(path, options.folder / path.name)
+    except OSError as error:
+        raise StorageError(f"{options.folder}: cannot be written ({error.strerror}); name another folder") from error
+    tell(
+        f"{len(files)} files in {options.folder}; change one, then type: tune-cnn sweep {options.folder / 'quick.yaml'}"
+    )
+    return 0
