@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.config.config_file import file_schema
+from tune_cnn.sweep.config.file_model import file_schema
 from tune_cnn.sweep.config.search_space import distinct_trials, load_experiments
 
 FOLDER = Path(__file__).parents[1] / "configs"

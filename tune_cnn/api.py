@@ -117,11 +117,11 @@ class Sweep:
 def sweep(
     *files: str | Path,
     name: str | None = None,
-    data: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] = {},
-    only: Sequence[str] = (),
-    finish: Sequence[str] = (),
-    storage: str = "ray_results",
+    only: str | Sequence[str] = (),
+    finish: str | Sequence[str] = (),
+    storage: str | Path = "ray_results",
     out: str | Path = "results",
     fresh: bool = False,
     address: str | None = None,
@@ -136,7 +136,7 @@ def sweep(
     Args:
         files: Config files, or the names of shipped ones, such as `quick`.
         name: The sweep's name; None: made from the files' names.
-        data: The images, such as `image_folder:photos`, in place of those of the files.
+        data: The images, such as `image_folder:photos` or a mapping, in place of those of the files.
         settings: Changes of the files, such as `{"epochs": 5, "grid.layers_per_block": [2, 4]}`.
         only: Patterns; experiments whose name matches none are left out.
         finish: Patterns; no scheduler stops experiments of these names.
@@ -163,8 +163,9 @@ def sweep(
     changes = [
         f"{key}={value if isinstance(value, str) else json.dumps(plain(value))}" for key, value in settings.items()
     ]
+    only, finish = ([patterns] if isinstance(patterns, str) else patterns for patterns in (only, finish))
     experiments = load_experiments(paths, overrides=changes, only=only, finish=finish, data=data)
-    folder = SweepFolder(storage, name)
+    folder = SweepFolder(str(storage), name)
     if fresh:
         folder.start_over()
     found = Sweep(folder)
@@ -180,13 +181,13 @@ def sweep(
     return found
 
 
-def open_sweep(sweep: str | Path, storage: str = "ray_results") -> Sweep:
+def open_sweep(sweep: str | Path, storage: str | Path = "ray_results") -> Sweep:
     """A sweep that was run before: its folder, or its name below `storage`.
 
     Raises:
         StorageError: There is none.
     """
-    return Sweep(SweepFolder.find(str(sweep), storage))
+    return Sweep(SweepFolder.find(str(sweep), str(storage)))
 
 
 def train(

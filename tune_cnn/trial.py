@@ -55,9 +55,7 @@ class Trial:
     """
 
     def __init__(self, settings: Settings, images: Images, device: torch.device | str = "cpu") -> None:
-        self.settings = settings
-        self.images = images
-        self.device = torch.device(device)
+        self.settings, self.images, self.device = settings, images, torch.device(device)
         keep_freed_memory()
         # The draws of the whole training follow from here, in this order: the weights, then each epoch's order.
         if settings.seed is not None:

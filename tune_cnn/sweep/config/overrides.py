@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tune_cnn.sweep.config import strict_yaml
-from tune_cnn.sweep.config.config_file import check_values, file_model, read_source
+from tune_cnn.sweep.config.config_file import check_values, read_source
+from tune_cnn.sweep.config.file_model import file_model
 from tune_cnn.sweep.config.run_names import pattern_problems
 
 

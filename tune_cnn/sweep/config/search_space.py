@@ -15,7 +15,8 @@ from typing import Any
 from tune_cnn.errors import ConfigError, DataError
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import KEYS, DataSettings, Settings, parse_data
-from tune_cnn.sweep.config.config_file import Resources, check_document, read_document, read_source
+from tune_cnn.sweep.config.config_file import check_document, read_document, read_source
+from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import run_name
 
@@ -49,7 +50,7 @@ def load_experiments(
     overrides: Sequence[str] = (),
     only: Sequence[str] = (),
     finish: Sequence[str] = (),
-    data: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
 ) -> list[Experiment]:
     """Read config files into experiments.
 

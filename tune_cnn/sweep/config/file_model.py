@@ -1,0 +1,138 @@
+"""What a config file may hold: its keys, the values of each by themselves, and the JSON schema for editors."""
+
+import re
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
+
+from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole
+from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep.config.distributions import DISTRIBUTION_SCHEMA
+
+FOUND_OUT = ("classes", "fingerprint")  # of the images
+_Auto = Annotated[Literal["auto"], OneOf("auto")]
+
+
+@with_config(NO_OTHER_KEYS)
+@dataclass(frozen=True)
+class Resources:
+    """What one trial gets.
+
+    Attributes:
+        cpus_per_trial: Cores, and as many threads.
+        gpus_per_trial: GPUs, or a fraction of one.
+
+    `auto` is decided by the machines that train; see `resources`.
+    """
+
+    cpus_per_trial: _Auto | Count = 1
+    gpus_per_trial: _Auto | Annotated[Number, Ge(0), Le(1)] | Count = "auto"
+
+
+@with_config(NO_OTHER_KEYS)
+@dataclass(frozen=True)
+class Asha:
+    """Tune's ASHAScheduler: after some epochs, a trial goes on if it is among the best of those that got so far.
+
+    Attributes:
+        grace_period: After how many epochs a trial can first be stopped.
+        reduction_factor: One in so many goes on; the next decision comes after so many times the epochs.
+    """
+
+    grace_period: Count = 1
+    reduction_factor: Annotated[Number, Gt(1)] = 4.0
+
+
+@with_config(NO_OTHER_KEYS)
+@dataclass(frozen=True)
+class Median:
+    """Tune's MedianStoppingRule: a trial stops if its best is below the median of the others' means until then.
+
+    Attributes:
+        grace_period: After how many epochs a trial can first be stopped.
+        min_samples_required: Of how many other trials a median is taken at least.
+    """
+
+    grace_period: Count = 1
+    min_samples_required: Count = 3
+
+
+SCHEDULERS = {"asha": Asha, "median": Median}
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    seen = set()
+    for value in values:
+        if value in seen:  # as 1.0 is after 1
+            raise ValueError(list(value) if isinstance(value, tuple) else value)
+        seen.add(value)
+    return values
+
+
+def _axis(hint: Any) -> Any:
+    """The type of a list of different values of a type."""
+    return Annotated[list[hint], MinLen(1), AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
+
+
+def _model(name: str, **keys: Any) -> Any:
+    return create_model(name, __config__=NO_OTHER_KEYS, **keys)
+
+
+@cache
+def file_model() -> type[BaseModel]:
+    """What the values of a file must be, each by itself."""
+    settings = {field.name: (field.type, field.default) for field in fields(Settings) if field.name != "data"}
+    drawn = {key: (Any, Field(None, json_schema_extra=DISTRIBUTION_SCHEMA)) for key in settings}
+    axes: dict[str, Any] = {key: (_axis(hint), Field(default_factory=list)) for key, (hint, _) in settings.items()}
+    data = {field.name: (field.type, field.default) for field in fields(DataSettings) if field.name not in FOUND_OUT}
+    keys = {
+        "run_name": (Text, "Names of the experiments, with placeholders.", "exp_K{K}_L{L}"),
+        "grid": (_model("Grid", **axes), "Settings that vary, each with its values.", {"layers_per_block": [2, 4]}),
+        "seeds": (_axis(Whole), "Seeds with which each cell of the grid is trained.", [1, 2, 3]),
+        "settings": (_model("Settings", **settings), "Settings of all experiments.", {"lr": 1e-3}),
+        "data": (_model("Data", **data), "Images.", {"source": "cifar10"}),
+        "resources": (Resources, "What one trial gets.", {"cpus_per_trial": 1}),
+        "search": (
+            _model("Search", **drawn),
+            "Settings that are drawn at random, each with its distribution.",
+            {"lr": "{loguniform: [1.0e-4, 1.0e-2]}"},
+        ),
+        "samples": (Count, "How many samples are drawn, for each cell of the grid.", 16),
+        "search_seed": (Whole, "Seed of the draws.", 0),
+        "scheduler": (
+            _model("Scheduler", **{name: (kind, None) for name, kind in SCHEDULERS.items()}),
+            "Which of Tune's schedulers stops trials that fall behind.",
+            {"asha": "{grace_period: 3}"},
+        ),
+    }
+    file: type[BaseModel] = _model(
+        "ConfigFile",
+        **{
+            key: (kind, Field(... if key == "run_name" else None, description=text, examples=[example]))
+            for key, (kind, text, example) in keys.items()
+        },
+    )
+    return file
+
+
+def file_schema() -> dict[str, Any]:
+    """The JSON schema of a file, by which editors complete and check one."""
+    schema = file_model().model_json_schema()
+    owners = {"Data": DataSettings, "Resources": Resources, "Asha": Asha, "Median": Median}
+    for name in ("Grid", "Search", "Settings", *owners):
+        owner = owners.get(name, Settings)
+        texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE))
+        schema["$defs"][name].pop("description", None)
+        for key, value in schema["$defs"][name]["properties"].items():
+            value["description"] = " ".join(texts[key].split())
+    for name, kind in SCHEDULERS.items():
+        schema["$defs"]["Scheduler"]["properties"][name]["description"] = str(kind.__doc__).partition("\n")[0]
+    for value in schema["properties"].values():
+        value.pop("default", None)
+    for key, text in (("data", {"type": "string"}), ("scheduler", {"enum": [*SCHEDULERS, None]})):
+        mapping = schema["properties"][key]
+        schema["properties"][key] = {"anyOf": [text, mapping], "description": mapping["description"]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
