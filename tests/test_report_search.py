@@ -9,7 +9,8 @@ import pytest
 from tune_cnn.experiments import experiment_config
 from tune_cnn.report import write_report
 from tune_cnn.report.figures import write_figures
-from tune_cnn.report.search import write_search_figure
+from tune_cnn.report.runs import read_run
+from tune_cnn.report.search import _progress_figure, write_search_figure
 from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import FitResult
@@ -21,12 +22,25 @@ SEARCH = {
 }
 
 
-def write(folder: Path, name: str, accuracy: float, epochs: int = 4, reason: str = "epochs", **settings: Any) -> Path:
+def write(
+    folder: Path,
+    name: str,
+    accuracy: float,
+    epochs: int = 4,
+    reason: str = "epochs",
+    search: Any = SEARCH,
+    **settings: Any,
+) -> Path:
     """A result file of one sample, whose validation accuracy rises to `accuracy`."""
     made = Settings(**{"seed": 1, "epochs": 4, "early_stopping": None, **settings})
     curve = [accuracy * (epoch + 1) / epochs for epoch in range(epochs)]
     history = FitResult(epochs, [1.0] * epochs, curve, [1.0] * epochs, curve)
-    facts = {"stop_reason": reason, "test_accuracy": accuracy - 1, "duration_s": 1.0, "search": SEARCH}
+    facts = {
+        "stop_reason": reason,
+        "test_accuracy": accuracy - 1,
+        "duration_s": 1.0,
+        **({"search": search} if search else {}),
+    }
     save_experiment(folder / f"{name}.json", experiment_config(name, folder, made), history, facts)
     return folder / f"{name}.json"
 
@@ -73,6 +87,20 @@ def test_what_was_spent_and_saved_and_what_the_best_have_in_common_is_told(sampl
 def test_a_range_is_common_only_if_it_is_narrow_on_the_scale_of_its_distribution(samples):
     # The best five span 0.0001 to 0.0017 of 0.0001 to 0.0122: an eighth of it, but more than half of its decades.
     assert "lr from" not in report(samples)[".md"]
+
+
+def test_a_grid_beside_a_search_may_hold_what_no_logarithmic_scale_has(tmp_path):
+    search = {"reg": {"loguniform": [1e-5, 1e-2]}}
+    samples = [write(tmp_path, f"s_{n:03}", 80.0 - n, search=search, reg=1e-5 * (1 + n)) for n in range(12)]
+    text = report([*samples, write(tmp_path, "grid", 30.0, search=None, reg=0.0)])[".md"]
+    assert "| 13 | grid | 0 |" in text
+
+
+def test_the_best_so_far_is_what_the_epochs_up_to_there_reached(tmp_path):
+    runs = [read_run(write(tmp_path, f"s_{n}", top, epochs=2)) for n, top in enumerate((40.0, 80.0))]
+    line = _progress_figure(runs).axes[0].lines[0]
+    assert list(line.get_xdata()) == [1, 2, 3, 4]
+    assert list(line.get_ydata()) == [20.0, 40.0, 40.0, 80.0]
 
 
 def test_a_few_samples_have_nothing_in_common(samples):

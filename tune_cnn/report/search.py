@@ -26,7 +26,7 @@ _SHORT = {"filters_per_layer": "K", "layers_per_block": "L"}
 _COLOUR, _STOPPED = "#4E96BC", "#B8860B"
 _BEST = 5  # trainings that are compared with all others
 _ENOUGH = 2 * _BEST  # trainings, for such a comparison
-_NARROW = 0.5  # of the whole range: what the best have in common
+_NARROW = 0.25  # of the whole range: what the best have in common; five values at random are as near in 1.6 % of cases
 
 
 class SearchReport(NamedTuple):
@@ -53,7 +53,10 @@ def search_report(grids: Sequence[Grid]) -> SearchReport | None:
     figures = []
     if shown:
         with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
-            key = [("ran to its end", _COLOUR, False), ("stopped by the scheduler", _STOPPED, False)]
+            key = [
+                ("circles: ran to their end", _COLOUR, False),
+                ("triangles: stopped by the scheduler", _STOPPED, False),
+            ]
             key = key if any(map(_is_stopped, shown)) else []
             described = "Best validation accuracy over each setting that varies"
             figures.append(PageFigure(described, key, panels(_settings_figure(shown, keys), described)))
@@ -75,7 +78,10 @@ def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) 
         return []
     with own_style():
         content = io.BytesIO()
-        _settings_figure(shown, _varied(shown), layout="constrained").savefig(content, format="png", dpi=120)
+        fig = _settings_figure(shown, _varied(shown), layout="constrained")
+        if fig.axes and any(map(_is_stopped, shown)):
+            fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        fig.savefig(content, format="png", dpi=120)
     publish_file(out_dir / f"{name}_search.png", content.getvalue())
     return [out_dir / f"{name}_search.png"]
 
@@ -134,7 +140,7 @@ def _ranking(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
 def _cost(runs: Sequence[Run]) -> list[str]:
     spent, budget = sum(map(_epochs, runs)), sum(run.settings.epochs for run in runs)
     lines = [
-        f"The search spent {counted(spent, 'epoch')}, {percent(100 * spent / budget)} of the {budget:,} that its "
+        f"The search spent {counted(spent, 'epoch')}, {percent(100 * spent / budget)} of the {budget} that its "
         f"{counted(len(runs), 'training')} could have had."
     ]
     if stopped := [run for run in runs if _is_stopped(run)]:
@@ -182,7 +188,9 @@ def _is_number(value: object) -> bool:
 
 
 def _is_log(runs: Sequence[Run], key: str) -> bool:
-    return any("log" in name for run in runs for name in (run.fact("search") or {}).get(key, ()))
+    """Whether a search drew it on a logarithmic scale, and all its values fit there: a grid beside it may hold 0."""
+    drawn = any("log" in name for run in runs for name in (run.fact("search") or {}).get(key, ()))
+    return drawn and all(_values(run)[key] > 0 for run in runs)
 
 
 def _scaled(runs: Sequence[Run], key: str) -> Any:
@@ -216,7 +224,12 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
         ax.set_xticks(range(len(names)), names)
     for stopped, colour in ((False, _COLOUR), (True, _STOPPED)):
         points: list[Any] = [(at, run.accuracy) for at, run in zip(x, runs, strict=True) if _is_stopped(run) is stopped]
-        ax.plot([at for at, _ in points], [y for _, y in points], "v" if stopped else "o", color=colour, markersize=5)
+        style: Any = {
+            "color": colour,
+            "markersize": 5,
+            "label": "stopped by the scheduler" if stopped else "ran to its end",
+        }
+        ax.plot([at for at, _ in points], [y for _, y in points], "v" if stopped else "o", **style)
     if is_numeric and len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
         ax.set_xticks(sorted(set(x)))
     ax.margins(0.08)
@@ -227,9 +240,9 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
 def _progress_figure(runs: Sequence[Run]) -> Figure:
     fig = Figure(figsize=(5.3, 3.2))
     ax = fig.subplots()
-    spent = [0, *itertools.accumulate(map(_epochs, runs))]
-    best = list(itertools.accumulate((run.accuracy or 0.0 for run in runs), max))
-    ax.step(spent, [best[0], *best], where="pre", color=_COLOUR)
+    epochs = [value for run in runs if run.history for value in run.history.test_acc]
+    best = list(itertools.accumulate((value if math.isfinite(value) else 0.0 for value in epochs), max))
+    ax.step(range(1, len(best) + 1), best, where="post", color=_COLOUR)
     ax.set(xlabel="Epochs spent", ylabel="Best validation accuracy (%)")
     ax.grid(True, alpha=0.4)
     return fig
