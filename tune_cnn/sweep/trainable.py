@@ -37,7 +37,7 @@ class TrialPlan(NamedTuple):
     settings: Settings
     cpus: int
     gpus: float
-    is_scheduled: bool
+    is_scheduled: bool = False
 
 
 class CnnTrainable(Trainable):  # type: ignore[misc]
