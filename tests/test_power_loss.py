@@ -118,7 +118,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
                     left -= 1
             return {}
 
-        monkeypatch.setattr("tune_cnn.sweep.runner.run_sweep", run_sweep)
+        monkeypatch.setattr("tune_cnn.api.run_sweep", run_sweep)
 
     return interrupted_after
 
