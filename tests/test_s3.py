@@ -196,12 +196,12 @@ def test_a_storage_that_fails_for_good_ends_the_sweep_once_and_it_continues(prox
         }[trouble]
         began = time.monotonic()
         assert process.exit_code() == 2
-        assert time.monotonic() - began < 90  # with the patience of a user's sweep, two minutes
+        assert time.monotonic() - began < 75  # with the patience of a user's sweep, half a minute more
     cause = {"is read-only": "ACCESS_DENIED", "is silent": "(Timeout was reached|too slow)"}[trouble]
     messages = [line for line in process.stderr.splitlines() if not line.startswith(PROGRESS)]
     assert len(messages) == 1, process.stderr
     assert re.search(
-        rf"cannot be (read|written|listed) \(.*{cause}.*\); see that it answers and that its keys are right and",
+        rf"cannot be [a-z]+ \(.*{cause}.*\); see that it answers and that its keys are right and",
         messages[0],
     )
 

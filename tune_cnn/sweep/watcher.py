@@ -1,6 +1,7 @@
 """Follows a running sweep: the live table, and what failed."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
 
 _REMOTE_INTERVAL_S = 1.0
+_FAILED_INTERVAL_S = 30.0  # a look at a silent storage takes about as long, while the trials' own news wait
 
 
 class Watcher(Callback):  # type: ignore[misc]
@@ -46,7 +48,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self._progress = progress
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
         self._shown: dict[str, int] = {}  # the last epoch that was shown
-        self._looked = 0.0
+        self._looked = self._failed = -math.inf
         self._check_lock = check_lock
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,8 +111,18 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def _show_kept(self, trial_ids: Iterable[str]) -> None:
         for trial_id in trial_ids:
-            if (result := self._unkept.get(trial_id)) and _is_kept(self._folders[trial_id], result):
+            if (result := self._unkept.get(trial_id)) and self._is_kept(self._folders[trial_id], result):
                 self._show(trial_id, self._unkept.pop(trial_id))
+
+    def _is_kept(self, folder: TrialFolder, result: Mapping[str, Any]) -> bool:
+        if result["stop_reason"] is not None:  # the trial was finished before it reported
+            return True
+        if time.monotonic() - self._failed > _FAILED_INTERVAL_S:
+            try:
+                return any(epoch_of(name) >= result["epoch"] for name in folder.checkpoints())
+            except StorageError:
+                self._failed = time.monotonic()
+        return False
 
     def _show(self, trial_id: str, result: dict[str, Any]) -> None:
         if result["epoch"] > self._shown.get(trial_id, 0):  # a trial that a scheduler stops reports its last one twice
@@ -149,14 +161,6 @@ class Watcher(Callback):  # type: ignore[misc]
             action()
         except Exception as error:
             self._progress.say(f"warning: {type(error).__name__}: {error}")
-
-
-def _is_kept(folder: TrialFolder, result: Mapping[str, Any]) -> bool:
-    if result["stop_reason"] is not None:  # the trial was finished before it reported
-        return True
-    with contextlib.suppress(StorageError):
-        return any(epoch_of(name) >= result["epoch"] for name in folder.checkpoints())
-    return False
 
 
 def _failure(folder: TrialFolder) -> str | None:
