@@ -63,7 +63,7 @@ class Sweep:
         with temporary_folder() as folder:
             frame = experiments_frame(load_grids(self._exported(folder), self.experiments, {})).set_index("experiment")
         experiments = self.experiments
-        varied = varied_keys([settings.to_json() for settings in experiments.values()])
+        varied = varied_keys([settings.flat() for settings in experiments.values()])
         first = [key for key in [*varied, *_FIRST] if key in frame]
         frame = frame[[*first, *(key for key in frame if key not in first)]]
         return frame.loc[[name for name in experiments if name in frame.index]]

@@ -114,7 +114,7 @@ def by_hand(settings: Settings, images: Images) -> Passes:
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     sizes = settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
-    model = models.build(settings) if settings.ycn else conv_classifier(*sizes)
+    model = conv_classifier(*sizes) if settings.network == "ConvClassifier" else models.build(settings)
     adam = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg)
     shuffled: Any = DataLoader(train, settings.bs_train, shuffle=True)  # type: ignore[arg-type]
     in_order: Any = DataLoader(validation, max(settings.bs_train // 4, 1))  # type: ignore[arg-type]
@@ -122,23 +122,26 @@ def by_hand(settings: Settings, images: Images) -> Passes:
 
 
 class Convolution:
-    """One conv layer without the rest of its network, channels last."""
+    """One conv layer without the rest of its network, in the layout that it has in a trial."""
 
-    def __init__(self, conv: nn.Conv2d, height: int, width: int, dtype: torch.dtype) -> None:
-        self.size = conv.in_channels, height, width
-        self.weight = torch.randn(conv.weight.shape, dtype=dtype).to(memory_format=torch.channels_last)
+    def __init__(self, conv: nn.Conv2d, size: tuple[int, int], dtype: torch.dtype, layout: torch.memory_format) -> None:
+        self.size, self.layout = (conv.in_channels, *size), layout
+        self.how: list[Any] = [conv.stride, conv.padding, conv.dilation]
+        self.groups = conv.groups
+        self.weight = torch.randn(conv.weight.shape, dtype=dtype).to(memory_format=layout)
         self.bias = torch.randn(conv.out_channels, dtype=dtype) if conv.bias is not None else None
 
     @torch.inference_mode()
     def run(self, batch: int, count: int, gradients: Sequence[bool] = ()) -> None:
         """Go through `count` random images: forward, and perhaps the gradients of input, weights and biases."""
-        images = torch.randn(batch, *self.size, dtype=self.weight.dtype).to(memory_format=torch.channels_last)
+        images = torch.randn(batch, *self.size, dtype=self.weight.dtype).to(memory_format=self.layout)
         sizes = None if self.bias is None else [len(self.bias)]
+        forward: Any = torch.conv2d
         for _ in range(math.ceil(count / batch)):
-            result = torch.conv2d(images, self.weight, self.bias, padding=1)
+            result = forward(images, self.weight, self.bias, *self.how, self.groups)
             if gradients:  # the result stands for its gradient, which has the same size and layout
                 torch.ops.aten.convolution_backward(
-                    result, images, self.weight, sizes, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, gradients
+                    result, images, self.weight, sizes, *self.how, False, [0, 0], self.groups, gradients
                 )
 
 
@@ -149,9 +152,10 @@ def convolutions(settings: Settings, images: Images) -> Passes:
     input. Nothing else is done, and each layer finds its images where it left them.
     """
     keep_freed_memory()
-    with torch.device("meta"):
-        found = models.conv_layers(models.build(settings), settings)
-    layers = [Convolution(*layer, AUTOCAST.get(settings.precision, torch.float32)) for layer in found]
+    found = models.conv_layers(models.build(settings), settings)
+    layout = torch.channels_last if settings.model is None else torch.contiguous_format
+    dtype = AUTOCAST.get(settings.precision, torch.float32)
+    layers = [Convolution(conv, (height, width), dtype, layout) for conv, height, width in found]
     at_once = evaluated_at_once(torch.device("cpu"), settings.precision)
 
     def training() -> None:

@@ -155,8 +155,12 @@ def _wanted(schema: dict[str, Any]) -> str:
         return f"one of {', '.join(map(str, choices))}"
     example = f", such as {schema['examples'][0]}" if "examples" in schema else ""
     match schema:
+        case {"description": description, "pattern": _} | {"description": description, "prefixItems": _}:
+            return f"{description}{example}"
         case {"type": "string", "examples": [pattern]}:
             return f"a text; write a pattern such as {pattern!r}, in quotes"
+        case {"type": "object"}:
+            return "a mapping of arguments (numbers, texts or lists of them), such as width: 32"
         case {"const": value}:
             return str(value)
         case {"type": "integer", "minimum": least}:
@@ -169,10 +173,10 @@ def _wanted(schema: dict[str, Any]) -> str:
             return f"a number from {least:g} up"
         case {"exclusiveMinimum": above}:
             return f"a number above {above:g}"
-        case {"prefixItems": _, "description": description}:
-            return f"{description}{example}"
         case {"items": items}:
             return f"a list of {_wanted(items).replace('a whole number', 'whole numbers')}{example}"
+    if "type" not in schema:
+        return str(schema["description"])
     return {"string": "a text", "boolean": "true or false"}.get(schema["type"], str(schema["type"]))
 
 

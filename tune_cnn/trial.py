@@ -60,8 +60,7 @@ class Trial:
         # The draws of the whole training follow from here, in this order: the weights, then each epoch's order.
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
-        # Channels-last is the layout in which convolutions are fastest, on cores and on GPUs.
-        model = models.build(settings).to(self.device).to(memory_format=torch.channels_last)
+        model = models.build(settings).to(self.device)
         self.train_batches = batches(images.train, settings.bs_train, shuffle=True, max_batches=settings.batches)
         self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self.train_batches))
         self.validation_batches = self._evaluation_batches(images.validation)

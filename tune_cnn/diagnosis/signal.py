@@ -31,7 +31,8 @@ class Diagnosis:
         remedies: What to change, each a phrase; empty if it trains.
         images: Number of images in the batch.
         score_spread: Logit spread: standard deviation of the logits over the images, mean over the classes.
-        gradient_to_weight: For each conv layer, the norm of its gradient divided by that of its weights.
+        gradient_to_weight: For each conv layer (without any, each weight), the norm of its gradient divided by that of
+            its weights.
         dead_units: For each conv layer, the fraction of dead ReLUs: filters that no image activates.
     """
 
@@ -77,18 +78,19 @@ def diagnose(
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
         model = models.build(settings)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = model.to(device)
     pixels = torch.from_numpy(train.images[:count].copy()).to(device)  # (B, H, W, C); the trial's may be read-only
     images = pixels.permute(0, 3, 1, 2).float().div_(255)
     labels = torch.from_numpy(train.labels[:count].copy()).to(device)
 
     convs = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+    convs = convs or [weight for weight in model.parameters() if weight.requires_grad]
     dead_units: list[Tensor] = []
     for module in _before_relu(model):
         module.register_forward_hook(lambda _module, _inputs, output: dead_units.append(_dead(output)))
     scores = model(images)  # (B, classes)
     loss = nn.functional.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
-    gradients = torch.autograd.grad(loss, convs)
+    gradients = torch.autograd.grad(loss, convs, materialize_grads=True)
 
     weights = [weight.detach() for weight in convs]
     ratios = torch.stack([g.norm() / w.norm() for g, w in zip(gradients, weights, strict=True)]).tolist()
@@ -108,7 +110,7 @@ def diagnose(
         images=count,
         score_spread=spread,
         gradient_to_weight=tuple(ratios),
-        dead_units=tuple(torch.stack(dead_units).tolist()),
+        dead_units=tuple(float(dead) for dead in dead_units),
     )
 
 
@@ -164,8 +166,9 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
 
 
 def _before_relu(model: nn.Module) -> list[nn.Module]:
-    """The modules whose output goes into the ReLU of each conv layer, in the order of the conv layers."""
-    kind = nn.BatchNorm2d if isinstance(model, models.YourCodeNet) else nn.Conv2d
+    """The modules whose output goes into the ReLU of each conv layer: the last ones before it, as far as is known."""
+    has_norms = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    kind = nn.BatchNorm2d if has_norms else nn.Conv2d
     return [module for module in model.modules() if isinstance(module, kind)]
 
 

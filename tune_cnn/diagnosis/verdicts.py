@@ -52,7 +52,9 @@ def judge(settings: Settings, score_spread: float, relative_change: float, batch
         batches: Training batches before early stopping may end the training.
     """
     if not math.isfinite(score_spread):
-        return Judgement("will not learn", "The scores are not finite numbers.", ("fewer layers", "ycn: true"))
+        return Judgement(
+            "will not learn", "The scores are not finite numbers.", ("fewer layers", *_other_networks(settings)[-1:])
+        )
     judgements = (
         _of_signal(settings, score_spread),
         _of_time(settings, score_spread, batches),
@@ -93,13 +95,18 @@ def _of_signal(settings: Settings, spread: float) -> Judgement:
     return Judgement(verdict, reason, (*networks, *less_decay, "fewer layers"))
 
 
+def _is_other(settings: Settings) -> bool:
+    """Whether it is another network than ConvClassifier, for which the limits of small signals and steps are."""
+    return settings.network != "ConvClassifier"
+
+
 def _other_networks(settings: Settings) -> tuple[str, ...]:
     """What keeps the signal that this network loses."""
-    return () if settings.ycn else ("ycn: true",) if settings.init == "he" else ("init: he", "ycn: true")
+    return () if _is_other(settings) else ("ycn: true",) if settings.init == "he" else ("init: he", "ycn: true")
 
 
 def _of_time(settings: Settings, spread: float, batches: float) -> Judgement:
-    if not 0 < spread < _SMALL_SPREAD or settings.ycn or settings.optimizer not in ("adam", "adamw"):
+    if not 0 < spread < _SMALL_SPREAD or _is_other(settings) or settings.optimizer not in ("adam", "adamw"):
         return Judgement("trains", "")
     needed = _BATCHES_AT_1E_5 * math.sqrt(1e-5 / spread) * 1e-3 / settings.lr
     verdict = _verdict(batches / needed, *_BATCHES_TO_NEEDED)
@@ -116,7 +123,7 @@ def _of_time(settings: Settings, spread: float, batches: float) -> Judgement:
 def _of_steps(settings: Settings) -> Judgement:
     layers = len(settings.filters) + len(settings.hidden_dims) + 1
     verdict = _verdict(-settings.lr * layers, *(-limit for limit in _LR_TIMES_LAYERS))
-    if verdict == "trains" or settings.ycn or settings.optimizer in ("sgd", "muon"):
+    if verdict == "trains" or _is_other(settings) or settings.optimizer in ("sgd", "muon"):
         return Judgement("trains", "")
     destroy = "destroy" if verdict == "will not learn" else "may destroy"
     reason = (

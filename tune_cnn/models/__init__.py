@@ -2,16 +2,22 @@
 
 from tune_cnn.models.cost import Cost, conv_layers, cost, network_fault
 from tune_cnn.models.networks import ConvClassifier, ResidualConv, YourCodeNet, build, initialise_he, pooled_size
+from tune_cnn.models.own import NetworkError, adopt, resolve, sources, unused_keys
 
 __all__ = [
     "ConvClassifier",
     "Cost",
+    "NetworkError",
     "ResidualConv",
     "YourCodeNet",
+    "adopt",
     "build",
     "conv_layers",
     "cost",
     "initialise_he",
     "network_fault",
     "pooled_size",
+    "resolve",
+    "sources",
+    "unused_keys",
 ]

@@ -1,12 +1,15 @@
 """What a network costs: its weights and its multiply-adds, counted without computing anything."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from tune_cnn.models.networks import build
-from tune_cnn.settings import Settings, size_fault
+from tune_cnn.models.own import fault as own_fault
+from tune_cnn.models.own import measured_layers
+from tune_cnn.settings import DataSettings, Settings, size_fault
 
 
 class Cost(NamedTuple):
@@ -20,8 +23,10 @@ def cost(settings: Settings) -> Cost:
     """Count parameters and multiply-adds of the conv and linear layers, without computing anything.
 
     Raises:
-        ValueError: The poolings would halve the image to less than 1x1.
+        ValueError: The poolings would halve the image to less than 1x1; or an own network cannot be built.
     """
+    if settings.model is not None:
+        return _measured_cost(_own(settings))
     with torch.device("meta"):
         model = build(settings)
     convs = sum(conv.weight.numel() * height * width for conv, height, width in conv_layers(model, settings))
@@ -29,8 +34,27 @@ def cost(settings: Settings) -> Cost:
     return Cost(sum(weight.numel() for weight in model.parameters()), convs + linears)
 
 
+def _own(settings: Settings) -> Settings:
+    """An own network's settings as a key: what decides the network, and the rest as it is by default."""
+    keys = ("filters_per_layer", "layers_per_block", "pool_every", "hidden_dims")
+    shapes = DataSettings("shapes", in_size=settings.data.in_size, classes=settings.data.classes)
+    network = {key: getattr(settings, key) for key in (*keys, "model", "model_args", "model_fingerprint")}
+    return Settings(**network, data=shapes)
+
+
+@cache
+def _measured_cost(settings: Settings) -> Cost:
+    with torch.random.fork_rng(devices=[]):
+        model = build(settings)
+        layers = measured_layers(model, settings)
+    multiply_adds = sum(layer.weight.numel() * positions for layer, _, positions in layers)
+    return Cost(sum(weight.numel() for weight in model.parameters()), multiply_adds)
+
+
 def network_fault(settings: Settings) -> str | None:
     """Why the network cannot be built, and what to do; None if it can."""
+    if settings.model is not None:
+        return own_fault(_own(settings))
     if fault := size_fault(settings):
         return fault
     try:
@@ -44,6 +68,9 @@ def network_fault(settings: Settings) -> str | None:
 
 def conv_layers(model: nn.Module, settings: Settings) -> list[tuple[nn.Conv2d, int, int]]:
     """The conv layers of a trial's network in their order, each with the height and width of its images."""
+    if settings.model is not None:
+        called = measured_layers(model, settings)
+        return [(layer, shape[-2], shape[-1]) for layer, shape, _ in called if isinstance(layer, nn.Conv2d)]
     _, height, width = settings.data.in_size
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     # By formula, as both networks halve the image after every P-th conv layer: a forward pass on the meta device would

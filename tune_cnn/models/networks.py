@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_cnn.models.layers import Conv2d, Linear, MaxPool2d, ReLU, can_rectify, flatten
+from tune_cnn.models.own import build_own
 from tune_cnn.settings import Settings
 
 # Up to so many features, YourCodeNet's classifier sees a grid of positions: at K = 32 that gained several points after
@@ -202,15 +203,20 @@ def build(settings: Settings) -> nn.Module:
     """The network of a trial, on the current default device, initialised from torch's current random state.
 
     Raises:
-        ValueError: The poolings would halve the image to less than 1x1.
+        ValueError: The poolings would halve the image to less than 1x1; or an own network cannot be built.
     """
-    network = YourCodeNet if settings.ycn else ConvClassifier
-    model = network(
-        settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
-    )
+    if settings.model is not None:
+        model = build_own(settings)
+    else:
+        network = YourCodeNet if settings.ycn else ConvClassifier
+        model = network(
+            settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
+        )
     if settings.init == "he":
         initialise_he(model)
-    return model
+    # Channels-last is the layout in which convolutions are fastest, on cores and on GPUs; but with torch 2.14 on cores,
+    # the backward pass of some crashes in it, such as one of 1x1 with stride 2 and few channels.
+    return model.to(memory_format=torch.channels_last) if settings.model is None else model
 
 
 def initialise_he(model: nn.Module) -> None:

@@ -210,7 +210,7 @@ def load_grids(
         Grid(tuple(Cell(tuple(sorted(cells[place], key=_seed_order))) for place in sorted(cells)))
         for cells in grids.values()
     ]
-    return sorted(found_grids, key=lambda grid: (-len(grid.cells), grid.settings.ycn))
+    return sorted(found_grids, key=lambda grid: (-len(grid.cells), grid.settings.network))
 
 
 def _seed_order(run: Run) -> tuple[bool, int]:

@@ -48,7 +48,7 @@ class Run:
     @cached_property
     def conditions(self) -> dict[str, str]:
         """Everything that tells trainings apart except K, L and the seed, as texts; None values are left out."""
-        values = {key: value for key, value in self.settings.to_json().items() if key not in (*_GRID, "seed")}
+        values = {key: value for key, value in self.settings.identity().items() if key not in (*_GRID, "seed")}
         return {key: text for key, text in {**_texts(values), **self.unknown}.items() if key != "data.path"}
 
     @property

@@ -92,16 +92,14 @@ def _runs(runs: Iterable[Run]) -> list[Run]:
 
 def _values(run: Run) -> dict[str, Any]:
     """The settings that can vary; `bs_test` follows from `bs_train`."""
-    values = run.settings.to_json()
+    values = run.settings.flat()
     return {key: value for key, value in values.items() if key not in ("data", "bs_test")} | dict(run.unknown)
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
     """The keys that the search drew, then the others that vary."""
     searched = dict.fromkeys(key for run in runs for key in run.fact("search") or () if key in _values(run))
-    keys = dict.fromkeys(key for run in runs for key in _values(run))
-    varied = varied_keys([dict.fromkeys(keys) | _values(run) for run in runs])
-    return list(dict.fromkeys([*searched, *varied]))
+    return list(dict.fromkeys([*searched, *varied_keys(map(_values, runs))]))
 
 
 def _is_stopped(run: Run) -> bool:

@@ -20,7 +20,7 @@ def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
     """
     rows = []
     for run in [run for grid in grids for run in grid.runs]:
-        settings = run.settings.to_json()
+        settings = run.settings.flat()
         facts = pd.json_normalize(dict(run.facts)).iloc[0].to_dict() if run.facts else {}
         results = {
             "epochs_run": run.history.num_epochs if run.history else None,

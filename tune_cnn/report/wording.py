@@ -58,6 +58,8 @@ def be(items: Sequence[object]) -> str:
 
 def network(conditions: Mapping[str, str]) -> str:
     """The network in words: the name of its class, or what a key of another program calls it."""
+    if "model" in conditions:
+        return conditions["model"].rpartition(":")[2]
     for key, value in conditions.items():
         if is_network(key):
             return f"{key} = {value}"

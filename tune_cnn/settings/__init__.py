@@ -1,12 +1,26 @@
 """The settings of a training and of its images: what they may be, how they are read, and the trial id."""
 
 from tune_cnn.settings.data import SOURCES, DataSettings, parse_data, source_mapping
-from tune_cnn.settings.trial import KEYS, OPTIONAL, Settings, dashed, parse_settings, size_fault, varied_keys
+from tune_cnn.settings.trial import (
+    ARGUMENT_PREFIX,
+    KEYS,
+    OPTIONAL,
+    Argument,
+    Settings,
+    dashed,
+    parse_settings,
+    size_fault,
+    varied_keys,
+    with_arguments_apart,
+    with_arguments_together,
+)
 
 __all__ = [
+    "ARGUMENT_PREFIX",
     "KEYS",
     "OPTIONAL",
     "SOURCES",
+    "Argument",
     "DataSettings",
     "Settings",
     "dashed",
@@ -15,4 +29,6 @@ __all__ = [
     "size_fault",
     "source_mapping",
     "varied_keys",
+    "with_arguments_apart",
+    "with_arguments_together",
 ]

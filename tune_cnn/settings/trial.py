@@ -6,15 +6,16 @@ nothing else: not its name, nor where the images lie, nor on how many cores it r
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import Field, with_config
+from pydantic import AfterValidator, Field, with_config
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Whole, check, plain
+from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Text, Whole, check, plain
 from tune_cnn.settings.data import DataSettings, parse_data
 
 _MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
@@ -25,6 +26,32 @@ def dashed(numbers: Iterable[int]) -> str:
     return "-".join(map(str, numbers))
 
 
+Reference = Annotated[
+    str,
+    Field(
+        strict=True,
+        pattern=r"^([^:\n]+\.py|[A-Za-z_][A-Za-z0-9_.]*):[A-Za-z_][A-Za-z0-9_]*$",
+        description="a file or a module, and a class in it",
+        examples=["nets.py:WideNet"],
+    ),
+]
+ARGUMENT_PREFIX = "model_args."
+
+
+def _argument(value: Any) -> Any:
+    """An argument of an own network's constructor, as JSON has it."""
+    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
+        return [_argument(item) for item in value]
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError("no argument")
+    return value
+
+
+Argument = Annotated[
+    Any,
+    AfterValidator(_argument),
+    Field(description="a number, a text, true, false, null, or a list of such", examples=[32]),
+]
 _Fraction = Annotated[Number, Ge(0), Lt(1)]
 
 
@@ -67,6 +94,10 @@ class Settings:
             6, also both shifted by a pixel, to the upper left and to the lower right.
         precision: Numbers of the forward and backward pass: `fp32`; `tf32`, on GPUs; `bf16` or `fp16`, by autocast.
         compile: Compile the network with `torch.compile`.
+        model: The class of an own network, in a file or an installed module, such as `nets.py:WideNet`; see
+            `models.own`. None: ConvClassifier or YourCodeNet.
+        model_args: Further arguments of its constructor.
+        model_fingerprint: What tells its source file from another; found out from the file.
         data: Which images.
     """
 
@@ -96,11 +127,16 @@ class Settings:
     test_views: Annotated[int, OneOf(1, 2, 6)] = 1
     precision: Annotated[str, OneOf("fp32", "tf32", "bf16", "fp16")] = "fp32"
     compile: Flag = False
+    model: Reference | None = None
+    model_args: dict[str, Argument] | None = None
+    model_fingerprint: Text | None = None
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
         for key in ("lr", "reg", "momentum", "warmup", "label_smoothing", "average"):
             object.__setattr__(self, key, float(getattr(self, key)))  # 1 and 1.0 are two texts in a hash
+        if not self.model_args:
+            object.__setattr__(self, "model_args", None)
         if self.bs_test is None:
             object.__setattr__(self, "bs_test", max(self.bs_train // 4, 1))
 
@@ -109,14 +145,32 @@ class Settings:
         """The width of every conv layer: each K, L times."""
         return [k for k in self.filters_per_layer for _ in range(self.layers_per_block)]
 
+    def __hash__(self) -> int:
+        return hash(self.trial_id)
+
+    @property
+    def network(self) -> str:
+        """The name of the network's class."""
+        return self.model.rpartition(":")[2] if self.model else "YourCodeNet" if self.ycn else "ConvClassifier"
+
     @property
     def label(self) -> str:
-        """K and L, as in the names of experiments: `K64-128_L2`."""
-        return f"K{dashed(self.filters_per_layer)}_L{self.layers_per_block}"
+        """K and L, as in the names of experiments: `K64-128_L2`; of an own network its name."""
+        return self.network if self.model else f"K{dashed(self.filters_per_layer)}_L{self.layers_per_block}"
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values; `from_json` reads them back."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the numbers, as JSON values: files by what is in them, not by where they lie."""
+        model = self.model and os.path.basename(self.model)
+        return {**self.to_json(), "model": model, "data": self.data.identity()}
+
+    def flat(self) -> dict[str, Any]:
+        """As `identity`, but the arguments of an own network each by itself, as `model_args.width`."""
+        values = self.identity()
+        return values | with_arguments_apart({"model_args": values.pop("model_args") or {}})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Settings":
@@ -130,7 +184,7 @@ class Settings:
     @property
     def trial_id(self) -> str:
         """8 hex digits over everything that decides the numbers."""
-        values = {**self.to_json(), "data": self.data.identity()}
+        values = self.identity()
         # So that a new setting leaves the ids of the trials that are there already as they are.
         for key in OPTIONAL:
             if getattr(self, key) == getattr(Settings, key):
@@ -140,9 +194,28 @@ class Settings:
 
 
 def varied_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values differ between some experiments of equal keys, such as those of `Settings.to_json`."""
-    first, *others = experiments
-    return [key for key, value in first.items() if any(other[key] != value for other in others)]
+    """The keys of `Settings.flat`, or such, whose values differ between some experiments; an absent one is None."""
+    first, *others = experiments = list(experiments)
+    keys = dict.fromkeys(key for values in experiments for key in values)
+    return [key for key in keys if any(other.get(key) != first.get(key) for other in others)]
+
+
+def with_arguments_apart(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in which each argument of an own network is a key of its own: `model_args.width`."""
+    arguments = values.get("model_args")
+    if not isinstance(arguments, Mapping):
+        return dict(values)
+    apart = {f"{ARGUMENT_PREFIX}{key}": value for key, value in arguments.items()}
+    return {key: value for key, value in values.items() if key != "model_args"} | apart
+
+
+def with_arguments_together(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `with_arguments_apart`."""
+    arguments = {
+        key.removeprefix(ARGUMENT_PREFIX): value for key, value in values.items() if key.startswith(ARGUMENT_PREFIX)
+    }
+    others = {key: value for key, value in values.items() if not key.startswith(ARGUMENT_PREFIX)}
+    return others | ({"model_args": arguments} if arguments else {})
 
 
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")
@@ -161,6 +234,8 @@ def parse_settings(values: Mapping[str, Any], place: str) -> Settings:
         ConfigError: With every fault.
     """
     data, problems = parse_data(values.get("data", DataSettings()))
+    if values.get("model") and values.get("ycn"):
+        problems.append("ycn: model names another network; keep one of the two")
     settings, found = check(Settings, {**plain(values), "data": data})
     if settings is None or problems:
         raise ConfigError(place, found + problems)

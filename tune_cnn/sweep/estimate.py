@@ -87,7 +87,7 @@ def estimate(
     try:
         if node.gpus and any(e.resources.gpus_per_trial == "auto" for e in todo) and torch.cuda.is_available():
             with _workers(1) as pool:
-                memory = pool.submit(measure_gpu_memory, {key: e.settings for key, e in trials.items()}).result()
+                memory = pool.submit(measure_gpu_memory, {key: e.settings for key, e in trials.items()}, {}).result()
         asked = requests(trials, [node], len(lines), memory)
         check_feasible(list(asked.values()), [node])
         at_once = schedule([(request, 1.0) for request in asked.values()], node)[1]
@@ -142,7 +142,7 @@ def _pace_of(network: Settings, paces: Mapping[Settings, Pace]) -> Pace:
     """The measured pace of a network, else one scaled by cost from the timed network most like it."""
     if network in paces:
         return paces[network]
-    alike = [other for other in paces if (other.ycn, other.precision) == (network.ycn, network.precision)]
+    alike = [other for other in paces if (other.network, other.precision) == (network.network, network.precision)]
     nearest = min(alike or paces, key=lambda other: abs(math.log(_work(other) / _work(network))))
     ratio = _work(network) / _work(nearest)
     batch_s, image_s = paces[nearest]

@@ -25,16 +25,17 @@ def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings]) -> s
     """
     trials = {settings.trial_id: settings for settings in experiments.values()}
     flat = {trial_id: _flat(settings) for trial_id, settings in trials.items()}
-    keys = list(dict.fromkeys(["filters_per_layer", "layers_per_block", *(varied_keys(flat.values()) if flat else [])]))
+    grid = [] if all(settings.model for settings in trials.values()) else ["filters_per_layer", "layers_per_block"]
+    keys = list(dict.fromkeys([*grid, *(varied_keys(flat.values()) if flat else [])]))
     rows = [["trial", *(_SHOWN.get(key, key) for key in keys), *_COLUMNS]]
     for trial_id, settings in trials.items():
         trial = folder.trial(settings)
-        rows.append([trial.label, *(_text(flat[trial_id][key]) for key in keys), *_results(trial, settings)])
+        rows.append([trial.label, *(_text(flat[trial_id].get(key)) for key in keys), *_results(trial, settings)])
     return aligned(rows)
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
-    values = {**settings.to_json(), "data": settings.data.identity()}
+    values = settings.flat()
     return values | {f"data.{key}": value for key, value in values.pop("data").items()}
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from tune_cnn import models
 from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.batches import evaluated_at_once
 from tune_cnn.settings import DataSettings, Settings
@@ -68,11 +69,13 @@ def _seconds(one: Callable[[Batch], object], many: Callable[[int], object], batc
     return timed(lambda: many(count)) / count
 
 
-def measure_gpu_memory(trials: Mapping[str, Settings]) -> dict[str, GpuMemory]:
+def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, str]) -> dict[str, GpuMemory]:
     """What each trial takes of this process's GPU, by trial id; nothing where there is no GPU.
 
     A trial that does not fit into the GPU needs all of it. After two minutes, no further network is measured.
+    `networks` are the `models.sources` of the trials.
     """
+    models.adopt(networks)
     found: dict[Settings, GpuMemory] = {}
     ended, device = time.monotonic() + _GPU_MEASURING_S, default_device()
     for settings in dict.fromkeys(map(network_of, trials.values())):

@@ -107,23 +107,28 @@ def plan_table(
         verdicts: Whether a trial will learn, by trial id.
         times_s: How long a trial takes at most, by trial id.
     """
-    varied = [
-        key
-        for key in varied_keys(line.settings.to_json() for line in plan)
-        if key not in ("data", "filters_per_layer", "layers_per_block")
+    is_own = all(line.settings.model for line in plan)  # what has a K and an L of its own, if any
+    grid = {} if is_own else {"filters_per_layer": "K", "layers_per_block": "L"}
+    varied = [key for key in varied_keys(line.settings.flat() for line in plan) if key not in ("data", *grid)]
+    measured = [
+        *([] if is_own else ["conv"]),
+        "parameters",
+        "mult-adds",
+        "verdict",
+        "time",
+        "state",
+        "shares its trial with",
     ]
-    measured = ["conv", "parameters", "mult-adds", "verdict", "time", "state", "shares its trial with"]
-    rows = [["experiment", "trial", "K", "L", *varied, *measured]]
+    rows = [["experiment", "trial", *grid.values(), *varied, *measured]]
     for line in plan:
-        settings = line.settings
+        settings, values = line.settings, line.settings.flat()
         rows.append(
             [
                 line.name,
                 settings.trial_id,
-                dashed(settings.filters_per_layer),
-                str(settings.layers_per_block),
-                *(str(settings.to_json()[key]) for key in varied),
-                str(len(settings.filters)),
+                *(dashed(values[key]) if key == "filters_per_layer" else str(values[key]) for key in grid),
+                *(str(values.get(key)) for key in varied),
+                *([] if is_own else [str(len(settings.filters))]),
                 f"{line.cost.parameters:,}",
                 f"{line.cost.multiply_adds / 1e6:,.1f} M",
                 verdicts.get(settings.trial_id, "-"),

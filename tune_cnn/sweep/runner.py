@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tune_cnn import data
+from tune_cnn import data, models
 from tune_cnn.files import temporary_folder
 from tune_cnn.settings import DataSettings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
@@ -115,7 +115,9 @@ def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: 
     from tune_cnn.sweep.pace import measure_gpu_memory
 
     try:
-        found: dict[str, GpuMemory] = ray.get(ray.remote(num_gpus=1, max_retries=0)(measure_gpu_memory).remote(trials))
+        found: dict[str, GpuMemory] = ray.get(
+            ray.remote(num_gpus=1, max_retries=0)(measure_gpu_memory).remote(trials, models.sources(trials.values()))
+        )
     except ray.exceptions.RayError:  # the shares are then told from the number of trials alone
         return {}
     return found
@@ -177,10 +179,17 @@ def _run_tune(
 
     sweep = folder.experiments().values()
     shown = overview(sweep)
-    varied = varied_keys(settings.to_json() for settings in sweep)
-    hyperparameters = {trial_id: e.settings.to_json() for trial_id, e in todo.items()}
+    varied = varied_keys(settings.flat() for settings in sweep)
+    hyperparameters = {trial_id: e.settings.flat() for trial_id, e in todo.items()}
     trainable = tune.with_resources(
-        tune.with_parameters(CnnTrainable, plans=plans, images=images, folder=folder, overview=shown),
+        tune.with_parameters(
+            CnnTrainable,
+            plans=plans,
+            images=images,
+            folder=folder,
+            overview=shown,
+            networks=models.sources(plan.settings for plan in plans.values()),
+        ),
         lambda config: {"cpu": asked[config["trial_id"]].cpus, "gpu": asked[config["trial_id"]].gpus},
     )
     specs = [experiment.scheduler for experiment in todo.values() if experiment.scheduler]
@@ -192,7 +201,7 @@ def _run_tune(
             param_space={
                 "trial_id": tune.grid_search(longest_first),
                 **{
-                    key: tune.sample_from(lambda spec, key=key: hyperparameters[spec.config.trial_id][key])
+                    key: tune.sample_from(lambda spec, key=key: hyperparameters[spec.config.trial_id].get(key))
                     for key in varied
                 },
             },

@@ -158,7 +158,7 @@ def _sizes(settings: Settings) -> dict[str, str | int]:
 
 def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
     """What distinguishes trials. A name has values of one type, which TensorBoard relies on, or none."""
-    values = settings.to_json()
+    values = settings.flat()
     del values["filters_per_layer"], values["layers_per_block"]
     widths = settings.filters_per_layer
     blocks = {"K of the blocks": dashed(widths), "conv_layers": len(settings.filters)}

@@ -13,6 +13,7 @@ import torch
 from ray.tune import Stopper, Trainable
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from tune_cnn import models
 from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import StorageError
@@ -57,7 +58,9 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         images: Mapping[DataSettings, Images],
         folder: SweepFolder,
         overview: Sequence[Summary],
+        networks: Mapping[str, str] = {},
     ) -> None:
+        models.adopt(networks)
         Folder.patience_s = _PATIENCE_S
         self.plans = plans
         self.images = images

@@ -10,7 +10,7 @@ from typing import Any, cast
 from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file
 from tune_cnn.rules import check, suggest
-from tune_cnn.settings import Settings, parse_data, source_mapping
+from tune_cnn.settings import ARGUMENT_PREFIX, Settings, parse_data, source_mapping, with_arguments_apart
 from tune_cnn.sweep.config import strict_yaml
 from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw
 from tune_cnn.sweep.config.file_model import FOUND_OUT, Resources, file_model
@@ -18,6 +18,7 @@ from tune_cnn.sweep.config.run_names import pattern_problems, with_seed
 from tune_cnn.sweep.config.shipped import shipped_names
 
 _MOST_BYTES = 200_000
+SECTIONS = ("settings", "grid", "search")  # which hold settings
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
 
 
@@ -38,6 +39,9 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
     except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         return None, [f"cannot be read ({error}); name a file that you may read"]
     if isinstance(document, dict):
+        for name in SECTIONS:
+            if isinstance(section := document.get(name), dict):
+                document[name] = located(with_arguments_apart(section), path.parent)
         return document, problems
     if document is not None:
         problems.append("not a mapping; write keys such as run_name: and settings:")
@@ -54,6 +58,20 @@ def read_source(value: Any, folder: Path) -> tuple[dict[str, Any], list[str]]:
     return source, problems
 
 
+def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings, each a value, a list or a distribution, with the files of own networks made absolute."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(item) for item in value]
+        if isinstance(value, dict):
+            return {key: absolute(item) for key, item in value.items()}
+        is_file = isinstance(value, str) and ".py:" in value
+        return os.path.abspath(folder / os.path.expanduser(value)) if is_file else value
+
+    return {**values, "model": absolute(values["model"])} if "model" in values else dict(values)
+
+
 def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Check each value by itself.
 
@@ -63,12 +81,15 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     Returns:
         The values as settings have them, if none has a fault; and the faults, one line each.
     """
-    known = file_model().model_fields
+    sections = [section for name in SECTIONS if isinstance(section := document.get(name), dict)]
+    names = sorted({key for section in sections for key in section if key.startswith(ARGUMENT_PREFIX)})
+    model = file_model(tuple(names))
+    known = model.model_fields
     if isinstance(scheduler := document.get("scheduler", {}), str):
         document = {**document, "scheduler": {scheduler: {}}}
     elif scheduler is None:
         document = {key: value for key, value in document.items() if key != "scheduler"}
-    values, problems = check(file_model(), {key: value for key, value in document.items() if key in known})
+    values, problems = check(model, {key: value for key, value in document.items() if key in known})
     for key in [key for key in document if key not in known]:
         problems.append(f"{key}: unknown key; {suggest(key, known)}")
         for section, owner in (("settings", Settings), ("resources", Resources)):
@@ -76,14 +97,15 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
                 problems[-1] = f"{key}: not a key of the top level; write it under {section}:"
     found = document.get("search")
     for key, value in found.items() if isinstance(found, dict) else ():
-        if key in Settings.__dataclass_fields__:
+        if key in Settings.__dataclass_fields__ or key.startswith(ARGUMENT_PREFIX):
             fault = distribution_fault(value)
             problems += [f"search.{key}: {fault}"] if fault else _bound_problems(key, value)
     return (values.model_dump(exclude_unset=True) if values and not problems else {}), problems
 
 
 def _bound_problems(key: str, distribution: Mapping[str, Any]) -> list[str]:
-    settings = file_model().model_fields["settings"].annotation
+    names = (key,) if key.startswith(ARGUMENT_PREFIX) else ()
+    settings = file_model(names).model_fields["settings"].annotation
     for value in bounds(distribution):
         for problem in check(cast(Any, settings), {key: value})[1]:
             return [f"search.{problem}"]

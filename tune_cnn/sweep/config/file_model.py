@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import ARGUMENT_PREFIX, Argument, DataSettings, Settings
 from tune_cnn.sweep.config.distributions import DISTRIBUTION_SCHEMA
 
 FOUND_OUT = ("classes", "fingerprint")  # of the images
@@ -82,9 +82,15 @@ def _model(name: str, **keys: Any) -> Any:
 
 
 @cache
-def file_model() -> type[BaseModel]:
-    """What the values of a file must be, each by itself."""
-    settings = {field.name: (field.type, field.default) for field in fields(Settings) if field.name != "data"}
+def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
+    """What the values of a file must be, each by itself.
+
+    Args:
+        arguments: The arguments of own networks that it has, such as `model_args.width`.
+    """
+    settings: dict[str, Any] = {field.name: (field.type, field.default) for field in fields(Settings)}
+    settings = {key: value for key, value in settings.items() if key not in ("data", "model_fingerprint")}
+    settings |= dict.fromkeys(arguments, (Argument, None))
     drawn = {key: (Any, Field(None, json_schema_extra=DISTRIBUTION_SCHEMA)) for key in settings}
     axes: dict[str, Any] = {key: (_axis(hint), Field(default_factory=list)) for key, (hint, _) in settings.items()}
     data = {field.name: (field.type, field.default) for field in fields(DataSettings) if field.name not in FOUND_OUT}
@@ -128,6 +134,8 @@ def file_schema() -> dict[str, Any]:
         schema["$defs"][name].pop("description", None)
         for key, value in schema["$defs"][name]["properties"].items():
             value["description"] = " ".join(texts[key].split())
+        if owner is Settings:  # the arguments of an own network
+            schema["$defs"][name]["patternProperties"] = {f"^{re.escape(ARGUMENT_PREFIX)}": {}}
     for name, kind in SCHEDULERS.items():
         schema["$defs"]["Scheduler"]["properties"][name]["description"] = str(kind.__doc__).partition("\n")[0]
     for value in schema["properties"].values():

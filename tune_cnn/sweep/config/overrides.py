@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tune_cnn.settings import ARGUMENT_PREFIX, with_arguments_apart
 from tune_cnn.sweep.config import strict_yaml
-from tune_cnn.sweep.config.config_file import check_values, read_source
+from tune_cnn.sweep.config.config_file import SECTIONS, check_values, located, read_source
 from tune_cnn.sweep.config.file_model import file_model
 from tune_cnn.sweep.config.run_names import pattern_problems
 
@@ -35,8 +36,11 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
         name, _, value_text = text.partition("=")
         # A pattern is a text always, also where YAML would see a mapping in {K}.
         value, found = (value_text, []) if name == "run_name" else strict_yaml.parse(value_text)
-        section, _, key = (name if "." in name or name in sections else f"settings.{name}").partition(".")
+        is_whole = name in sections or ("." in name and not name.startswith(ARGUMENT_PREFIX))
+        section, _, key = (name if is_whole else f"settings.{name}").partition(".")
         changed: Any = {key: value} if key else value
+        if section in SECTIONS and isinstance(changed, dict):
+            changed = located(with_arguments_apart(changed), Path())
         if section not in sections:
             found = [f"not a section of a config file; sections are {', '.join(sections)}"]
         if found:
@@ -51,7 +55,7 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
             found.append(f"{name}: set twice; set it once")
         problems += found
         if not found:
-            overrides[subject] = Override(section, key, changed[key] if key else changed)
+            overrides[subject] = Override(section, key, changed.get(key, value) if key else changed)
     return list(overrides.values()), problems
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_cnn.rules import shown
-from tune_cnn.settings import KEYS, Settings, dashed
+from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, dashed, with_arguments_apart
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
 _SAMPLE = "{sample}"  # the number of a sample of the search, such as 007
@@ -19,7 +19,8 @@ def run_name(pattern: str, settings: Settings, sample: int = 0) -> str:
     'exp_K64-128_L2_lr0.001_007'
     """
     pattern = pattern.replace(_SAMPLE, f"{sample:03d}")
-    return _PLACEHOLDER.sub(lambda found: _text(getattr(settings, SHORT.get(found[1], found[1]))), pattern)
+    values = {**vars(settings), **with_arguments_apart({"model_args": settings.model_args}), "model": settings.network}
+    return _PLACEHOLDER.sub(lambda found: _text(values.get(SHORT.get(found[1], found[1]))), pattern)
 
 
 def with_seed(pattern: str) -> str:
@@ -48,7 +49,7 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
     if re.search("[{}]", _PLACEHOLDER.sub("", pattern)):
         remedy = "a placeholder reads {K} or {lr}, and nothing else has braces"
         return [f"run_name: {shown(pattern)} has a stray brace; {remedy}"]
-    if unknown := sorted(keys.keys() - set(KEYS)):
+    if unknown := sorted(key for key in keys if key not in KEYS and not key.startswith(ARGUMENT_PREFIX)):
         known = ", ".join(f"{{{key}}}" for key in (*SHORT, *KEYS))
         return [f"run_name: {{{key}}} is not a placeholder; there are {known}" for key in unknown]
     shortest = {long: short for short, long in SHORT.items()}
@@ -62,6 +63,6 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
 def _text(value: Any) -> str:
     if value is None or value == ():
         return "none"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return dashed(value)
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tune_cnn.errors import ConfigError, DataError
 from tune_cnn.rules import name_problems
-from tune_cnn.settings import KEYS, DataSettings, Settings, parse_data
+from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys, with_arguments_together
 from tune_cnn.sweep.config.config_file import check_document, read_document, read_source
 from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
@@ -104,6 +104,8 @@ def load_experiments(
             continue  # without PyTorch, whose import takes seconds
         experiments, problems = _resolve(experiments)
         faults.add(by_option or place, problems)
+        experiments, problems = _resolve_networks(experiments)
+        faults.add(place, problems)
         faults.add(place, _network_problems(experiments))
         chosen += [
             replace(e, scheduler=None) if any(fnmatchcase(e.name, pattern) for pattern in finish) else e
@@ -151,7 +153,7 @@ def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
     experiments = []
     for *cell, (number, sample) in itertools.product(*file["grid"].values(), enumerate(file["samples"])):
         varied = dict(zip(file["grid"], cell, strict=True)) | sample
-        settings = Settings(**file["settings"], **varied, data=file["data"])
+        settings = Settings(**with_arguments_together(file["settings"] | varied), data=file["data"])
         name = run_name(file["run_name"], settings, number)
         if problems := name_problems(name):
             return [], [f"run_name: {problem}" for problem in problems]
@@ -190,11 +192,10 @@ def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> dict[str, str]:
 
 def _remedy(one: Settings, other: Settings) -> str:
     """What to do about two experiments of one name."""
-    for key in KEYS:
-        values = [getattr(settings, key) for settings in (one, other)]
-        if values[0] != values[1]:
-            shown = [list(value) if isinstance(value, tuple) else value for value in values]
-            return f", {key} {shown[0]} and {shown[1]}; change the pattern to tell them apart, as with {{{key}}}"
+    for key in varied_keys([one.flat(), other.flat()]):
+        if key != "data":
+            values = f"{one.flat().get(key)} and {other.flat().get(key)}"
+            return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
     if one.data != other.data:
         return ", on other images; change the pattern of one of them"
     return " with the same settings; keep one of them"
@@ -216,6 +217,27 @@ def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[
     return [replace(e, settings=replace(e.settings, data=resolved[e.settings.data])) for e in experiments], problems
 
 
+def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
+    """Fill in what only the source files of own networks tell; return the faults too."""
+    from tune_cnn import models
+
+    if not any(experiment.settings.model for experiment in experiments):
+        return list(experiments), []
+    resolved, problems = [], []
+    for experiment in experiments:
+        try:
+            resolved.append(replace(experiment, settings=models.resolve(experiment.settings)))
+        except models.NetworkError as error:
+            problems.append(f"settings.model: {error}")
+    if problems:
+        return [], problems
+    varied = varied_keys(experiment.settings.flat() for experiment in resolved)
+    for model in {experiment.settings.model: experiment.settings for experiment in resolved}.values():
+        for key in [key for key in varied if key in models.unused_keys(model)] if model.model else []:
+            problems.append(f"{key}: varies, but {model.network} does not take it; vary one of its arguments")
+    return resolved, problems
+
+
 def _network_problems(experiments: Sequence[Experiment]) -> list[str]:
     """Build every network once, on the meta device, where weights take no memory."""
     from tune_cnn import models
@@ -224,7 +246,7 @@ def _network_problems(experiments: Sequence[Experiment]) -> list[str]:
     problems = []
     for name, settings in ((experiment.name, experiment.settings) for experiment in experiments):
         shape = (settings.filters_per_layer, settings.layers_per_block, settings.pool_every, settings.hidden_dims)
-        network = (*shape, settings.ycn, settings.data)
+        network = (*shape, settings.ycn, settings.model, json.dumps(settings.model_args), settings.data)
         if network not in faults:
             faults[network] = models.network_fault(settings)
         if faults[network]:
