@@ -12,7 +12,7 @@ from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ConfigError
 from tune_cnn.machine import cores, slow_here, slow_remark
-from tune_cnn.models import network_fault
+from tune_cnn.models import NetworkError, network_fault, resolve
 from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import Text, check, name_problems, plain, suggest
 from tune_cnn.settings import KEYS, OPTIONAL, DataSettings, Settings, parse_settings
@@ -91,8 +91,11 @@ def run_experiment(
     settings = Settings()
     try:
         settings = parse_settings({key: arguments[key] for key in (*KEYS, "data") if key in arguments}, place)
+        settings = resolve(settings)
     except ConfigError as error:
         problems += error.problems
+    except NetworkError as error:
+        problems.append(f"model: {error}")
     try:
         device = choose_device(arguments.get("device"))
     except ConfigError as error:

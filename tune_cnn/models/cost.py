@@ -54,7 +54,8 @@ def _measured_cost(settings: Settings) -> Cost:
 def network_fault(settings: Settings) -> str | None:
     """Why the network cannot be built, and what to do; None if it can."""
     if settings.model is not None:
-        return own_fault(_own(settings))
+        two = "ycn: model names another network; keep one of the two"
+        return two if settings.ycn else own_fault(_own(settings))
     if fault := size_fault(settings):
         return fault
     try:

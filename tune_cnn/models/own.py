@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -43,7 +44,8 @@ def resolve(settings: Settings) -> Settings:
     """
     if settings.model is None:
         return settings
-    resolved = replace(settings, model_fingerprint=_fingerprint(_source(settings.model)))
+    model = os.path.abspath(os.path.expanduser(settings.model)) if _is_file(settings.model) else settings.model
+    resolved = replace(settings, model=model, model_fingerprint=_fingerprint(_source(model)))
     if settings.model_fingerprint not in (None, resolved.model_fingerprint):
         raise NetworkError(f"{settings.model} has changed since this trial was planned; restore it, or start a new one")
     network_class(resolved)

@@ -44,8 +44,8 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """`K = 64-128, L = 2`."""
-        return f"K = {self.k}, L = {self.depth}"
+        """`K = 64-128, L = 2`; the name of an own network."""
+        return self.settings.network if self.settings.model else f"K = {self.k}, L = {self.depth}"
 
     def level(self, symbol: str) -> str:
         """Its K or its L."""

@@ -218,9 +218,10 @@ def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _readings(value: Any) -> list[Any]:
     """What a value may mean: itself, or the content of a text; one number as a list, 0 and 1 as flags."""
     if isinstance(value, str):
-        value = value.lower()
+        text, value = value, value.lower()
         with suppress(ValueError):
             value = parse_json(value.encode())
+        return [text, *_readings(value)] if value != text.lower() else [text, value, [value]]
     return [value, [value], bool(value)] if value in (0, 1) else [value, [value]]
 
 

@@ -49,7 +49,7 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
-    single = [cell for cell in variants if len(cell.runs) == 1]
+    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].fact("search")]
     if not single or len(variants) < 2:
         return [sentence]
     which = "Every cell" if len(single) == len(variants) else places(single)

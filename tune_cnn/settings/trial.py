@@ -234,8 +234,6 @@ def parse_settings(values: Mapping[str, Any], place: str) -> Settings:
         ConfigError: With every fault.
     """
     data, problems = parse_data(values.get("data", DataSettings()))
-    if values.get("model") and values.get("ycn"):
-        problems.append("ycn: model names another network; keep one of the two")
     settings, found = check(Settings, {**plain(values), "data": data})
     if settings is None or problems:
         raise ConfigError(place, found + problems)

@@ -44,20 +44,30 @@ def run(options: Namespace) -> int:
 def _table(trials: "Mapping[str, Sequence[Experiment]]", found: "Mapping[str, Diagnosis]") -> str:
     from tune_cnn.settings import dashed
 
-    rows = [["experiment", "K", "L", "verdict", "score spread", "least gradient/weight", "in conv", "most dead units"]]
+    is_own = all(trials[trial_id][0].settings.model for trial_id in found)
+    rows = [
+        [
+            "experiment",
+            *([] if is_own else ["K", "L"]),
+            "verdict",
+            "score spread",
+            "least gradient/weight",
+            "in conv",
+            "most dead units",
+        ]
+    ]
     for trial_id, diagnosis in found.items():
-        first, *_ = trials[trial_id]
+        settings = trials[trial_id][0].settings
         ratios = diagnosis.gradient_to_weight
         rows.append(
             [
-                first.name,
-                dashed(first.settings.filters_per_layer),
-                str(first.settings.layers_per_block),
+                trials[trial_id][0].name,
+                *([] if is_own else [dashed(settings.filters_per_layer), str(settings.layers_per_block)]),
                 diagnosis.verdict,
                 f"{diagnosis.score_spread:.1e}",
                 f"{min(ratios):.1e}",
                 str(ratios.index(min(ratios)) + 1),
-                f"{max(diagnosis.dead_units):.0%}",
+                f"{max(diagnosis.dead_units, default=0):.0%}",
             ]
         )
     return aligned(rows)

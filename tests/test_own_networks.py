@@ -1,0 +1,284 @@
+"""Own networks: a class in a file beside the config, from the config file to the report."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import tune_cnn
+from tune_cnn import models
+from tune_cnn.cli import main
+from tune_cnn.errors import ConfigError
+from tune_cnn.experiments import load_experiment, run_experiment
+from tune_cnn.models.own import adopt, sources
+from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep.config.search_space import load_experiments
+from tune_cnn.sweep.config.shipped import config_path
+
+NETS = """
+from torch import nn
+
+class WideNet(nn.Module):
+    def __init__(self, in_size, out_classes, width=4, activation="ReLU"):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_size[0], width, 3, padding=1), getattr(nn, activation)(), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(width, out_classes),
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+class Filtered(WideNet):
+    def __init__(self, in_size, out_classes, filters, pool_every):
+        super().__init__(in_size, out_classes, sum(filters) * pool_every)
+
+class NeedsDepth(WideNet):
+    def __init__(self, in_size, out_classes, depth):
+        super().__init__(in_size, out_classes)
+
+class NoClasses(WideNet):
+    def __init__(self, in_size):
+        super().__init__(in_size, 10)
+
+class Fails(WideNet):
+    def __init__(self, in_size, out_classes):
+        raise KeyError("no such layer")
+
+class Narrow(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, 3)
+
+class Pair(WideNet):
+    def forward(self, images):
+        return self.layers(images), images
+
+class Mistaken(WideNet):
+    def forward(self, images):
+        return self.layers(images.flatten(1))
+
+class Empty(nn.Module):
+    def __init__(self, in_size, out_classes):
+        super().__init__()
+
+class NotANetwork:
+    pass
+
+number = 3
+"""
+CONFIG = """
+run_name: wide_{model_args.width}
+grid: {model_args.width: [2, 3]}
+settings: {model: nets.py:WideNet, seed: 1, epochs: 2, bs_train: 10}
+data: {source: shapes, in_size: [3, 8, 8], train_images: 40, test_images: 20}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a network and a config file; the working directory is another one."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "nets.py").write_text(NETS)
+    (folder / "wide.yaml").write_text(CONFIG)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return folder
+
+
+def changed(project: Path, **changes: str) -> Path:
+    text = CONFIG
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    (project / "wide.yaml").write_text(text)
+    return project / "wide.yaml"
+
+
+def problems(*files: Path, overrides: tuple[str, ...] = ()) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_experiments(files, overrides=overrides)
+    return caught.value.problems
+
+
+def test_the_arguments_of_the_constructor_stand_in_the_grid_and_in_the_names(project):
+    experiments = load_experiments([project / "wide.yaml"])
+    assert [experiment.name for experiment in experiments] == ["wide_2", "wide_3"]
+    assert [experiment.settings.model_args for experiment in experiments] == [{"width": 2}, {"width": 3}]
+    assert [models.build(e.settings).layers[0].out_channels for e in experiments] == [2, 3]
+
+
+def test_arguments_can_be_set_searched_and_given_as_a_mapping(project):
+    config = changed(
+        project, **{"grid: {model_args.width: [2, 3]}": "", "WideNet,": "WideNet, model_args: {width: 5},"}
+    )
+    (experiment,) = load_experiments([config])
+    assert experiment.name == "wide_5"
+    (experiment,) = load_experiments([config], overrides=["model_args.width=6"])
+    assert experiment.settings.model_args == {"width": 6}
+    searched = ["run_name={sample}", "search.model_args.width={randint: [2, 9]}", "samples=3"]
+    widths = [e.settings.model_args["width"] for e in load_experiments([config], overrides=searched)]
+    assert len(widths) == 3
+    assert set(widths) <= set(range(2, 9))
+
+
+def test_a_network_that_names_filters_gets_those_of_the_grid(project):
+    config = changed(
+        project, **{"model_args.width": "filters_per_layer", "[2, 3]": "[[2], [4]]", "WideNet": "Filtered"}
+    )
+    config.write_text(config.read_text().replace("{filters_per_layer}", "{K}"))
+    _, second = load_experiments([config])
+    assert models.build(second.settings).layers[0].out_channels == 4 * 2 * 2  # [4, 4], times pool_every
+
+
+def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_path):
+    before = load_experiments([project / "wide.yaml"])[0].settings
+    shutil.move(project, tmp_path / "moved")
+    moved = load_experiments([tmp_path / "moved" / "wide.yaml"])[0].settings
+    assert moved.trial_id == before.trial_id
+    (tmp_path / "moved" / "nets.py").write_text(NETS + "\n# changed\n")
+    assert load_experiments([tmp_path / "moved" / "wide.yaml"])[0].settings.trial_id != before.trial_id
+    models.own._class.cache_clear()
+    with pytest.raises(models.NetworkError, match=r"nets.py:WideNet has changed since this trial was planned"):
+        models.build(moved)
+
+
+def test_cost_counts_conv_and_linear_layers(project):
+    settings = load_experiments([project / "wide.yaml"])[0].settings
+    cost = models.cost(settings)
+    assert cost.parameters == sum(weight.numel() for weight in models.build(settings).parameters())
+    assert cost.multiply_adds == 8 * 8 * 3 * 9 * 2 + 2 * 10
+
+
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        ("nets.py:WiderNet", "nets.py:WiderNet: no class of this name; did you mean 'WideNet'?"),
+        ("nets.py:NotANetwork", "nets.py:NotANetwork: not a torch.nn.Module; derive its class from torch.nn.Module"),
+        ("nets.py:number", "nets.py:number: not a torch.nn.Module"),
+        ("absent.py:Net", "absent.py: no such file; the path is taken from the config file's folder"),
+        ("no_such_module:Net", "no_such_module:Net: there is no module no_such_module; install it, or name a file"),
+        ("nets.py:NeedsDepth", "NeedsDepth needs depth; write it under model_args:"),
+        ("nets.py:NoClasses", "its constructor must take in_size and out_classes; add out_classes"),
+        ("nets.py:Fails", "nets.py:Fails cannot be built: KeyError: 'no such layer' (line {line_of_fault})"),
+        (
+            "nets.py:Narrow",
+            "Narrow gives torch.float32 (2, 3) for two images; its scores must be floats of shape (2, 10)",
+        ),
+        ("nets.py:Pair", "Pair gives tuple for two images"),
+        ("nets.py:Mistaken", "nets.py:Mistaken cannot classify two images: RuntimeError:"),
+        ("nets.py:Empty", "Empty has no weights to train; give it layers in __init__"),
+    ],
+)
+def test_what_does_not_fit_is_one_message_before_the_start(project, model, fault):
+    config = changed(project, **{"grid: {model_args.width: [2, 3]}": "", "{model_args.width}": "x"})
+    config.write_text(config.read_text().replace("nets.py:WideNet", model))
+    (problem,) = problems(config)
+    line = 1 + NETS.splitlines().index('        raise KeyError("no such layer")')
+    assert fault.replace("{line_of_fault}", str(line)) in problem
+
+
+def test_faults_of_a_file_name_the_line(project):
+    (project / "nets.py").write_text(NETS + "\nimport no_such_package\n")
+    (problem,) = problems(project / "wide.yaml")
+    line = len(NETS.splitlines()) + 2
+    assert f"cannot be imported: ModuleNotFoundError: No module named 'no_such_package' (line {line})" in problem
+    (project / "nets.py").write_text("def broken(:\n")
+    assert "cannot be imported: SyntaxError: invalid syntax (line 1)" in problems(project / "wide.yaml")[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("model_args.widht=3", "model_args.widht: WideNet does not take it; did you mean 'width'?"),
+        ("model_args.in_size=3", "model_args.in_size: tune_cnn gives it to the network; leave it out"),
+        ("model_args.width=wide", "nets.py:WideNet cannot be built: TypeError"),
+        ("model_args.activation={a: 1}", "model_args.activation: {'a': 1} is not a number, a text"),
+        ("model_args=3", "model_args: 3 is not a mapping of arguments"),
+        ("model=3", "model: 3 is not a file or a module, and a class in it, such as nets.py:WideNet"),
+        ("ycn=true", "ycn: model names another network; keep one of the two"),
+        ("model_args.width=2000000000", "WideNet has 76,000,000,010 parameters; at most 1,073,741,824 are trained"),
+        (
+            "grid.hidden_dims=[[10], [20]]",
+            "hidden_dims: varies, but WideNet does not take it; vary one of its arguments",
+        ),
+        ("search.model_args.width={uniforn: [1, 2]}", "search.model_args.width: uniforn: unknown distribution"),
+    ],
+)
+def test_faults_of_its_settings_are_told_with_the_remedy(project, override, fault):
+    config = changed(project, **{"grid: {model_args.width: [2, 3]}": "", "{model_args.width}": "{H}"})
+    config.write_text(config.read_text().replace("{H}", "{hidden_dims}"))
+    overrides = (override, "samples=1") if "search" in override else (override,)
+    assert any(fault in problem for problem in problems(config, overrides=overrides))
+
+
+def test_a_network_may_be_in_an_installed_module_and_import_files_beside_it(project, monkeypatch):
+    monkeypatch.syspath_prepend(project)
+    config = changed(project, **{"nets.py:": "nets:"})
+    assert models.build(load_experiments([config])[0].settings).layers[0].out_channels == 2
+    (project / "layers_of_mine.py").write_text("from torch.nn import Conv2d\n")
+    (project / "nets.py").write_text("from layers_of_mine import Conv2d\n" + NETS)
+    config = changed(project)
+    assert len(load_experiments([config])) == 2
+
+
+def test_other_machines_get_the_source_with_the_trials(project):
+    settings = [experiment.settings for experiment in load_experiments([project / "wide.yaml"])]
+    shipped = sources(settings)
+    assert list(shipped.values()) == [NETS]
+    (project / "nets.py").unlink()
+    models.own._class.cache_clear()
+    adopt(shipped)
+    assert models.build(settings[0]).layers[0].out_channels == 2
+
+
+def test_the_first_gradients_of_small_strided_convolutions_do_not_crash():
+    # Channels-last, torch 2.14 crashes there on cores; own networks have PyTorch's default layout.
+    settings = load_experiments([config_path("resnet")], overrides=["samples=1"])[0].settings
+    model = models.build(settings)
+    images = torch.rand(50, 32, 32, 3).permute(0, 3, 1, 2)
+    nn.functional.cross_entropy(model(images), torch.zeros(50, dtype=torch.long)).backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_a_notebook_trains_an_own_network(project, capsys):
+    data = {"source": "shapes", "in_size": [3, 8, 8], "train_images": 40, "test_images": 20}
+    run_experiment(
+        "own", seed=1, epochs=1, bs_train=10, data=data, model=f"{project}/nets.py:WideNet", model_args={"width": 3}
+    )
+    assert "WideNet(" in capsys.readouterr().out
+    config, _ = load_experiment("results/own.json")
+    assert config["kw"]["model_args"] == {"width": 3}
+    run_experiment(**config | {"run_name": "again"})
+    assert load_experiment("results/again.json")[1] == load_experiment("results/own.json")[1]
+    with pytest.raises(ConfigError, match=r"absent\.py: no such file"):
+        run_experiment("x", model="absent.py:Net")
+
+
+@pytest.mark.slow
+def test_the_example_from_search_to_prediction(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["samples=2", "epochs=2", "data.train_images=200", "data.test_images=50", "data.in_size=[3, 16, 16]"]
+    arguments = [part for change in small for part in ("--set", change)]
+    assert main(["diagnose", "resnet", *arguments]) == 0
+    assert main(["sweep", "resnet", *arguments, "--cpus", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "model_args.width" in out
+    assert "SmallResNet_" in out
+    page = Path("results/resnet_report.html").read_text()
+    assert "model resnet.py:SmallResNet" in page
+    assert "K = 64" not in page
+    facts = json.loads(Path("results/resnet_000.json").read_text())
+    assert facts["trial"]["parameters"] > 0
+    assert main(["trial", "ray_results/resnet", "resnet_001"]) == 0
+    assert "identical" in capsys.readouterr().out
+    sweep = tune_cnn.open_sweep("resnet")
+    assert sweep.results["model_args.width"].notna().all()
+    assert sweep.model("resnet_000")(torch.rand(2, 3, 16, 16)).shape == (2, 10)
+
+
+def test_settings_without_an_own_network_keep_their_ids():
+    assert Settings().trial_id == "cb9d516b"
+    assert Settings(data=DataSettings("shapes")) == Settings(data=DataSettings("shapes"), model_args={})
