@@ -1,6 +1,7 @@
 """The live table of a sweep."""
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -68,7 +69,8 @@ class Progress:
         self._is_silent = True  # nothing of any trial was shown yet
         self._over = threading.Event()
         self._started = time.monotonic()
-        self._console = console or Console(stderr=True)
+        # A notebook gets lines of text.
+        self._console = console or Console(stderr=True, force_jupyter=False, force_terminal=sys.stderr.isatty())
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":

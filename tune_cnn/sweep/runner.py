@@ -219,6 +219,7 @@ def _run_tune(
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[watcher, *callbacks],
+                progress_reporter=tune.CLIReporter(),  # silent; in a notebook, Tune's own clears the cell's output
                 verbose=0,
             ),
         )

@@ -34,6 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="train experiments of these names to the end, also those that a scheduler stopped",
     )
     parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop after 90s, 30m, 2h, ...")
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=["mlflow", "wandb"],
+        help="also report each trial to MLflow or Weights & Biases",
+    )
     parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run so many trials at once at most")
     parser.add_argument(
         "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
@@ -75,12 +82,15 @@ def run(options: Namespace) -> int:
         use = disk_use(plan, at_once=options.cpus or cores())
         tell(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
         return 0
+    from tune_cnn.sweep.trackers import tracker
+
     failures, is_complete = train(
         experiments,
         folder,
         options.out,
         cluster,
         keep_others=bool(options.only),
+        callbacks=[tracker(name, options.name) for name in options.track],
         tune_options={"time_budget_s": options.time_budget, "max_concurrent_trials": options.max_concurrent},
     )
     return 1 if failures or not is_complete else 0

@@ -1,0 +1,65 @@
+"""Experiment trackers: what MLflow and Weights & Biases are told of a sweep, and what happens when they fail."""
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from ray.tune import Callback
+
+from tune_cnn.cli import main
+from tune_cnn.errors import ConfigError
+from tune_cnn.sweep.trackers import _Guarded, tracker
+
+CONFIG = """
+run_name: t_L{L}
+grid: {layers_per_block: [1, 2]}
+settings: {seed: 1, epochs: 2, bs_train: 20, filters_per_layer: [4], hidden_dims: [8]}
+data: {source: shapes, in_size: [3, 8, 8], train_images: 100, test_images: 20}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no key of the user's
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    Path("tracked.yaml").write_text(CONFIG)
+    return "tracked.yaml"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_and_wandb_get_a_run_a_trial(config, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main(["sweep", config, "--track", "mlflow", "--track", "wandb", "--cpus", "2"]) == 0
+    database = sqlite3.connect("runs.db")
+    assert ("tracked",) in database.execute("select name from experiments").fetchall()
+    layers = database.execute("select value from params where key = 'layers_per_block'").fetchall()
+    assert sorted(layers) == [("1",), ("2",)]
+    assert database.execute("select count(*) from metrics where key = 'validation_accuracy'").fetchone() == (4,)
+    assert database.execute("select count(*) from metrics where key = 'test_accuracy'").fetchone() == (2,)
+    assert database.execute("select distinct status from runs").fetchall() == [("FINISHED",)]
+    assert len(list(Path("wandb").glob("offline-run-*/*.wandb"))) == 2
+
+
+def test_a_tracker_that_is_not_installed_or_has_no_key_is_told_before_the_start(config, monkeypatch):
+    with pytest.raises(ConfigError, match="run wandb login, or set WANDB_MODE=offline"):
+        tracker("wandb", "tracked")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"not installed; pip install 'tune_cnn\[wandb\]'"):
+        tracker("wandb", "tracked")
+
+
+def test_a_tracker_that_fails_is_told_once_and_does_not_end_the_sweep(capsys):
+    class Failing(Callback):
+        def on_trial_result(self, *_, **__):
+            raise ConnectionError("no route to host")
+
+    guarded = _Guarded(Failing(), "--track mlflow")
+    for _ in range(2):
+        guarded.on_trial_result(1, [], None, {})
+    warning = "warning: --track mlflow has failed, and the sweep goes on (ConnectionError: no route to host)\n"
+    assert capsys.readouterr().err == warning

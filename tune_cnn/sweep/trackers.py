@@ -1,0 +1,72 @@
+"""Experiment trackers, by Ray's own callbacks: MLflow and Weights & Biases."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune import Callback
+
+from tune_cnn.errors import ConfigError
+from tune_cnn.texts import tell
+
+TRACKERS = {"mlflow": "mlflow", "wandb": "wandb"}  # names, and the packages that they need
+
+
+def tracker(name: str, sweep: str) -> Callback:
+    """A callback that reports each trial as a run of an MLflow experiment, or a W&B group, named after the sweep.
+
+    Where the runs go is what the tracker's own environment variables say, such as `MLFLOW_TRACKING_URI`.
+
+    Raises:
+        ConfigError: It is not installed, or cannot be reached.
+    """
+    place = f"--track {name}"
+    try:
+        importlib.import_module(TRACKERS[name])
+    except ImportError:
+        raise ConfigError(place, [f"not installed; pip install 'tune_cnn[{name}]'"]) from None
+    try:
+        if name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            inner = MLflowLoggerCallback(experiment_name=sweep)
+        else:
+            from ray.air.integrations.wandb import WandbLoggerCallback
+
+            project = os.environ.get("WANDB_PROJECT", "tune_cnn")
+            # Ray's own choice is the trial's folder of Tune, which is deleted at the end.
+            folder = os.environ.get("WANDB_DIR", os.getcwd())
+            inner = WandbLoggerCallback(project=project, group=sweep, log_config=True, dir=folder)
+        inner.setup()
+    except Exception as error:
+        remedy = "set MLFLOW_TRACKING_URI" if name == "mlflow" else "run wandb login, or set WANDB_MODE=offline"
+        raise ConfigError(place, [f"cannot be used ({' '.join(str(error).split())}); {remedy}"]) from error
+    return _Guarded(inner, place)
+
+
+class _Guarded(Callback):  # type: ignore[misc]
+    """A callback whose errors are told once, since an error in a callback ends a sweep."""
+
+    def __init__(self, inner: Callback, name: str) -> None:
+        self._inner, self._name, self._told = inner, name, False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks into a state of its own, from which we never restore
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("on_"):
+            return super().__getattribute__(name)
+        hook: Callable[..., Any] = getattr(self._inner, name)
+
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                hook(*args, **kwargs)
+            except Exception as error:
+                if not self._told:
+                    fault = f"{type(error).__name__}: {error}"
+                    tell(f"warning: {self._name} has failed, and the sweep goes on ({fault})", file=sys.stderr)
+                self._told = True
+
+        return guarded
