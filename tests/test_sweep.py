@@ -150,7 +150,7 @@ def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(ray_
     run([*one, *twin], folder)
     files, unfinished, missing, _ = export(folder, tmp_path / "results")
     assert [path.name for path in files] == ["tiny_K4_L1.json", "twin.json"]
-    assert unfinished == missing == []
+    assert (unfinished, missing) == ([], {})
     first, second = (json.loads(path.read_text()) for path in files)
     assert first["results"] == second["results"]
     assert (first["config"]["run_name"], second["config"]["run_name"]) == ("tiny_K4_L1", "twin")

@@ -61,7 +61,7 @@ class Sweep:
         from tune_cnn.report.table import experiments_frame
 
         with temporary_folder() as folder:
-            frame = experiments_frame(load_grids(self._exported(folder), self.experiments, {})).set_index("experiment")
+            frame = experiments_frame(load_grids(*self._exported(folder))).set_index("experiment")
         experiments = self.experiments
         varied = varied_keys([settings.flat() for settings in experiments.values()])
         first = [key for key in [*varied, *_FIRST] if key in frame]
@@ -101,12 +101,16 @@ class Sweep:
         from tune_cnn.report import write_report
 
         with temporary_folder() as folder:
-            page, *_ = write_report(self._files.name, self._exported(folder), folder, asked=self.experiments)
+            files, asked, failures = self._exported(folder)
+            page, *_ = write_report(self._files.name, files, folder, asked=asked, failures=failures)
             content = html.escape(page.read_text())
         return f'<iframe srcdoc="{content}" style="width: 100%; height: 80vh; border: 0"></iframe>'
 
-    def _exported(self, folder: Path) -> list[Path]:
-        return export(self._files, folder, not_measured="only tune-cnn export measures it").files
+    def _exported(self, folder: Path) -> tuple[list[Path], dict[str, Settings], dict[str, str]]:
+        """The result files, what was asked for, and why experiments failed."""
+        found = export(self._files, folder, not_measured="only tune-cnn export measures it")
+        failures = {name: failure for name, failure in found.missing.items() if failure is not None}
+        return found.files, self.experiments, failures
 
     def _settings(self, name: str) -> Settings:
         if name not in (experiments := self.experiments):
@@ -239,7 +243,8 @@ def train(
         is_written = show_results(folder, out)
         left = [e.name for e in experiments if not folder.trial(e.settings).is_finished()]
     if left and not failures:
-        tell(f"the time budget is used up, {counted(len(left), 'experiment')} unfinished; the same command continues")
+        why = "the time budget is used up, " if tune_options.get("time_budget_s") else ""
+        tell(f"{why}{counted(len(left), 'experiment')} unfinished; the same command continues")
     return failures, is_written and not left
 
 

@@ -81,7 +81,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
 
     figures = attempt("figures", draw)
     asked = folder.experiments()
-    failures = {name: failure for name in missing if (failure := folder.trial(asked[name]).failure()) is not None}
+    failures = {name: failure for name, failure in missing.items() if failure is not None}
     if not files and not failures:
         return Results(files, figures, [], failed)
     return Results(files, figures, attempt("report", report), failed)

@@ -21,13 +21,13 @@ class Exported(NamedTuple):
     Attributes:
         files: Of the experiments that have an epoch behind them.
         unfinished: The names of those among them that are not finished.
-        missing: The names of the experiments without a file: not begun, or failed.
+        missing: The experiments without a file, each with why it failed; None: it was not begun.
         remarks: Why the test set was not measured, one line a reason.
     """
 
     files: list[Path]
     unfinished: list[str]
-    missing: list[str]
+    missing: dict[str, str | None]
     remarks: list[str]
 
 
@@ -42,7 +42,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         out_dir: Where to; made if need be.
         not_measured: Why the test set is not to be measured for unfinished trials, which takes images and time.
     """
-    done = Exported([], [], [], [])
+    done = Exported([], [], {}, [])
     reasons = {}
 
     @cache
@@ -67,7 +67,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     searches = folder.searches()
     for name, settings in folder.experiments().items():
         if (found := outcome(settings)) is None:
-            done.missing.append(name)
+            done.missing[name] = folder.trial(settings).failure()
             continue
         results, summary = found
         if name in searches:
