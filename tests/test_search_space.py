@@ -250,7 +250,7 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
         (
             "machine.cores=2",
             "machine.cores: not a section of a config file; sections are run_name, grid, seeds, settings, data, "
-            "resources, search, samples, search_seed, scheduler",
+            "resources, search, samples, search_seed, algorithm, scheduler",
         ),
         (
             "data=imagenet",

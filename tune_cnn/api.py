@@ -26,6 +26,7 @@ from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary
 from tune_cnn.sweep.remarks import before_start, slow_precisions
 from tune_cnn.sweep.runner import run_sweep
+from tune_cnn.sweep.study import settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, tell
 from tune_cnn.train_results import FitResult, mean
@@ -168,7 +169,7 @@ def sweep(
         f"{key}={value if isinstance(value, str) else json.dumps(plain(value))}" for key, value in settings.items()
     ]
     only, finish = ([patterns] if isinstance(patterns, str) else patterns for patterns in (only, finish))
-    experiments = load_experiments(paths, overrides=changes, only=only, finish=finish, data=data)
+    experiments = load_experiments(paths, overrides=changes, only=only, finish=finish, data=data, may_be_open=True)
     folder = SweepFolder(str(storage), name)
     if fresh:
         folder.start_over()
@@ -208,6 +209,7 @@ def train(
     Returns:
         Why trials failed, by trial id; and whether all experiments are finished, and all their results written.
     """
+    experiments = settled(experiments, folder)
     plan = make_plan(experiments, folder)
     use = disk_use(plan, at_once=cluster.cpus or cores())
     describe(experiments)
@@ -241,7 +243,8 @@ def train(
                 tell(error, file=sys.stderr)
             raise
         is_written = show_results(folder, out)
-        left = [e.name for e in experiments if not folder.trial(e.settings).is_finished()]
+        experiments = settled(experiments, folder)
+        left = [e.name for e in experiments if e.is_open or not folder.trial(e.settings).is_finished()]
     if left and not failures:
         why = "the time budget is used up, " if tune_options.get("time_budget_s") else ""
         tell(f"{why}{counted(len(left), 'experiment')} unfinished; the same command continues")

@@ -83,6 +83,7 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
             only=options.only,
             finish=vars(options).get("finish", ()),
             data=options.data,
+            may_be_open="finish" in options,
         )
     except ConfigError as error:
         errors.append(error)

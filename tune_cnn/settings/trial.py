@@ -195,7 +195,7 @@ class Settings:
 
 def varied_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
     """The keys of `Settings.flat`, or such, whose values differ between some experiments; an absent one is None."""
-    first, *others = experiments = list(experiments)
+    first, *others = experiments = list(experiments) or [{}]
     keys = dict.fromkeys(key for values in experiments for key in values)
     return [key for key in keys if any(other.get(key) != first.get(key) for other in others)]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
 
+from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.trial_folder import TrialFolder
 
@@ -42,15 +43,11 @@ class ToldBatches:
 def tell(folder: TrialFolder, progress: EpochProgress) -> None:
     """Publish the progress of a trial to the driver; errors are ignored, so that training goes on."""
     with contextlib.suppress(Exception):
-        internal_kv._internal_kv_put(_key(folder), json.dumps(progress).encode(), namespace=_NAMESPACE)
+        internal_kv._internal_kv_put(str(folder.folder).encode(), json.dumps(progress).encode(), namespace=_NAMESPACE)
 
 
-def read(folder: TrialFolder) -> EpochProgress | None:
-    """What was told last; None: nothing yet."""
+def read(folder: Folder) -> EpochProgress | None:
+    """What the trial of a folder told last; None: nothing yet."""
     with contextlib.suppress(Exception):
-        return EpochProgress(*json.loads(internal_kv._internal_kv_get(_key(folder), namespace=_NAMESPACE)))
+        return EpochProgress(*json.loads(internal_kv._internal_kv_get(str(folder).encode(), namespace=_NAMESPACE)))
     return None
-
-
-def _key(folder: TrialFolder) -> bytes:
-    return str(folder.folder).encode()

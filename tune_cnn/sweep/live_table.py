@@ -54,6 +54,7 @@ class Progress:
         already_done: How many more were finished before.
         console: Where; None: stderr.
         within_epoch: The batch in which a trial of some label is, if it is known.
+        upcoming: How many more will be added.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class Progress:
         already_done: int = 0,
         console: Console | None = None,
         within_epoch: Callable[[str], EpochProgress | None] = lambda label: None,
+        upcoming: int = 0,
     ) -> None:
         self._rows = {label: _Row(settings) for label, settings in trials.items()}
-        self._already_done = already_done
+        self._already_done, self._upcoming = already_done, upcoming
         self._within_epoch = within_epoch
         self._is_silent = True  # nothing of any trial was shown yet
         self._over = threading.Event()
@@ -85,6 +87,11 @@ class Progress:
         self._over.set()
         if self._console.is_terminal:
             self._live.stop()
+
+    def added(self, label: str, settings: Settings) -> None:
+        """A trial has got its settings."""
+        self._rows[label] = _Row(settings)
+        self._upcoming = max(self._upcoming - 1, 0)
 
     def started(self, label: str) -> None:
         """A trial got its cores."""
@@ -121,7 +128,7 @@ class Progress:
     def _remind(self) -> None:
         """Without a terminal: a line about each trial whose epoch is long, and at first that there is none yet."""
         while not self._over.wait(REMIND_S):
-            for label, row in self._rows.items():
+            for label, row in list(self._rows.items()):
                 is_due = self._is_silent or time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
                 if row.state == "running" and is_due and (progress := self._current(label, row)) is not None:
                     row.said = time.monotonic()
@@ -154,7 +161,7 @@ class Progress:
         for label, row in [*shown, *waiting[: room - len(shown)]]:
             table.add_row(*(Text(printable(cell)) for cell in self._cells(label, row)[: len(columns)]))
         done = self._already_done + len(ended)
-        total = self._already_done + len(self._rows)
+        total = self._already_done + len(self._rows) + self._upcoming
         seconds = int(time.monotonic() - self._started)
         summary = (
             f"{done}/{total} trials ended, {len(going)} running, {seconds // 60} min {seconds % 60} s{self._left()}"

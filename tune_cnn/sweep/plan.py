@@ -29,6 +29,7 @@ class PlannedExperiment(NamedTuple):
         state: Of its trial: `done`, `continue` from a checkpoint, or `new`.
         epochs_left: Number of epochs its trial still has to train, without early stopping.
         earlier: The other training that its trial is taken from; None: there is none, or it is its own.
+        is_open: Whether Optuna has not suggested its settings yet; these are possible ones.
     """
 
     name: str
@@ -38,20 +39,26 @@ class PlannedExperiment(NamedTuple):
     state: State
     epochs_left: int
     earlier: Earlier | None = None
+    is_open: bool = False
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
     """Find out which experiments are done, to be continued or new, from the files of this sweep and of others."""
-    found = find_earlier((same_trial[0].settings for same_trial in distinct_trials(experiments).values()), folder)
+    known = [experiment for experiment in experiments if not experiment.is_open]
+    found = find_earlier((same_trial[0].settings for same_trial in distinct_trials(known).values()), folder)
     first: dict[str, PlannedExperiment] = {}
     plan = []
     for experiment in experiments:
-        trial_id = experiment.settings.trial_id
+        trial_id, settings = experiment.settings.trial_id, experiment.settings
+        if experiment.is_open:
+            plan.append(
+                PlannedExperiment(experiment.name, settings, cost(settings), None, "new", settings.epochs, is_open=True)
+            )
+            continue
         first_of_trial = first.get(trial_id)
         if first_of_trial is not None:
             plan.append(first_of_trial._replace(name=experiment.name, shares_with=first_of_trial.name))
             continue
-        settings = experiment.settings
         first[trial_id] = PlannedExperiment(
             experiment.name, settings, cost(settings), None, *_progress(folder, experiment, found.get(trial_id))
         )
@@ -107,9 +114,11 @@ def plan_table(
         verdicts: Whether a trial will learn, by trial id.
         times_s: How long a trial takes at most, by trial id.
     """
-    is_own = all(line.settings.model for line in plan)  # what has a K and an L of its own, if any
+    upcoming = [line for line in plan if line.is_open]
+    known = [line for line in plan if not line.is_open]
+    is_own = all(line.settings.model for line in known)  # what has a K and an L of its own, if any
     grid = {} if is_own else {"filters_per_layer": "K", "layers_per_block": "L"}
-    varied = [key for key in varied_keys(line.settings.flat() for line in plan) if key not in ("data", *grid)]
+    varied = [key for key in varied_keys(line.settings.flat() for line in known) if key not in ("data", *grid)]
     measured = [
         *([] if is_own else ["conv"]),
         "parameters",
@@ -120,7 +129,7 @@ def plan_table(
         "shares its trial with",
     ]
     rows = [["experiment", "trial", *grid.values(), *varied, *measured]]
-    for line in plan:
+    for line in known:
         settings, values = line.settings, line.settings.flat()
         rows.append(
             [
@@ -137,7 +146,10 @@ def plan_table(
                 line.shares_with or "",
             ]
         )
-    return "\n".join([aligned(rows), plan_summary(plan), *found_elsewhere(plan)])
+    told = [aligned(rows)] if known else []
+    if upcoming:
+        told.append(f"settings that Optuna will suggest as the sweep runs, not known yet: {len(upcoming)}")
+    return "\n".join([*told, plan_summary(plan), *found_elsewhere(plan)])
 
 
 def plan_summary(plan: Sequence[PlannedExperiment]) -> str:

@@ -1,7 +1,5 @@
 """Runs a sweep: trains what is missing, and shows how it gets on."""
 
-import logging
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,18 +10,15 @@ from typing import Any
 import torch
 
 from tune_cnn import data, models
-from tune_cnn.files import temporary_folder
-from tune_cnn.settings import DataSettings, varied_keys
+from tune_cnn.settings import DataSettings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.live_table import Progress
-from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
+from tune_cnn.sweep.study import UPCOMING, Suggestions, open_studies, settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
-
-MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
 
 
 def run_sweep(
@@ -55,6 +50,9 @@ def run_sweep(
         StorageError: The folder fails, or a node does not reach it, or the lock is lost; what was finished is kept.
         KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
     """
+    experiments = settled(experiments, folder)
+    upcoming = [experiment for experiment in experiments if experiment.is_open]
+    experiments = [experiment for experiment in experiments if not experiment.is_open]
     trials = distinct_trials(experiments)
     take_over((same_trial[0].settings for same_trial in trials.values()), folder)
     todo = {}
@@ -67,21 +65,33 @@ def run_sweep(
         else:
             todo[trial_id] = same_trial[0]
     node = own_node(cluster)
-    if todo and node is not None:
-        check_feasible(list(requests(todo, [node], len(trials)).values()), [node])  # before the images are loaded
+    # What is not suggested yet asks for what a possible suggestion asks for.
+    possible = todo | dict(zip([UPCOMING], upcoming, strict=False))
+    count = len(trials) + len(upcoming)
+    if possible and node is not None:
+        check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded
     others = folder.earlier_experiments() if keep_others else {}
-    searches = {experiment.name: experiment.search for experiment in experiments if experiment.search}
-    folder.save_experiments(others | {e.name: e.settings for e in experiments}, folder.searches() | searches)
-    if not todo:
-        return {}
 
-    with _terminated_like_ctrl_c():
-        sources = {e.settings.data for e in todo.values()}
+    def save() -> None:
+        searches = {experiment.name: experiment.search for experiment in experiments if experiment.search}
+        folder.save_experiments(others | {e.name: e.settings for e in experiments}, folder.searches() | searches)
+
+    save()
+
+    with _terminated_like_ctrl_c(), ExitStack() as stack:
+        suggestions = None
+        if any(experiment.study for experiment in (*experiments, *upcoming)):
+            studies = stack.enter_context(open_studies(folder))
+            studies.tell(experiments)  # if the sweep was killed before it could
+            suggestions = Suggestions(studies, experiments, upcoming, save)
+        if not possible:
+            return {}
+        sources = {e.settings.data for e in possible.values()}
         data_bytes = sum(map(data.nbytes, sources))
         loading = _load(sources)
         # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
         with connected(cluster, data_bytes) as nodes, _terminated_like_ctrl_c():
-            asked = requests(todo, nodes, len(trials), _gpu_memory(todo, nodes, cluster))
+            asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
                 check_reachable(folder.folder)
@@ -89,10 +99,10 @@ def run_sweep(
                 images = loading.result()
             from tune_cnn.sweep.epoch_progress import read
 
-            folders = {(trial := folder.trial(e.settings)).label: trial for e in todo.values()}
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
-            with Progress(labels, len(trials) - len(todo), within_epoch=lambda label: read(folders[label])) as progress:
-                options = {"callbacks": callbacks, "tune_options": tune_options}
+            done = len(trials) - len(todo)
+            with Progress(labels, done, None, lambda label: read(folder.trials / label), len(upcoming)) as progress:
+                options = {"callbacks": callbacks, "tune_options": tune_options, "suggestions": suggestions}
                 return _train(todo, asked, images, folder, progress, check_lock, options)
 
 
@@ -133,13 +143,15 @@ def _train(
     options: Mapping[str, Any],
 ) -> dict[str, str]:
     """Run Tune until every trial is finished or has failed for good; the failures by trial id."""
+    from tune_cnn.sweep.tune_run import run_tune
     from tune_cnn.sweep.watcher import Watcher
 
     failures: dict[str, str] = {}
-    while todo:
+    while todo or options["suggestions"]:
         watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress, check_lock)
-        _run_tune(todo, asked, images, folder, watcher, **options)
+        run_tune(todo, asked, images, folder, watcher, **options)
         failures |= watcher.failures
+        options = {**options, "suggestions": None}
         # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
         asked = {
             trial_id: asked[trial_id].with_twice_the_gpu()
@@ -150,89 +162,6 @@ def _train(
         for trial_id in todo:
             del failures[trial_id]
     return failures
-
-
-def _run_tune(
-    todo: dict[str, Experiment],
-    asked: dict[str, Request],
-    images: dict[DataSettings, data.Images],
-    folder: SweepFolder,
-    watcher: Any,
-    callbacks: Sequence[Any],
-    tune_options: Mapping[str, Any],
-) -> None:
-    # Tune reads these when it starts: no log files and no working directory beside ours, and Ctrl-C as usual.
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails has none
-    from ray import tune
-
-    from tune_cnn.sweep.schedulers import scheduler
-    from tune_cnn.sweep.tensorboard import overview
-    from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan, TrialStopper
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
-    plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
-    longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
-
-    sweep = folder.experiments().values()
-    shown = overview(sweep)
-    varied = varied_keys(settings.flat() for settings in sweep)
-    hyperparameters = {trial_id: e.settings.flat() for trial_id, e in todo.items()}
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            CnnTrainable,
-            plans=plans,
-            images=images,
-            folder=folder,
-            overview=shown,
-            networks=models.sources(plan.settings for plan in plans.values()),
-        ),
-        lambda config: {"cpu": asked[config["trial_id"]].cpus, "gpu": asked[config["trial_id"]].gpus},
-    )
-    specs = [experiment.scheduler for experiment in todo.values() if experiment.scheduler]
-    # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
-    with temporary_folder() as scratch:
-        tuner = tune.Tuner(
-            trainable,
-            # Beside the id, each trial's config has its hyperparameters, for whoever logs, plots or schedules trials.
-            param_space={
-                "trial_id": tune.grid_search(longest_first),
-                **{
-                    key: tune.sample_from(lambda spec, key=key: hyperparameters[spec.config.trial_id].get(key))
-                    for key in varied
-                },
-            },
-            tune_config=tune.TuneConfig(
-                reuse_actors=True,
-                trial_name_creator=_name,
-                trial_dirname_creator=_name,
-                scheduler=scheduler(specs[0], sweep, folder) if specs else None,
-                **tune_options,
-            ),
-            run_config=tune.RunConfig(
-                name=folder.name,
-                storage_path=str(scratch),
-                stop=TrialStopper(),
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[watcher, *callbacks],
-                progress_reporter=tune.CLIReporter(),  # silent; in a notebook, Tune's own clears the cell's output
-                verbose=0,
-            ),
-        )
-        try:
-            tuner.fit()
-        except tune.TuneError as error:  # what a callback raises comes out as its text
-            raise watcher.end or error from None
-
-
-def _name(trial: Any) -> str:
-    # A function of this module, which is pickled by name: Tune keeps its pickle with each trial, and a closure over all
-    # trials made that 0.4 MB for each of a thousand.
-    return str(trial.config["trial_id"])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import json
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,7 +79,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if torch.cuda.is_available():
             gc.collect()  # what refers to itself keeps its memory until then
             torch.cuda.empty_cache()
-        self.plan = self.plans[new_config["trial_id"]]
+        self.plan = self.plans.get(new_config["trial_id"]) or _suggested(new_config)
         self.folder = self.sweep_folder.trial(self.plan.settings)
         return True
 
@@ -189,6 +190,12 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if before == failure:
             return ended
         raise error
+
+
+def _suggested(config: Mapping[str, Any]) -> TrialPlan:
+    """The plan of a trial that was suggested after the start."""
+    cpus, gpus = config["request"]
+    return TrialPlan(Settings.from_json(json.loads(config["settings"])), cpus, gpus, config["is_scheduled"])
 
 
 def _report(trial: Trial) -> dict[str, Any]:

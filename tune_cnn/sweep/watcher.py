@@ -45,7 +45,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self.out_of_memory: list[str] = []
         self.end: TuneCnnError | None = None
         self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
-        self._progress = progress
+        self._sweep, self._progress = folder, progress
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
         self._shown: dict[str, int] = {}  # the last epoch that was shown
         self._looked = self._failed = -math.inf
@@ -54,6 +54,11 @@ class Watcher(Callback):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state of its own, from which we never restore.
         return {}
+
+    def add(self, trial_id: str, settings: Settings) -> None:
+        """A trial has got its settings."""
+        self._folders[trial_id] = trial = self._sweep.trial(settings)
+        self._progress.added(trial.label, settings)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._end_if_lost()

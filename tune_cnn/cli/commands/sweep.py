@@ -62,6 +62,7 @@ def run(options: Namespace) -> int:
         from tune_cnn.sweep.cluster import ClusterOptions
         from tune_cnn.sweep.plan import disk_use, make_plan, plan_table
         from tune_cnn.sweep.remarks import slow_precisions, times
+        from tune_cnn.sweep.study import settled
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder(options.storage, options.name)
@@ -69,13 +70,17 @@ def run(options: Namespace) -> int:
         folder.start_over()
     cluster = ClusterOptions(options.address, options.cpus, options.gpus)
     if options.dry_run:
+        experiments = settled(experiments, folder)
         plan = make_plan(experiments, folder)
         describe(experiments)
         for remark in slow_precisions(plan, experiments, cluster):
             tell(remark, file=sys.stderr)
-        found = diagnose_all((line.settings for line in plan), download=False, within_s=_DIAGNOSES_S)
+        known = [line for line in plan if not line.is_open]
+        found = diagnose_all((line.settings for line in known), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}
-        times_s, time_line = times(plan, experiments, cluster)
+        times_s, time_line = times(known, [e for e in experiments if not e.is_open], cluster)
+        if len(known) < len(plan):
+            time_line = "time: not known before Optuna has suggested all settings"
         tell(plan_table(plan, verdicts, times_s))
         for line in (*found.left_out, time_line):
             tell(line)

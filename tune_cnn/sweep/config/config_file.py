@@ -1,9 +1,10 @@
 """One config file: read, checked as a whole, and every fault in it named."""
 
 import difflib
+import importlib.util
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from tune_cnn.files import read_file
 from tune_cnn.rules import check, suggest
 from tune_cnn.settings import ARGUMENT_PREFIX, Settings, parse_data, source_mapping, with_arguments_apart
 from tune_cnn.sweep.config import strict_yaml
-from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw
+from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw, optuna_fault, stand_in
 from tune_cnn.sweep.config.file_model import FOUND_OUT, Resources, file_model
 from tune_cnn.sweep.config.run_names import pattern_problems, with_seed
 from tune_cnn.sweep.config.shipped import shipped_names
@@ -112,11 +113,11 @@ def _bound_problems(key: str, distribution: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _samples(search: Mapping[str, Any], count: int, seed: int) -> tuple[list[dict[str, Any]], list[str]]:
+def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """The settings of each sample; and the fault of one that no setting can have, such as 2.5 layers."""
     samples = []
-    for number in range(count):
-        values, problems = check_values({"run_name": "any", "settings": draw(search, seed, number)})
+    for values_drawn in drawn:
+        values, problems = check_values({"run_name": "any", "settings": values_drawn})
         if problems:
             return [], [f"search.{problems[0].partition('.')[2]}; choose another distribution, such as randint"]
         samples.append(values["settings"])
@@ -129,9 +130,9 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     Returns:
         If there is no fault: `run_name`, the pattern of the names; `grid`, the values of each varied key in the order
         of the file, those of the seeds last; `search`, the distributions; `samples`, the settings that are drawn of
-        them, one empty one without a search; `scheduler`, its arguments by its name, or None; `settings` that do not
-        vary; `data`, the `DataSettings`, not yet
-        resolved; `resources`, the `Resources`. And the faults, one line each.
+        them, one empty one without a search; `study_seed`, that of Optuna's studies, None without; `scheduler`, its
+        arguments by its name, or None; `settings` that do not vary; `data`, the `DataSettings`, not yet resolved;
+        `resources`, the `Resources`. And the faults, one line each.
     """
     values, problems = check_values(document)
     faulty = {problem.partition(":")[0].partition("[")[0] for problem in problems}
@@ -152,7 +153,8 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
         problems.append("search: empty; write keys under it, such as lr: {loguniform: [1.0e-4, 1.0e-2]}")
     elif "search" in document and "samples" not in document:
         problems.append("samples: missing; write how many are drawn, such as samples: 16")
-    for key in () if "search" in document else [key for key in ("samples", "search_seed") if key in document]:
+    further = ("samples", "search_seed", "algorithm")
+    for key in () if "search" in document else [key for key in further if key in document]:
         problems.append(f"{key}: nothing is drawn; write what under search:, or leave it out")
     count = samples if type(samples := document.get("samples", 1)) is int and "samples" not in faulty else 1
     if "run_name" in document and "run_name" not in faulty:
@@ -163,8 +165,13 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     data, found = parse_data(document.get("data", {}))
     problems += [problem for problem in found if problem not in problems]
     drawn: list[dict[str, Any]] = [{}]
-    if search and not problems:
-        drawn, problems = _samples(search, count, values.get("search_seed", 0))
+    if values.get("algorithm") == "optuna" and not problems:
+        problems += [f"search.{key}: {fault}" for key, value in search.items() if (fault := optuna_fault(value))]
+        if importlib.util.find_spec("optuna") is None:
+            problems.append("algorithm: optuna is not installed; pip install 'tune_cnn[optuna]'")
+        drawn = _samples_of([stand_in(search)] * count)[0]
+    elif search and not problems:
+        drawn, problems = _samples_of(draw(search, values.get("search_seed", 0), number) for number in range(count))
     schedulers = values.get("scheduler")
     if schedulers is not None and len(schedulers) != 1:
         problems.append(f"scheduler: {' and '.join(schedulers) or 'empty'}; write one, such as scheduler: asha")
@@ -176,6 +183,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
         "grid": {key: values["grid"][key] for key in grid} | seeds,
         "search": search,
         "samples": drawn,
+        "study_seed": values.get("search_seed", 0) if values.get("algorithm") == "optuna" else None,
         "scheduler": schedulers,
         "settings": values.get("settings", {}),
         "data": data,

@@ -3,6 +3,7 @@
 An experiment is one named run. Experiments with the same settings are one trial, which is trained once.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -35,6 +36,8 @@ class Experiment:
         resources: What its trial gets.
         search: The distribution of each settings key that was drawn; None: it is no sample of a search.
         scheduler: The arguments of Tune's scheduler that may stop it, by the scheduler's name; None: none may.
+        study: The name and the seed of the Optuna study that suggests its settings; None: they do not come from one.
+        is_open: Whether its settings are only possible ones, as they are not suggested yet.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Experiment:
     resources: Resources
     search: Mapping[str, Mapping[str, Any]] | None = None
     scheduler: Mapping[str, Mapping[str, Any]] | None = None
+    study: tuple[str, int] | None = None
+    is_open: bool = False
 
 
 def load_experiments(
@@ -51,6 +56,7 @@ def load_experiments(
     only: Sequence[str] = (),
     finish: Sequence[str] = (),
     data: str | Mapping[str, Any] | None = None,
+    may_be_open: bool = False,
 ) -> list[Experiment]:
     """Read config files into experiments.
 
@@ -60,6 +66,7 @@ def load_experiments(
         only: Patterns of `--only`, such as `*_L2`; experiments whose name matches none of them are left out.
         finish: Patterns of `--finish`; no scheduler stops experiments of these names.
         data: The source of `--data`, in place of the one of every file.
+        may_be_open: Whether experiments may get their settings while the sweep runs.
 
     Returns:
         The experiments in the order of the files, and in a file in the order of its grid, the last key fastest.
@@ -85,6 +92,8 @@ def load_experiments(
             continue
         file, problems = _read(path, changes, source)
         found[str(path)], more = _experiments(file) if file else ([], [])
+        if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
+            more.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
         for problem in problems + more:
             faults.add(by_option or str(path) if problem.startswith("data") else str(path), [problem])
     if not faults:  # the names of a faulty file are not known
@@ -161,7 +170,12 @@ def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
             if arguments["grace_period"] >= settings.epochs:
                 fault = f"{arguments['grace_period']} is no less than the {settings.epochs} epochs of {name}"
                 return [], [f"scheduler.{scheduler}.grace_period: {fault}, so nothing would stop; give less"]
-        experiments.append(Experiment(name, settings, file["resources"], file["search"] or None, file["scheduler"]))
+        study = None
+        if file["study_seed"] is not None:  # another cell or another search is another study
+            text = json.dumps([settings.identity(), file["search"], file["run_name"]], sort_keys=True)
+            study = (hashlib.sha256(text.encode()).hexdigest()[:8], file["study_seed"])
+        further = file["search"] or None, file["scheduler"], study, study is not None
+        experiments.append(Experiment(name, settings, file["resources"], *further))
     return experiments, []
 
 

@@ -1,0 +1,142 @@
+"""A search by Optuna: its study in the sweep's folder, before, while and after the sweep runs."""
+
+import importlib.util
+import json
+import signal
+from pathlib import Path
+
+import optuna
+import pytest
+from sweep_process import SweepProcess
+
+from tune_cnn.cli import main
+from tune_cnn.errors import ConfigError
+from tune_cnn.sweep.config.search_space import load_experiments
+from tune_cnn.sweep.study import open_studies, settled
+from tune_cnn.sweep.sweep_folder import SweepFolder
+
+CONFIG = """
+run_name: opt_{sample}
+search:
+  lr: {loguniform: [1.0e-4, 1.0e-2]}
+  filters_per_layer: {choice: [[4], [8], [4, 8]]}
+  layers_per_block: {randint: [1, 4]}
+samples: 16
+algorithm: optuna
+settings: {seed: 1, epochs: 3, bs_train: 10, pool_every: 4, hidden_dims: [8]}
+data: {source: shapes, in_size: [3, 12, 12], train_images: 200, test_images: 20}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "opt.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def studies_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{folder / 'study.db'}"
+    names = optuna.get_all_study_names(storage)
+    return [trial for name in names for trial in optuna.load_study(study_name=name, storage=storage).trials]
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("algorithm=hyperopt", "algorithm: 'hyperopt' is not one of random, optuna"),
+        ("search.reg={qloguniform: [0.1, 0.8, 0.1]}", "search.reg: qloguniform: Optuna cannot round on a logarithmic"),
+        ("search.lr={uniform: [0, 1]}", "search.lr: 0 is not a number above 0"),
+    ],
+)
+def test_faults_are_told_at_once(config, override, fault):
+    with pytest.raises(ConfigError) as caught:
+        load_experiments([config], overrides=[override], may_be_open=True)
+    assert any(fault in problem for problem in caught.value.problems)
+
+
+def test_without_optuna_the_remedy_is_told(config, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "optuna" else find(name, *more))
+    with pytest.raises(ConfigError, match=r"algorithm: optuna is not installed; pip install 'tune_cnn\[optuna\]'"):
+        load_experiments([config], may_be_open=True)
+
+
+def test_algorithm_without_a_search_is_a_fault(config):
+    config.write_text("run_name: a\nalgorithm: optuna\n")
+    with pytest.raises(ConfigError, match="algorithm: nothing is drawn; write what under search:"):
+        load_experiments([config], may_be_open=True)
+
+
+@pytest.mark.parametrize("command", [["diagnose"], ["trial"], ["bench"]])
+def test_commands_without_a_sweep_say_that_the_settings_are_not_known(config, command, capsys):
+    names = ["opt_000"] if command == ["trial"] else []
+    assert main([*command, str(config), *names]) == 2
+    assert "algorithm: optuna suggests settings only as the sweep runs" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_that_the_settings_are_not_known(config, capsys):
+    assert main(["sweep", str(config), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "settings that Optuna will suggest as the sweep runs, not known yet: 16" in out
+    assert "16 experiments, 16 trials: 0 done, 0 to continue, 16 new" in out
+
+
+def test_what_was_suggested_is_kept_before_it_runs_and_settings_are_what_prints(config, tmp_path):
+    experiments = load_experiments([config], may_be_open=True)
+    folder = SweepFolder(str(tmp_path / "storage"), "opt")
+    with open_studies(folder) as studies:
+        first, second = (studies.suggest(experiment) for experiment in experiments[:2])
+    assert first.settings != second.settings
+    assert float(f"{first.settings.lr:.6g}") == first.settings.lr
+    assert first.settings.filters_per_layer in ((4,), (8,), (4, 8))
+    again = settled(experiments, folder)
+    assert again[:2] == [first, second]
+    assert all(experiment.is_open for experiment in again[2:])
+    changed = load_experiments([config], overrides=["epochs=4"], may_be_open=True)
+    assert all(experiment.is_open for experiment in settled(changed, folder))  # another study
+
+
+def test_a_resumed_study_does_not_repeat_itself(config, tmp_path):
+    experiments = load_experiments([config], may_be_open=True)
+    folder = SweepFolder(str(tmp_path / "storage"), "opt")
+    suggested = []
+    for experiment in experiments[:4]:
+        with open_studies(folder) as studies:  # each time as after a kill
+            suggested.append(studies.suggest(experiment).settings)
+    assert len({settings.trial_id for settings in suggested}) == 4
+
+
+@pytest.mark.slow
+def test_killed_twice_and_resumed_none_is_lost_and_none_trained_twice(config, tmp_path):
+    arguments = ["sweep", str(config), "--cpus", "2"]
+    folder = tmp_path / "ray_results" / "opt"
+
+    def finished() -> int:
+        return len(list(folder.glob("trials/*/record.json")))
+
+    told = ""
+    for least in (3, 8):
+        with SweepProcess(arguments, tmp_path) as process:
+            process.wait_until(lambda least=least: finished() >= least)
+            process.send_to_group(signal.SIGKILL)
+            process.exit_code()
+        told += process.stderr
+    with SweepProcess(arguments, tmp_path) as process:
+        assert process.exit_code() == 0, process.stderr
+    told += process.stderr
+    experiments = json.loads((folder / "sweep.json").read_text())["experiments"]
+    assert sorted(experiments) == [f"opt_{number:03d}" for number in range(16)]
+    trials = studies_of(folder)
+    assert sorted(trial.user_attrs["experiment"] for trial in trials) == sorted(experiments)
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
+    for trial in trials:
+        results = json.loads((tmp_path / "results" / f"{trial.user_attrs['experiment']}.json").read_text())
+        assert results["trial"]["stop_reason"] is not None
+        assert trial.value == results["trial"]["best_validation_accuracy"]
+        assert results["config"]["lr"] == pytest.approx(trial.params["lr"], rel=1e-5)
+    ends = [line for line in told.splitlines() if "finished 3 of 3" in line]
+    assert len(ends) == len(set(ends))
+    assert main(["trial", str(folder), "opt_007"]) == 0
+    assert main(arguments) == 0  # nothing is left

@@ -1,0 +1,169 @@
+"""Optuna's suggestions: the studies of a sweep, in its folder, and the experiments that they make.
+
+A sweep has a study for each cell of its grid. `study.db` is an SQLite file, which Optuna's own tools read too. What was
+suggested is in it before a trial begins, so a sweep that is killed continues with the same settings.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tune_cnn import models
+from tune_cnn.errors import StorageError
+from tune_cnn.files import temporary_folder
+from tune_cnn.settings import parse_settings, with_arguments_apart, with_arguments_together
+from tune_cnn.sweep.config.distributions import rounded
+from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.sweep_folder import SweepFolder
+
+_FILE = "study.db"
+UPCOMING = "upcoming"  # in place of the id of a trial that is not suggested yet
+_NAME = "experiment"  # an attribute of Optuna's trials
+
+
+class Studies:
+    """The studies of a sweep; see `open_studies`."""
+
+    def __init__(self, folder: SweepFolder, path: Path) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._folder, self._path = folder, path
+        self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+
+    def settled(self, experiments: Iterable[Experiment]) -> list[Experiment]:
+        """The experiments, those that were suggested already with their settings."""
+        found = []
+        for experiment in experiments:
+            trial = self._trials(experiment).get(experiment.name) if experiment.is_open else None
+            found.append(experiment if trial is None else _with(experiment, trial.params))
+        return found
+
+    def suggest(self, experiment: Experiment) -> Experiment:
+        """Settings for an experiment that has none yet; they are in the folder when this returns."""
+        trial = self._study(experiment).ask(_space(experiment.search or {}))
+        trial.set_user_attr(_NAME, experiment.name)
+        self._publish()
+        return _with(experiment, trial.params)
+
+    def tell(self, experiments: Iterable[Experiment]) -> None:
+        """Tell the studies what has come of the experiments that are finished."""
+        import optuna
+
+        is_news = False
+        for experiment in [e for e in experiments if e.study and not e.is_open]:
+            trial = self._trials(experiment).get(experiment.name)
+            if trial is None or trial.state != optuna.trial.TrialState.RUNNING:
+                continue
+            if record := self._folder.trial(experiment.settings).whole_record():
+                best = record[0].best_accuracy
+                failed = optuna.trial.TrialState.FAIL if not math.isfinite(best) else None
+                self._study(experiment).tell(trial.number, None if failed else best, state=failed)
+                is_news = True
+        if is_news:
+            self._publish()
+
+    def _trials(self, experiment: Experiment) -> dict[str, Any]:
+        return {trial.user_attrs[_NAME]: trial for trial in self._study(experiment).trials if _NAME in trial.user_attrs}
+
+    def _study(self, experiment: Experiment) -> Any:
+        import optuna
+
+        assert experiment.study is not None
+        name, seed = experiment.study
+        study = optuna.create_study(storage=self._storage, study_name=name, direction="maximize", load_if_exists=True)
+        # A sampler begins its random numbers anew, so a resumed study needs others, or it would repeat itself.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
+        return study
+
+    def _publish(self) -> None:
+        self._folder.folder.write(_FILE, self._path.read_bytes())
+
+
+@contextmanager
+def open_studies(folder: SweepFolder) -> Iterator[Studies]:
+    """The studies of a sweep, on a copy that is written back after every change: SQLite cannot be on S3.
+
+    Raises:
+        StorageError: The file is damaged.
+    """
+    with temporary_folder() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's, about what it calls experimental
+        path = scratch / _FILE
+        if (content := folder.folder.read(_FILE)) is not None:
+            path.write_bytes(content)
+        try:
+            studies = Studies(folder, path)
+        except Exception as error:
+            raise StorageError(f"{folder}/{_FILE}: damaged ({error}); delete it to begin a new study") from error
+        yield studies
+
+
+def settled(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Experiment]:
+    """The experiments, those that Optuna suggested already with their settings."""
+    if not any(experiment.is_open for experiment in experiments):
+        return list(experiments)
+    with open_studies(folder) as studies:
+        return studies.settled(experiments)
+
+
+class Suggestions:
+    """What is left to be suggested in a sweep, in `left`.
+
+    Args:
+        studies: The sweep's.
+        experiments: Those whose settings are known; each suggestion is added.
+        upcoming: The others.
+        save: Called after each suggestion, to keep the experiments.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        experiments: list[Experiment],
+        upcoming: Sequence[Experiment],
+        save: Callable[[], object],
+    ) -> None:
+        self._studies, self._experiments, self._save = studies, experiments, save
+        self.left = list(upcoming)
+
+    def next(self) -> Experiment | None:
+        """The next suggestion; None: there are as many as were asked for."""
+        if not self.left:
+            return None
+        self._experiments.append(self._studies.suggest(self.left.pop(0)))
+        self._save()
+        return self._experiments[-1]
+
+    def tell(self) -> None:
+        """Tell the studies what is finished."""
+        self._studies.tell(self._experiments)
+
+
+def _space(search: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Optuna's distributions, by Tune's own conversion; a choice is stored as JSON, since it may be of lists."""
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    domains = {}
+    for key, distribution in search.items():
+        ((name, arguments),) = distribution.items()
+        is_choice = name == "choice"
+        domains[key] = tune.choice([*map(json.dumps, arguments)]) if is_choice else getattr(tune, name)(*arguments)
+    return dict(OptunaSearch.convert_search_space(domains))
+
+
+def _with(experiment: Experiment, params: Mapping[str, Any]) -> Experiment:
+    values = {key: json.loads(value) if isinstance(value, str) else rounded(value) for key, value in params.items()}
+    before = experiment.settings
+    if "bs_train" in values and before.bs_test == max(before.bs_train // 4, 1):
+        values["bs_test"] = None  # follows from it
+    if "model" in values:
+        values["model_fingerprint"] = None
+    changed = with_arguments_together(with_arguments_apart(vars(before)) | values)
+    return replace(experiment, settings=models.resolve(parse_settings(changed, experiment.name)), is_open=False)

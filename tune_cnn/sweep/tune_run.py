@@ -1,0 +1,175 @@
+"""One run of Tune: trials that are known, and those that are suggested."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from tune_cnn import data, models
+from tune_cnn.files import temporary_folder
+from tune_cnn.settings import DataSettings, varied_keys
+from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.earlier import take_over
+from tune_cnn.sweep.plan import expected_work
+from tune_cnn.sweep.resources import Request
+from tune_cnn.sweep.schedulers import scheduler
+from tune_cnn.sweep.study import UPCOMING, Suggestions
+from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.sweep.tensorboard import overview
+from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan, TrialStopper
+from tune_cnn.sweep.watcher import Watcher
+
+MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
+
+
+class Suggester(Searcher):  # type: ignore[misc]
+    """A Tune searcher that hands out the trials that are known, then those that `suggest` gives.
+
+    Args:
+        known: The configs of trials.
+        suggest: The config of a further trial; None: there is none.
+        tell: Called when a trial has ended.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[dict[str, Any]],
+        suggest: Callable[[], dict[str, Any] | None],
+        tell: Callable[[], object],
+    ) -> None:
+        super().__init__(metric="best_validation_accuracy", mode="max")
+        self._known, self._suggest, self._tell = list(known), suggest, tell
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._known.pop(0) if self._known else self._suggest() or Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        self._tell()
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()  # the sweep's folder has everything
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
+
+
+def run_tune(
+    todo: dict[str, Experiment],
+    asked: dict[str, Request],
+    images: dict[DataSettings, data.Images],
+    folder: SweepFolder,
+    watcher: Watcher,
+    callbacks: Sequence[Any],
+    tune_options: Mapping[str, Any],
+    suggestions: Suggestions | None,
+) -> None:
+    """Run Tune until every trial has ended; the watcher knows how.
+
+    Args:
+        todo: The trials to run, by id; those that are suggested are added.
+        asked: What each gets of the machine; what a suggested one gets, under `UPCOMING`.
+        images: All images, by their source.
+        folder: The sweep's.
+        watcher: Is told what happens.
+        callbacks: Further callbacks.
+        tune_options: Further arguments of `tune.TuneConfig`.
+        suggestions: What is left to be suggested; None: nothing.
+    """
+    # Tune reads these when it starts: no log files and no working directory beside ours, and Ctrl-C as usual.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails has none
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
+    plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
+    longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
+
+    sweep = [*folder.experiments().values(), *(e.settings for e in (suggestions.left if suggestions else ()))]
+    shown = overview(sweep)
+    varied = varied_keys(settings.flat() for settings in sweep)
+    hyperparameters = {trial_id: e.settings.flat() for trial_id, e in todo.items()}
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            CnnTrainable,
+            plans=plans,
+            images=images,
+            folder=folder,
+            overview=shown,
+            networks=models.sources(plan.settings for plan in plans.values()),
+        ),
+        lambda config: dict(zip(("cpu", "gpu"), asked.get(config["trial_id"], config.get("request")), strict=True)),
+    )
+    specs = [e.scheduler for e in (*todo.values(), *(suggestions.left if suggestions else ())) if e.scheduler]
+    chosen: Any = scheduler(specs[0], sweep, folder) if specs else None
+
+    def suggest() -> dict[str, Any] | None:
+        while suggestions and (e := suggestions.next()) is not None:
+            trial_id, trial = e.settings.trial_id, folder.trial(e.settings)
+            take_over([e.settings], folder)
+            if trial_id not in todo and not trial.is_finished():
+                todo[trial_id], asked[trial_id] = e, asked[UPCOMING]
+                watcher.add(trial_id, e.settings)
+                if chosen is not None:
+                    chosen.folders[trial_id] = trial
+                values = {key: e.settings.flat().get(key) for key in {*varied, *(e.search or {})}}
+                plan = {"settings": json.dumps(e.settings.to_json()), "is_scheduled": e.scheduler is not None}
+                return {"trial_id": trial_id, **values, **plan, "request": list(asked[trial_id])}
+            suggestions.tell()
+        return None
+
+    # Beside the id, each trial's config has its hyperparameters, for whoever logs, plots or schedules trials.
+    space = {
+        "trial_id": tune.grid_search(longest_first),
+        **{
+            key: tune.sample_from(lambda spec, key=key: hyperparameters[spec.config.trial_id].get(key))
+            for key in varied
+        },
+    }
+    search: dict[str, Any] = {}
+    if suggestions:
+        known = [
+            {"trial_id": trial_id, **{key: hyperparameters[trial_id].get(key) for key in varied}}
+            for trial_id in longest_first
+        ]
+        count = len(known) + len(suggestions.left)
+        space, search = {}, {"search_alg": Suggester(known, suggest, suggestions.tell), "num_samples": count}
+    # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
+    with temporary_folder() as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                scheduler=chosen,
+                **search,
+                **tune_options,
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=str(scratch),
+                stop=TrialStopper(),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                callbacks=[watcher, *callbacks],
+                progress_reporter=tune.CLIReporter(),  # silent; in a notebook, Tune's own clears the cell's output
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except tune.TuneError as error:  # what a callback raises comes out as its text
+            raise watcher.end or error from None
+
+
+def _name(trial: Any) -> str:
+    # A function of this module, which is pickled by name: Tune keeps its pickle with each trial, and a closure over all
+    # trials made that 0.4 MB for each of a thousand.
+    return str(trial.config["trial_id"])
