@@ -106,6 +106,7 @@ def test_a_resumed_study_does_not_repeat_itself(config, tmp_path):
         with open_studies(folder) as studies:  # each time as after a kill
             suggested.append(studies.suggest(experiment).settings)
     assert len({settings.trial_id for settings in suggested}) == 4
+    assert len({settings.layers_per_block for settings in suggested}) > 1
 
 
 @pytest.mark.slow
@@ -140,3 +141,24 @@ def test_killed_twice_and_resumed_none_is_lost_and_none_trained_twice(config, tm
     assert len(ends) == len(set(ends))
     assert main(["trial", str(folder), "opt_007"]) == 0
     assert main(arguments) == 0  # nothing is left
+
+
+@pytest.mark.slow
+def test_with_a_grid_and_a_scheduler_equal_suggestions_are_trained_once(config, tmp_path):
+    config.write_text(
+        CONFIG.replace("opt_{sample}", "opt_P{P}_{sample}")
+        .replace(
+            "search:", "grid: {pool_every: [2, 4]}\nscheduler: {asha: {grace_period: 1, reduction_factor: 2}}\nsearch:"
+        )
+        .replace("  lr: {loguniform: [1.0e-4, 1.0e-2]}\n", "")
+        .replace("{choice: [[4], [8], [4, 8]]}", "{choice: [[4]]}")
+        .replace("pool_every: 4, ", "")
+        .replace("samples: 16", "samples: 4")
+    )
+    assert main(["sweep", str(config), "--cpus", "2", "--max-concurrent", "1"]) == 0
+    folder = tmp_path / "ray_results" / "opt"
+    assert len(list((tmp_path / "results").glob("opt_P*.json"))) == 8
+    assert 2 <= len(list(folder.glob("trials/*/record.json"))) <= 6  # there are three depths
+    trials = studies_of(folder)
+    assert len(trials) == 8
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}

@@ -397,7 +397,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         (
             "1: 2",
             "1: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
-            "scheduler",
+            "algorithm, scheduler",
         ),
         ("settings:", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
         (
@@ -475,7 +475,7 @@ when: 1
         f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
         "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
-        "scheduler",
+        "algorithm, scheduler",
         "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
         "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
         "{hidden_dims}, {ycn}, " + ", ".join(f"{{{key}}}" for key in OPTIONAL),

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tune_cnn import models
 from tune_cnn.errors import StorageError
 from tune_cnn.files import temporary_folder
@@ -34,6 +36,7 @@ class Studies:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder, self._path = folder, path
+        self._opened: dict[str, Any] = {}  # studies by name
         self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
 
     def settled(self, experiments: Iterable[Experiment]) -> list[Experiment]:
@@ -76,10 +79,15 @@ class Studies:
 
         assert experiment.study is not None
         name, seed = experiment.study
-        study = optuna.create_study(storage=self._storage, study_name=name, direction="maximize", load_if_exists=True)
-        # A sampler begins its random numbers anew, so a resumed study needs others, or it would repeat itself.
-        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
-        return study
+        if name not in self._opened:
+            study = optuna.create_study(
+                storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+            # A sampler begins its random numbers anew, so a resumed study needs others, or it would repeat itself.
+            mixed = np.random.SeedSequence([seed, int(name, 16), len(study.get_trials(deepcopy=False))])
+            study.sampler = optuna.samplers.TPESampler(seed=int(mixed.generate_state(1)[0]))
+            self._opened[name] = study
+        return self._opened[name]
 
     def _publish(self) -> None:
         self._folder.folder.write(_FILE, self._path.read_bytes())
