@@ -100,7 +100,8 @@ def test_the_table_shows_state_numbers_and_how_many_have_ended():
         ["K256_L16_863cc9d1", "waiting", "0/30"],
     ]
     # 30 epochs of the running and of the waiting trial, each as long as the one that was measured
-    assert summary == "4/6 trials ended, 1 running, 0 min 0 s; about 12 min 20 s left"
+    said = r"4/6 trials ended, 1 running, 0 min 0 s; about 12 min 20 s left, until \w{3} \d\d:\d\d; "
+    assert re.fullmatch(said + "best so far 56.1 %", summary)
     assert terminal.said == ""  # the table says it all
 
 
@@ -199,6 +200,22 @@ def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, m
         assert capsys.readouterr().err == "K32_L2_0d29faf2  batch 9/850 of epoch 8\n"
     time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+def test_of_very_many_epochs_a_line_a_trial_and_one_a_minute_are_told(capsys, monkeypatch):
+    monkeypatch.setattr("tune_cnn.sweep.live_table.REMIND_S", 0.05)
+    monkeypatch.setattr("tune_cnn.sweep.live_table._SUMMARY_S", 0.3)
+    many = {**trials(*LABELS), **{f"K8_L1_{number:08x}": Settings(epochs=30) for number in range(100)}}
+    with Progress(many) as progress:
+        progress.started(LABELS[0])
+        progress.reported(LABELS[0], RESULT)
+        progress.ended(LABELS[0], "plateau")
+        time.sleep(0.7)
+        waiting, ended, *minutes = capsys.readouterr().err.splitlines()
+    assert waiting == "waiting for the first batches"
+    assert ended == f"{LABELS[0]}  stopped early: no better for 3 epochs  best 56.1 %"
+    assert 1 <= len(minutes) <= 3
+    assert all(line.startswith("1/103 trials ended, 0 running, 0 min 0 s; about ") for line in minutes)
 
 
 @pytest.mark.parametrize("width", [80, 120])

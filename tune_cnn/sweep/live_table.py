@@ -20,6 +20,8 @@ from tune_cnn.waiting import REMIND_S
 
 _MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
 _EPOCH_IS_LONG_S = 30.0
+_SUMMARY_S = 60.0
+_MOST_LINES = 2000  # about epochs, in a pipe or a log file; of more there is a line a trial, and one a minute
 _FIRST = "waiting for the first batches"
 _RETRIED = "to be retried"
 _NARROW = 100  # columns of a terminal; fewer leave no room for every column of the table
@@ -42,12 +44,17 @@ class _Row:
     said: float = 0.0  # when a line about it was shown last
 
     @property
+    def best(self) -> float:
+        """The best validation accuracy so far, in percent; that of no epoch is 0."""
+        return float(self.result["best_validation_accuracy"]) if self.result else 0.0
+
+    @property
     def epochs_done(self) -> int:
         return int(self.result["epoch"]) if self.result else 0
 
 
 class Progress:
-    """Shows how the trials of a sweep get on: one compact table on a terminal, else a line per finished epoch.
+    """Shows how the trials of a sweep get on: one compact table on a terminal, else a line per finished epoch or trial.
 
     Args:
         trials: Label and settings of every trial that will run.
@@ -68,6 +75,7 @@ class Progress:
         self._rows = {label: _Row(settings) for label, settings in trials.items()}
         self._already_done, self._upcoming = already_done, upcoming
         self._within_epoch = within_epoch
+        self._is_brief = sum(settings.epochs for settings in trials.values()) > _MOST_LINES
         self._is_silent = True  # nothing of any trial was shown yet
         self._over = threading.Event()
         self._started = time.monotonic()
@@ -102,6 +110,8 @@ class Progress:
         """A trial finished an epoch."""
         row = self._rows[label]
         row.result, row.said = result, time.monotonic()
+        if self._is_brief:
+            return
         self._line(
             f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "
             f"val loss {result['validation_loss']:.3f}  val acc {result['validation_accuracy']:.1f} %  "
@@ -113,7 +123,8 @@ class Progress:
         row = self._rows[label]
         how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
         row.state = "finished" if reason == "epochs" else how.partition(":")[0]
-        (self._line if failure is None else self.say)(f"{label}  {how}")
+        best = f"  best {row.best:.1f} %" if self._is_brief and row.result else ""
+        (self._line if failure is None else self.say)(f"{label}  {how}{best}")
 
     def to_be_retried(self, label: str, why: str) -> None:
         """A trial waits to be tried again."""
@@ -126,10 +137,18 @@ class Progress:
             self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def _remind(self) -> None:
-        """Without a terminal: a line about each trial whose epoch is long, and at first that there is none yet."""
+        """Without a terminal: a line about each trial whose epoch is long, and at first that there is none yet.
+
+        Of a sweep of very many epochs, a line a minute about all trials.
+        """
+        told = time.monotonic()
         while not self._over.wait(REMIND_S):
+            if self._is_brief and time.monotonic() - told > _SUMMARY_S:
+                told = time.monotonic()
+                self._line(self._summary())
             for label, row in list(self._rows.items()):
-                is_due = self._is_silent or time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
+                is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
+                is_due = self._is_silent or (is_long and not self._is_brief)
                 if row.state == "running" and is_due and (progress := self._current(label, row)) is not None:
                     row.said = time.monotonic()
                     self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
@@ -160,13 +179,18 @@ class Progress:
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
             table.add_row(*(Text(printable(cell)) for cell in self._cells(label, row)[: len(columns)]))
-        done = self._already_done + len(ended)
+        return Group(table, Text(printable(self._summary()), no_wrap=True, overflow="ellipsis"))
+
+    def _summary(self) -> str:
+        """How many trials have ended, the best so far, and when all will have."""
+        going = sum(row.state in ("running", _RETRIED) for row in self._rows.values())
+        waiting = sum(row.state == "waiting" for row in self._rows.values())
         total = self._already_done + len(self._rows) + self._upcoming
+        done = total - self._upcoming - going - waiting
         seconds = int(time.monotonic() - self._started)
-        summary = (
-            f"{done}/{total} trials ended, {len(going)} running, {seconds // 60} min {seconds % 60} s{self._left()}"
-        )
-        return Group(table, Text(summary))
+        best = max((row.best for row in self._rows.values() if row.result), default=None)
+        told = "" if best is None else f"; best so far {best:.1f} %"
+        return f"{done}/{total} trials ended, {going} running, {seconds // 60} min {seconds % 60} s{self._left()}{told}"
 
     def _left(self) -> str:
         """What is left if no trial stops early, from the epochs measured so far; the longest trials start first."""
@@ -180,7 +204,9 @@ class Progress:
             for row in unfinished
         ]
         at_once = sum(row.state == "running" for row in unfinished) or 1
-        return f"; about {duration(max(sum(lefts_s) / at_once, *lefts_s, 0))} left"
+        left_s = max(sum(lefts_s) / at_once, *lefts_s, 0)
+        end = time.strftime("%a %H:%M", time.localtime(time.time() + left_s))
+        return f"; about {duration(left_s)} left, until {end}"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
         progress = self._current(label, row) if row.state == "running" else None
