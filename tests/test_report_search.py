@@ -89,11 +89,13 @@ def test_a_range_is_common_only_if_it_is_narrow_on_the_scale_of_its_distribution
     assert "lr from" not in report(samples)[".md"]
 
 
-def test_a_grid_beside_a_search_may_hold_what_no_logarithmic_scale_has(tmp_path):
+def test_a_grid_beside_a_search_keeps_its_map_and_its_table(tmp_path):
     search = {"reg": {"loguniform": [1e-5, 1e-2]}}
     samples = [write(tmp_path, f"s_{n:03}", 80.0 - n, search=search, reg=1e-5 * (1 + n)) for n in range(12)]
     text = report([*samples, write(tmp_path, "grid", 30.0, search=None, reg=0.0)])[".md"]
-    assert "| 13 | grid | 0 |" in text
+    assert text.index("## Map") < text.index("## Ranking") < text.index("## Results") < text.index("| grid |")
+    assert "| 12 | s_011 |" in text
+    assert "| 13 |" not in text
 
 
 def test_the_best_so_far_is_what_the_epochs_up_to_there_reached(tmp_path):

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from tune_cnn.report.grids import Grid
 from tune_cnn.report.page_figures import cost_figure, curve_figures
-from tune_cnn.report.search import search_report
+from tune_cnn.report.search import search_report, split_grids
 from tune_cnn.report.sentences import answers, conditions, notes, summary
 from tune_cnn.report.sentences_learning import confusions
 from tune_cnn.report.table import LEFT_ALIGNED, accuracy_range, map_rows, results_table
@@ -74,24 +74,25 @@ def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], *
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    colours = accuracy_range(grids)
-    search = search_report(grids)
-    names = [f": {name}" if name else "" for name in grid_names(grids)]
+    searched, in_grids = split_grids(grids)
+    colours = accuracy_range(in_grids)
+    search = search_report(searched) if searched else None
+    tables = [("Ranking", search.ranking)] if search else []
+    tables += [("Results", results_table(in_grids))] if in_grids else []
+    names = [f": {name}" if name else "" for name in grid_names(in_grids)]
     parts = [
         {
             "grid": grid,
             "suffix": name,
             "widths": [row.fixed for row in grid.rows("L")],
             "map": map_rows(grid, colours),
-            "answers": answers(grid, [other for other in grids if other is not grid]),
+            "answers": answers(grid, [other for other in in_grids if other is not grid]),
             "confusions": confusions(grid),
         }
-        for name, grid in zip(names, grids, strict=True)
-        if search is None  # whose cells hold a training each
+        for name, grid in zip(names, in_grids, strict=True)
     ]
     content = environment.get_template(template).render(
         title=title, summary=summary(grids), parts=parts, colours=colours, search=search,
-        table=results_table(grids) if search is None else search.ranking,
-        left_aligned=LEFT_ALIGNED, conditions=conditions(grids), notes=notes(grids), **more,
+        tables=tables, left_aligned=LEFT_ALIGNED, conditions=conditions(grids), notes=notes(grids), **more,
     )  # fmt: skip
     return content.strip() + "\n"

@@ -43,11 +43,20 @@ class SearchReport(NamedTuple):
     figures: list[PageFigure]
 
 
-def search_report(grids: Sequence[Grid]) -> SearchReport | None:
-    """What to report of a search; None: the experiments are those of a grid."""
+def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
+    """Those whose experiments a search drew, so that each cell holds a training; and the others.
+
+    Where there are such, those without any results are counted among them.
+    """
+    searched = [grid for grid in grids if any(isinstance(run.fact("search"), Mapping) for run in grid.runs)]
+    if searched:
+        searched += [grid for grid in grids if all(run.history is None for run in grid.runs)]
+    return searched, [grid for grid in grids if grid not in searched]
+
+
+def search_report(grids: Sequence[Grid]) -> SearchReport:
+    """What to report of the experiments of a search."""
     runs = _runs(run for grid in grids for run in grid.runs)
-    if not any(isinstance(run.fact("search"), Mapping) for run in runs):
-        return None
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
     figures = []
