@@ -140,3 +140,14 @@ def test_many_samples_are_reported_within_seconds(tmp_path):
     page = report(samples)[".html"]
     assert "s_199" in page
     assert len(page) < 2_000_000
+
+
+def test_a_grid_of_an_own_networks_arguments_is_ranked(tmp_path):
+    files = [
+        write(tmp_path, f"w_{width}", 40.0 + width, search=None, model="nets.py:WideNet", model_args={"width": width})
+        for width in (2, 4)
+    ]
+    text = report(files)[".md"]
+    assert "the best is WideNet, model_args.width = 4" in text
+    assert "| rank | experiment | model_args.width |" in text
+    assert "## Map" not in text

@@ -44,11 +44,15 @@ class SearchReport(NamedTuple):
 
 
 def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
-    """Those whose experiments a search drew, so that each cell holds a training; and the others.
+    """Those whose experiments a search drew, or that differ in an own network's arguments alone; and the others.
 
     Where there are such, those without any results are counted among them.
     """
-    searched = [grid for grid in grids if any(isinstance(run.fact("search"), Mapping) for run in grid.runs)]
+    searched = [
+        grid
+        for grid in grids
+        if any(isinstance(run.fact("search"), Mapping) or (_is_own(run) and len(grid.cells) == 1) for run in grid.runs)
+    ]
     if searched:
         searched += [grid for grid in grids if all(run.history is None for run in grid.runs)]
     return searched, [grid for grid in grids if grid not in searched]
@@ -82,7 +86,7 @@ def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) 
             runs.append(read_run(path))
         except (ResultError, ConfigError):  # the report names it
             continue
-    shown = [run for run in _runs(runs) if run.accuracy is not None and run.fact("search")]
+    shown = [run for run in _runs(runs) if run.accuracy is not None and (run.fact("search") or _is_own(run))]
     if not shown:
         return []
     with own_style():
@@ -109,6 +113,10 @@ def _varied(runs: Sequence[Run]) -> list[str]:
     """The keys that the search drew, then the others that vary."""
     searched = dict.fromkeys(key for run in runs for key in run.fact("search") or () if key in _values(run))
     return list(dict.fromkeys([*searched, *varied_keys(map(_values, runs))]))
+
+
+def _is_own(run: Run) -> bool:
+    return run.settings.model is not None
 
 
 def _is_stopped(run: Run) -> bool:
