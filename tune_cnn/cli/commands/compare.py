@@ -1,0 +1,42 @@
+"""`tune-cnn compare`: sweeps side by side."""
+
+from argparse import ArgumentParser, Namespace
+
+from tune_cnn.cli.options import add_storage
+from tune_cnn.errors import ConfigError
+from tune_cnn.texts import aligned, tell
+from tune_cnn.waiting import waiting
+
+PURPOSE = "show sweeps side by side: which cells changed, and by how much; exit code 1 if one did"
+EXAMPLE = "tune-cnn compare exp1_1 exp1_1_he"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="folders or names; the first is what it was before")
+    add_storage(parser)
+
+
+def run(options: Namespace) -> int:
+    """Show the table, the settings that differ, and how many cells changed."""
+    with waiting("loading PyTorch"):
+        from tune_cnn.files import temporary_folder
+        from tune_cnn.report.compare import compare
+        from tune_cnn.report.grids import load_grids
+        from tune_cnn.sweep.export import export
+        from tune_cnn.sweep.sweep_folder import SweepFolder
+
+    if len(options.sweeps) < 2:
+        raise ConfigError("compare", ["one sweep has nothing to be compared with; name two or more"])
+    runs = {}
+    for sweep in options.sweeps:
+        folder = SweepFolder.find(sweep, options.storage)
+        with temporary_folder() as scratch:
+            files = export(folder, scratch, not_measured="it is not shown").files
+            name = folder.name if folder.name not in runs else sweep
+            runs[name] = [run for grid in load_grids(files, folder.experiments()) for run in grid.runs]
+    found = compare(runs)
+    tell(aligned(found.rows))
+    for line in found.settings:
+        tell(line)
+    tell(f"{found.changed} of {len(found.rows) - 1} cells changed")
+    return 1 if found.changed else 0
