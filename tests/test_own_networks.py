@@ -11,7 +11,7 @@ from torch import nn
 import tune_cnn
 from tune_cnn import models
 from tune_cnn.cli import main
-from tune_cnn.errors import ConfigError
+from tune_cnn.errors import ConfigError, NetworkError
 from tune_cnn.experiments import load_experiment, run_experiment
 from tune_cnn.models.own import adopt, sources
 from tune_cnn.settings import DataSettings, Settings
@@ -141,8 +141,17 @@ def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_
     (tmp_path / "moved" / "nets.py").write_text(NETS + "\n# changed\n")
     assert load_experiments([tmp_path / "moved" / "wide.yaml"])[0].settings.trial_id != before.trial_id
     models.own._class.cache_clear()
-    with pytest.raises(models.NetworkError, match=r"nets.py:WideNet has changed since this trial was planned"):
+    with pytest.raises(NetworkError, match=r"nets.py:WideNet has changed since this trial was planned"):
         models.build(moved)
+
+
+@pytest.mark.slow
+def test_a_finished_trial_is_not_repeated_with_another_network(project, capsys):
+    assert main(["sweep", str(project / "wide.yaml"), "--cpus", "2"]) == 0
+    (project / "nets.py").write_text(NETS + "\n# changed\n")
+    models.own._class.cache_clear()
+    assert main(["trial", "ray_results/wide", "wide_2"]) == 2
+    assert "nets.py:WideNet has changed since this trial was planned; restore it" in capsys.readouterr().err
 
 
 def test_cost_counts_conv_and_linear_layers(project):

@@ -6,6 +6,7 @@ TuneCnnError                exit code 2 unless a subclass says otherwise
 ├── ResourceError           cores, GPUs or a port that are asked for, and that no node has
 ├── StorageError            a sweep's folder cannot be used: missing, locked, full, not reachable
 ├── ResultError             a result file is damaged, or not one of ours
+├── NetworkError            an own network cannot be read, built or used
 └── TrialFailedError        exit code 1: a training failed for good
 """
 
@@ -60,6 +61,10 @@ class StorageError(TuneCnnError):
 
 class ResultError(TuneCnnError):
     """A result file is damaged, or not one of ours."""
+
+
+class NetworkError(TuneCnnError, ValueError):
+    """An own network cannot be read, built or used."""
 
 
 class TrialFailedError(TuneCnnError):

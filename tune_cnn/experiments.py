@@ -10,9 +10,9 @@ import torch
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
-from tune_cnn.errors import ConfigError
+from tune_cnn.errors import ConfigError, NetworkError
 from tune_cnn.machine import cores, slow_here, slow_remark
-from tune_cnn.models import NetworkError, network_fault, resolve
+from tune_cnn.models import network_fault, resolve
 from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import Text, check, name_problems, plain, suggest
 from tune_cnn.settings import KEYS, OPTIONAL, DataSettings, Settings, parse_settings

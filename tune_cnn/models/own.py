@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.errors import ResultError, TuneCnnError
+from tune_cnn.errors import NetworkError, ResultError, TuneCnnError
 from tune_cnn.files import read_file
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
@@ -30,10 +30,6 @@ _MOST_BYTES = 1_000_000  # of a source file
 _MOST_PARAMETERS = 2**30  # with Adam and its checkpoints, 16 GB; more is a mistyped width
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _sources: dict[str, str] = {}  # by fingerprint: what came from the machine that started the sweep
-
-
-class NetworkError(ValueError):
-    """An own network cannot be read, built or used; the message says why, and what to do."""
 
 
 def resolve(settings: Settings) -> Settings:
@@ -237,7 +233,7 @@ def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
     place, _, name = model.rpartition(":")
     try:
         module = _from_file(place, model, fingerprint) if _is_file(model) else importlib.import_module(place)
-    except (NetworkError, TuneCnnError):
+    except TuneCnnError:
         raise
     except (Exception, SystemExit) as error:
         raise NetworkError(f"{model} cannot be imported: {_told(error, model)}") from error

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tune_cnn.errors import ConfigError, DataError
+from tune_cnn.errors import ConfigError, DataError, NetworkError
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys, with_arguments_together
 from tune_cnn.sweep.config.config_file import check_document, read_document, read_source
@@ -241,7 +241,7 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
     for experiment in experiments:
         try:
             resolved.append(replace(experiment, settings=models.resolve(experiment.settings)))
-        except models.NetworkError as error:
+        except NetworkError as error:
             problems.append(f"settings.model: {error}")
     if problems:
         return [], problems
