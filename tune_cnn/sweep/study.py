@@ -41,11 +41,9 @@ class Studies:
 
     def settled(self, experiments: Iterable[Experiment]) -> list[Experiment]:
         """The experiments, those that were suggested already with their settings."""
-        found = []
-        for experiment in experiments:
-            trial = self._trials(experiment).get(experiment.name) if experiment.is_open else None
-            found.append(experiment if trial is None else _with(experiment, trial.params))
-        return found
+        experiments = list(experiments)
+        suggested = self._suggested(experiment for experiment in experiments if experiment.is_open)
+        return [_with(e, suggested[e.name].params) if e.is_open and e.name in suggested else e for e in experiments]
 
     def suggest(self, experiment: Experiment) -> Experiment:
         """Settings for an experiment that has none yet; they are in the folder when this returns."""
@@ -59,8 +57,10 @@ class Studies:
         import optuna
 
         is_news = False
-        for experiment in [e for e in experiments if e.study and not e.is_open]:
-            trial = self._trials(experiment).get(experiment.name)
+        of_studies = [experiment for experiment in experiments if experiment.study and not experiment.is_open]
+        suggested = self._suggested(of_studies)
+        for experiment in of_studies:
+            trial = suggested.get(experiment.name)
             if trial is None or trial.state != optuna.trial.TrialState.RUNNING:
                 continue
             if record := self._folder.trial(experiment.settings).whole_record():
@@ -71,8 +71,11 @@ class Studies:
         if is_news:
             self._publish()
 
-    def _trials(self, experiment: Experiment) -> dict[str, Any]:
-        return {trial.user_attrs[_NAME]: trial for trial in self._study(experiment).trials if _NAME in trial.user_attrs}
+    def _suggested(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
+        """What the studies of some experiments have suggested so far: Optuna's trials, by the experiments' names."""
+        studies = {experiment.study: self._study(experiment) for experiment in experiments}
+        trials = [trial for study in studies.values() for trial in study.get_trials(deepcopy=False)]
+        return {trial.user_attrs[_NAME]: trial for trial in trials if _NAME in trial.user_attrs}
 
     def _study(self, experiment: Experiment) -> Any:
         import optuna
