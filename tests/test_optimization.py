@@ -1,6 +1,8 @@
 """Optimizers and learning rates, against PyTorch's own and against the formula."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -35,6 +37,27 @@ def test_steps_are_those_of_pytorchs_optimizer(changes, kind, options):
             optimizer.step()
     torch.testing.assert_close(ours, theirs)
     assert not torch.equal(ours, torch.tensor([1.0, -2.0]))
+
+
+def test_no_training_imports_the_compiler():
+    """It takes a second and 150 MB in each process."""
+    program = """
+import sys
+from tune_cnn import data
+from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.trial import Trial
+
+images = data.resolve(DataSettings("shapes", train_images=40, test_images=10, in_size=(3, 8, 8)))
+for optimizer, ycn in (("adam", False), ("adamw", True), ("sgd", False), ("muon", True)):
+    settings = Settings(
+        data=images, epochs=1, optimizer=optimizer, ycn=ycn, schedule="cosine", filters_per_layer=(4,), hidden_dims=()
+    )
+    trial, again = (Trial(settings, data.load(images)) for _ in range(2))
+    trial.run_epoch()
+    again.load_state_dict(trial.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 # Muon

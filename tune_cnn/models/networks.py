@@ -222,7 +222,8 @@ def build(settings: Settings) -> nn.Module:
 def initialise_he(model: nn.Module) -> None:
     """He initialisation of all conv and linear layers (He et al., 2015, arXiv:1502.01852, equation 10); biases 0."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        # On `meta`, where a network is only looked at, there is nothing to draw, and trying imports torch._dynamo.
+        if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

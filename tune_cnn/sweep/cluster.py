@@ -16,13 +16,12 @@ from tune_cnn.errors import ResourceError, StorageError
 from tune_cnn.files import deleted_at_end
 from tune_cnn.machine import cores
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.ray_errors import logs_folder, why_no_start, words_of_dead_workers
+from tune_cnn.sweep.ray_errors import logs_folder, why_no_start
 from tune_cnn.sweep.resources import Node
 from tune_cnn.waiting import waiting
 
 _OBJECT_STORE_SLACK = 256 * 2**20
 _KNOCK_S = 10
-_LOOK_S = 3.0  # between looks at worker processes that are not ready yet
 _ANSWER_S = 180  # Ray's workers run at the lowest priority but four: on a busy machine their start takes minutes
 _MARKER = "reached.txt"
 
@@ -41,8 +40,20 @@ class ClusterOptions(NamedTuple):
     gpus: int | None = None
 
 
+class Connection(NamedTuple):
+    """A Ray that runs.
+
+    Attributes:
+        nodes: Its machines.
+        is_new: It was started just now, on this machine.
+    """
+
+    nodes: list[Node]
+    is_new: bool
+
+
 @contextmanager
-def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
+def connected(options: ClusterOptions, data_bytes: int) -> Iterator[Connection]:
     """Start or join Ray, and leave it at the end.
 
     A Ray that this process is connected to already is used as it is.
@@ -50,9 +61,6 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
     Args:
         options: Which Ray.
         data_bytes: Size of the images that will be shared.
-
-    Yields:
-        The machines of the cluster.
 
     Raises:
         ResourceError: There is no cluster at the address, or Ray cannot start here.
@@ -77,11 +85,12 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[list[Node]]:
         elif is_own:
             _start(options, data_bytes)
     with ExitStack() as stack:
-        if is_own and options.address is None:
+        is_new = is_own and options.address is None
+        if is_new:
             stack.enter_context(deleted_at_end(logs_folder().parent))
         if is_own:
             stack.callback(ray.shutdown)
-        yield nodes()
+        yield Connection(nodes(), is_new)
 
 
 def _start(options: ClusterOptions, data_bytes: int) -> None:
@@ -101,22 +110,11 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
             # Else ray.init waits for the first worker, for ever if it cannot start, and deaf to Ctrl-C.
             _system_config={"prestart_worker_first_driver": False},
         )
-        _await_worker()
     except SystemExit as end:  # Ray's way to take SIGTERM
         raise KeyboardInterrupt from end
     except Exception as error:  # Ray raises nearly everything
         ray.shutdown()
         raise ResourceError(why_no_start(error, options.gpus, data_bytes)) from error
-
-
-def _await_worker() -> None:
-    """Raises ChildProcessError, with their last words, if the first worker processes ended before they were ready."""
-    import ray
-
-    ready = ray.remote(num_cpus=0, max_retries=0)(cores).remote()
-    while not ray.wait([ready], timeout=_LOOK_S)[0]:
-        if (words := words_of_dead_workers(logs_folder())) is not None:
-            raise ChildProcessError(words)
 
 
 def _join(address: str) -> None:

@@ -16,8 +16,6 @@ def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
         data_bytes: Size of the images that it should have shared.
     """
     reason = " ".join(str(error).split())
-    if isinstance(error, ChildProcessError):
-        return f"the worker processes of Ray end at their start ({reason}); mend that and try again"
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     folder = os.environ.get(variable, "/tmp")
     where = f"{variable}={folder}" if variable else folder

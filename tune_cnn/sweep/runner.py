@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
 from tune_cnn import data, models
-from tune_cnn.settings import DataSettings
+from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import take_over
@@ -90,7 +91,7 @@ def run_sweep(
         data_bytes = sum(map(data.nbytes, sources))
         loading = _load(sources)
         # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
-        with connected(cluster, data_bytes) as nodes, _terminated_like_ctrl_c():
+        with connected(cluster, data_bytes) as (nodes, is_new), _terminated_like_ctrl_c():
             asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
@@ -98,12 +99,14 @@ def run_sweep(
             with waiting("loading images", at_once=not loading.done()):
                 images = loading.result()
             from tune_cnn.sweep.epoch_progress import read
+            from tune_cnn.sweep.watcher import Watcher
 
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             done = len(trials) - len(todo)
             with Progress(labels, done, None, lambda label: read(folder.trials / label), len(upcoming)) as progress:
                 options = {"callbacks": callbacks, "tune_options": tune_options, "suggestions": suggestions}
-                return _train(todo, asked, images, folder, progress, check_lock, options)
+                watch = partial(Watcher, folder=folder, progress=progress, check_lock=check_lock, is_new_ray=is_new)
+                return _train(todo, asked, images, folder, watch, options)
 
 
 def _load(sources: Iterable[DataSettings]) -> Future[dict[DataSettings, data.Images]]:
@@ -138,17 +141,15 @@ def _train(
     asked: dict[str, Request],
     images: dict[DataSettings, data.Images],
     folder: SweepFolder,
-    progress: Progress,
-    check_lock: Callable[[], object],
+    watch: Callable[[dict[str, Settings]], Any],
     options: Mapping[str, Any],
 ) -> dict[str, str]:
     """Run Tune until every trial is finished or has failed for good; the failures by trial id."""
     from tune_cnn.sweep.tune_run import run_tune
-    from tune_cnn.sweep.watcher import Watcher
 
     failures: dict[str, str] = {}
     while todo or options["suggestions"]:
-        watcher = Watcher({trial_id: e.settings for trial_id, e in todo.items()}, folder, progress, check_lock)
+        watcher = watch({trial_id: e.settings for trial_id, e in todo.items()})
         run_tune(todo, asked, images, folder, watcher, **options)
         failures |= watcher.failures
         options = {**options, "suggestions": None}

@@ -8,10 +8,10 @@ from typing import Any
 
 from ray.tune import Callback
 
-from tune_cnn.errors import StorageError, TuneCnnError
+from tune_cnn.errors import ResourceError, StorageError, TuneCnnError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.live_table import Progress
-from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon
+from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon, words_of_dead_workers
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
 
@@ -27,6 +27,7 @@ class Watcher(Callback):  # type: ignore[misc]
         folder: The sweep's.
         progress: The live table.
         check_lock: Raises StorageError if another process may be running the sweep now.
+        is_new_ray: No worker process has started yet, and none may be able to.
 
     Attributes:
         failures: Why trials failed for good, in one line, by trial id.
@@ -40,6 +41,7 @@ class Watcher(Callback):  # type: ignore[misc]
         folder: SweepFolder,
         progress: Progress,
         check_lock: Callable[[], object] = lambda: None,
+        is_new_ray: bool = False,
     ) -> None:
         self.failures: dict[str, str] = {}
         self.out_of_memory: list[str] = []
@@ -49,7 +51,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
         self._shown: dict[str, int] = {}  # the last epoch that was shown
         self._looked = self._failed = -math.inf
-        self._check_lock = check_lock
+        self._check_lock, self._is_new_ray = check_lock, is_new_ray
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state of its own, from which we never restore.
@@ -71,11 +73,16 @@ class Watcher(Callback):  # type: ignore[misc]
                     f"Ray's process {daemon} was killed, perhaps for want of memory; end other programs, then run the "
                     "same command again to continue"
                 )
+            if self._is_new_ray and (words := words_of_dead_workers(logs_folder())) is not None:
+                raise ResourceError(
+                    f"the worker processes of Ray end at their start ({words}); mend that and try again"
+                )
         except TuneCnnError as error:
             self.end = error
             raise
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._is_new_ray = False
         self._progress.started(self._folders[trial.config["trial_id"]].label)
 
     def on_trial_result(

@@ -1,7 +1,9 @@
 """Optimizers and learning rate schedules."""
 
+import inspect
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,14 +18,42 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torc
 
     A new one also needs its name in `Settings.optimizer`, and its limits in `diagnosis`.
     """
+    _spare_dynamo()
     lr, reg, momentum = settings.lr, settings.reg, settings.momentum
     if settings.optimizer == "sgd":
         nesterov = momentum > 0
-        return torch.optim.SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=nesterov, fused=True)
+        return _SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=nesterov, fused=True)
     if settings.optimizer == "muon":
         return Muon(weights, lr, momentum, reg)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    kind = _AdamW if settings.optimizer == "adamw" else _Adam
     return kind(weights, lr, weight_decay=reg, fused=True)
+
+
+# PyTorch's optimizers import torch._dynamo, a second and 150 MB in each process, only to keep a compiler out of their
+# methods. No step is compiled here (`compile` is for the model), so the methods are called as they were written.
+
+
+def _undecorated(kind: type[torch.optim.Optimizer]) -> Any:
+    return torch.no_grad()(inspect.unwrap(kind.step))
+
+
+class _SGD(torch.optim.SGD):
+    step = _undecorated(torch.optim.SGD)
+
+
+class _Adam(torch.optim.Adam):
+    step = _undecorated(torch.optim.Adam)
+
+
+class _AdamW(torch.optim.AdamW):
+    step = _undecorated(torch.optim.AdamW)
+
+
+def _spare_dynamo() -> None:
+    """Let `torch._disable_dynamo` find the methods that it decorated as disabled already."""
+    for method in vars(torch.optim.Optimizer).values():
+        if original := getattr(method, "__wrapped__", None):
+            original.__dynamo_disable = original
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, settings: Settings, batches: int) -> LambdaLR | None:
