@@ -20,6 +20,7 @@ TINY = Settings(
     seed=3, bs_train=20, filters_per_layer=(4,), layers_per_block=2, hidden_dims=(10,),
     data=DataSettings("shapes", in_size=(3, 8, 8), train_images=400, test_images=10),
 )  # fmt: skip
+CPU = torch.device("cpu")
 CONFIG = """\
 run_name: tiny_L{L}
 grid:
@@ -43,7 +44,7 @@ def test_ours_and_the_loop_written_by_hand_train_the_same_numbers():
     images = first_images(TINY, batches=3)
     losses = {}
     for contender in (ours, by_hand):  # one after the other, as they draw from the same random state
-        passes = contender(TINY, images)
+        passes = contender(TINY, images, CPU)
         losses[contender] = [passes.training() if turn % 2 == 0 else passes.validation() for turn in range(6)]
     assert [len(values) for values in losses[ours]] == [3, math.ceil(60 / 5)] * 3
     for values, expected in zip(losses[ours], losses[by_hand], strict=True):
@@ -67,7 +68,7 @@ def test_the_limit_is_the_convolutions_of_the_network(precision, ycn, monkeypatc
 
     monkeypatch.setattr("tune_cnn.bench.Convolution", Recorded)
     settings = replace(TINY, precision=precision, ycn=ycn, pool_every=1)
-    passes = convolutions(settings, first_images(settings, batches=2))
+    passes = convolutions(settings, first_images(settings, batches=2), CPU)
     passes.training()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     assert ran == [
@@ -84,13 +85,15 @@ def test_the_limit_is_the_convolutions_of_the_network(precision, ycn, monkeypatc
 def test_the_contenders_take_turns(monkeypatch):
     log: list[str] = []
 
-    def turn(contender: str, settings: Settings, images: Images, threads: int) -> dict[str, float]:
+    def turn(
+        contender: str, settings: Settings, images: Images, threads: int, device: torch.device
+    ) -> dict[str, float]:
         log.append(contender)
         rate = {"ours": 300.0, "by_hand": 100.0 * len(log), "convolutions": 400.0}[contender]
         return {"training": rate, "validation": 10 * rate, "memory_mb": 100.0 + len(log)}
 
     monkeypatch.setattr("tune_cnn.bench.take_turn", turn)
-    cell = measure_cell("tiny", TINY, batches=1, rounds=2, threads=1, say=log.append)
+    cell = measure_cell("tiny", TINY, batches=1, rounds=2, threads=1, device=CPU, say=log.append)
     each = ["ours", "by_hand", "convolutions"]
     assert log == ["tiny: round 1 of 2", *each, "tiny: round 2 of 2", *each]
     assert json.loads(json.dumps(cell, allow_nan=False)) == cell
@@ -103,7 +106,7 @@ def test_the_contenders_take_turns(monkeypatch):
 def test_an_error_of_a_process_is_told():
     unfit = replace(TINY, layers_per_block=9, pool_every=1)
     with pytest.raises(ValueError, match="below 1x1"):
-        take_turn("ours", unfit, first_images(unfit, 1), threads=1)
+        take_turn("ours", unfit, first_images(unfit, 1), threads=1, device=CPU)
 
 
 # What is shown

@@ -26,6 +26,7 @@ from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
 from tune_cnn.training import AUTOCAST
 from tune_cnn.training.memory import keep_freed_memory
+from tune_cnn.training.numerics import numerics
 from tune_cnn.trial import Trial
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -49,12 +50,13 @@ def first_images(settings: Settings, batches: int) -> Images:
     return Images(train, validation, test, images.classes)
 
 
-def ours(settings: Settings, images: Images) -> Passes:
+def ours(settings: Settings, images: Images, device: torch.device) -> Passes:
     """A trial as every sweep runs it."""
-    trial = Trial(replace(settings, epochs=10**6, early_stopping=None), images)  # whose end is far
+    trial = Trial(replace(settings, epochs=10**6, early_stopping=None), images, device)  # whose end is far
+    numbers = numerics(device, settings.precision)
     return Passes(
-        lambda: trial.trainer.train_epoch(trial.train_batches, verbose=False).losses,
-        lambda: trial.trainer.test_epoch(trial.validation_batches, verbose=False).losses,
+        numbers(lambda: trial.trainer.train_epoch(trial.train_batches, verbose=False).losses),
+        numbers(lambda: trial.trainer.test_epoch(trial.validation_batches, verbose=False).losses),
     )
 
 
@@ -96,7 +98,9 @@ def pass_by_hand(
     losses, correct = [], 0
     model.train(optimizer is not None)
     with torch.set_grad_enabled(optimizer is not None):
-        for images, labels in loader:
+        device = next(model.parameters()).device
+        for batch in loader:
+            images, labels = (part.to(device) for part in batch)
             scores = model(images)
             loss = nn.functional.cross_entropy(scores, labels)
             if optimizer:
@@ -108,13 +112,16 @@ def pass_by_hand(
     return losses, correct
 
 
-def by_hand(settings: Settings, images: Images) -> Passes:
-    """The loop written by hand, in fp32, with Adam, whatever else the settings ask for."""
+def by_hand(settings: Settings, images: Images, device: torch.device) -> Passes:
+    """The loop written by hand, in fp32, with Adam, whatever else the settings ask for but TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = settings.precision != "ieee"
     train, validation = (pairs(*part) for part in images[:2])
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     sizes = settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
     model = conv_classifier(*sizes) if settings.network == "ConvClassifier" else models.build(settings)
+    model.to(device)
     adam = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg)
     shuffled: Any = DataLoader(train, settings.bs_train, shuffle=True)  # type: ignore[arg-type]
     in_order: Any = DataLoader(validation, max(settings.bs_train // 4, 1))  # type: ignore[arg-type]
@@ -124,17 +131,25 @@ def by_hand(settings: Settings, images: Images) -> Passes:
 class Convolution:
     """One conv layer without the rest of its network, in the layout that it has in a trial."""
 
-    def __init__(self, conv: nn.Conv2d, size: tuple[int, int], dtype: torch.dtype, layout: torch.memory_format) -> None:
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        size: tuple[int, int],
+        dtype: torch.dtype,
+        layout: torch.memory_format,
+        device: torch.device,
+    ) -> None:
         self.size, self.layout = (conv.in_channels, *size), layout
         self.how: list[Any] = [conv.stride, conv.padding, conv.dilation]
         self.groups = conv.groups
-        self.weight = torch.randn(conv.weight.shape, dtype=dtype).to(memory_format=layout)
-        self.bias = torch.randn(conv.out_channels, dtype=dtype) if conv.bias is not None else None
+        self.weight = torch.randn(conv.weight.shape, dtype=dtype, device=device).to(memory_format=layout)
+        self.bias = torch.randn(conv.out_channels, dtype=dtype, device=device) if conv.bias is not None else None
 
     @torch.inference_mode()
     def run(self, batch: int, count: int, gradients: Sequence[bool] = ()) -> None:
         """Go through `count` random images: forward, and perhaps the gradients of input, weights and biases."""
-        images = torch.randn(batch, *self.size, dtype=self.weight.dtype).to(memory_format=self.layout)
+        images = torch.randn(batch, *self.size, dtype=self.weight.dtype, device=self.weight.device)
+        images = images.to(memory_format=self.layout)
         sizes = None if self.bias is None else [len(self.bias)]
         forward: Any = torch.conv2d
         for _ in range(math.ceil(count / batch)):
@@ -145,7 +160,7 @@ class Convolution:
                 )
 
 
-def convolutions(settings: Settings, images: Images) -> Passes:
+def convolutions(settings: Settings, images: Images, device: torch.device) -> Passes:
     """The limit: the conv layers alone, one after the other, in the trial's number format.
 
     A training batch is each layer's forward pass and the gradients of its weights and, but for the first layer, of its
@@ -155,8 +170,8 @@ def convolutions(settings: Settings, images: Images) -> Passes:
     found = models.conv_layers(models.build(settings), settings)
     layout = torch.channels_last if settings.model is None else torch.contiguous_format
     dtype = AUTOCAST.get(settings.precision, torch.float32)
-    layers = [Convolution(conv, (height, width), dtype, layout) for conv, height, width in found]
-    at_once = evaluated_at_once(torch.device("cpu"), settings.precision)
+    layers = [Convolution(conv, (height, width), dtype, layout, device) for conv, height, width in found]
+    at_once = evaluated_at_once(device, settings.precision)
 
     def training() -> None:
         for index, layer in enumerate(layers):
@@ -166,23 +181,28 @@ def convolutions(settings: Settings, images: Images) -> Passes:
         for layer in layers:
             layer.run(at_once, images.validation.count)
 
-    return Passes(training, validation)
+    numbers = numerics(device, settings.precision)
+    return Passes(numbers(training), numbers(validation))
 
 
 CONTENDERS = {contender.__name__: contender for contender in (ours, by_hand, convolutions)}
 
 
-def take_turn(contender: str, settings: Settings, images: Images, threads: int) -> dict[str, float]:
+def take_turn(
+    contender: str, settings: Settings, images: Images, threads: int, device: torch.device
+) -> dict[str, float]:
     """Let a contender pass over the images, in a new process, where none finds what another has left in memory.
 
     Returns:
-        Images per second of `training` and `validation`; `memory_mb`, the process's own beside its images, or NaN.
+        Images per second of `training` and `validation`; `memory_mb`, the process's own beside its images, or NaN; on
+            a GPU, that which its tensors take there.
 
     Raises:
         ResourceError: The process died.
     """
     connection, theirs = _SPAWN.Pipe(duplex=False)
-    process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, images, threads), daemon=True)
+    arguments = (theirs, contender, settings, images, threads, device)
+    process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     theirs.close()
     try:
@@ -198,17 +218,24 @@ def take_turn(contender: str, settings: Settings, images: Images, threads: int) 
     return answer
 
 
-def _serve(connection: Connection, contender: str, settings: Settings, images: Images, threads: int) -> None:
+def _serve(
+    connection: Connection, contender: str, settings: Settings, images: Images, threads: int, device: torch.device
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
     torch.set_num_threads(threads)
     try:
-        passes = CONTENDERS[contender](settings, images)
+        passes = CONTENDERS[contender](settings, images, device)
+        is_gpu = device.type == "cuda"
+        wait: Callable[[], object] = torch.cuda.synchronize if is_gpu else int
         for run in passes:
             run()  # the first time, kernels are chosen and memory is fetched
-        found = {"memory_mb": _own_memory_mb() - images.nbytes / 1e6}
+        wait()
+        memory = torch.cuda.max_memory_reserved(device) / 1e6 if is_gpu else _own_memory_mb() - images.nbytes / 1e6
+        found = {"memory_mb": memory}
         for name, run, part in zip(passes._fields, passes, images[:2], strict=True):
             started = time.perf_counter()
             run()
+            wait()
             found[name] = part.count / (time.perf_counter() - started)
         connection.send(found)
     except Exception as error:
@@ -224,7 +251,13 @@ def _own_memory_mb() -> float:
 
 
 def measure_cell(
-    name: str, settings: Settings, batches: int, rounds: int, threads: int, say: Callable[[str], None]
+    name: str,
+    settings: Settings,
+    batches: int,
+    rounds: int,
+    threads: int,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Let the contenders take turns at one cell, so that a busy time of the machine meets them all.
 
@@ -235,6 +268,7 @@ def measure_cell(
         rounds: Turns of each contender, each in a new process: how the C library keeps freed memory differs from
             process to process, and is worth up to a third of a training step.
         threads: Each contender computes with so many.
+        device: Where each computes.
         say: Is told what happens.
 
     Returns:
@@ -248,7 +282,7 @@ def measure_cell(
     images, turns = first_images(settings, batches), []
     for number in range(1, rounds + 1):
         say(f"{name}: round {number} of {rounds}")
-        turns.append({contender: take_turn(contender, settings, images, threads) for contender in CONTENDERS})
+        turns.append({contender: take_turn(contender, settings, images, threads, device) for contender in CONTENDERS})
     cell: dict[str, Any] = {"name": name, "trial_id": settings.trial_id, "precision": settings.precision}
     cell |= models.cost(settings)._asdict()
     for phase in Passes._fields:

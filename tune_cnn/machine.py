@@ -2,9 +2,13 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from tune_cnn import __version__
 
 SLOWDOWN = 20  # about that of a precision for which the CPU has no instructions; 19 to 28 were measured
 
@@ -58,6 +62,33 @@ def cpu_model() -> str:
 def cpu_kind() -> str:
     """What decides how sums are rounded here: model and instruction set, such as `AMD EPYC 7763, AVX2`."""
     return f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}{'' if slow_here('bf16') else ' with bf16'}"
+
+
+def device_name(device: torch.device) -> str:
+    """Such as `NVIDIA H100 80GB HBM3, compute capability 9.0`; `cpu`."""
+    if device.type != "cuda":
+        return device.type
+    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return f"{torch.cuda.get_device_name(device)}, compute capability {capability}"
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """What the rounding of a training depends on, as JSON values."""
+    versions = {"tune_cnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+    threads = torch.get_num_threads()
+    return {"device": device_name(device), "cpu": cpu_kind(), "threads": threads, "versions": versions}
+
+
+def changed_machine(there: Mapping[str, Any], here: Mapping[str, Any], place: str) -> dict[str, str]:
+    """What differs between two `machine_facts`, in words by key, for whoever wonders why numbers differ."""
+    return {
+        key: f"{key}: {there[key]} {place}, {value} here"
+        for key, value in here.items()
+        if key in there and there[key] != value
+    }
 
 
 def slow_here(precision: str) -> bool:

@@ -5,7 +5,6 @@ after any epoch and continue elsewhere, bit for bit.
 """
 
 import copy
-import platform
 import time
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,20 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import tune_cnn
 from tune_cnn import models
 from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.augmentation import Augmentation, views
-from tune_cnn.data.batches import Batches, batches, evaluated_at_once, evaluation_batches
+from tune_cnn.data.batches import Batches, batches, evaluated_at_once, evaluation_batches, fits
 from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError
-from tune_cnn.machine import cpu_kind
+from tune_cnn.machine import changed_machine, machine_facts
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult, mean
 from tune_cnn.training import TorchTrainer
 from tune_cnn.training.checkpoint_format import save_state
 from tune_cnn.training.loop import run_epochs
 from tune_cnn.training.memory import keep_freed_memory
+from tune_cnn.training.numerics import numerics
 from tune_cnn.training.optimizers import build_optimizer, build_scheduler
 from tune_cnn.training.state import check_settings, check_tensors, course
 
@@ -51,6 +50,7 @@ class Trial:
         stop_reason: `epochs`, `plateau`, `diverged` or what `end` was given after the last epoch, else None.
         test_result: Losses and accuracy of the best weights on the test set, after the last epoch.
         further_facts: What whoever runs the trial adds to its summary, as JSON values.
+        moved: What of the machine is other than where the loaded state was saved; see `changed_machine`.
         test_predictions: The class that the best weights give to each test image, int64 (N,), after the last epoch.
     """
 
@@ -61,7 +61,10 @@ class Trial:
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
         model = models.build(settings).to(self.device)
-        self.train_batches = batches(images.train, settings.bs_train, shuffle=True, max_batches=settings.batches)
+        self._images_on = self.device if fits(images.nbytes, self.device) else None
+        self.train_batches = batches(
+            images.train, settings.bs_train, shuffle=True, max_batches=settings.batches, device=self._images_on
+        )
         self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self.train_batches))
         self.validation_batches = self._evaluation_batches(images.validation)
         self.history = FitResult.empty()
@@ -71,6 +74,7 @@ class Trial:
         self.best_weights: dict[str, Tensor] = {}
         self.epoch_durations_s: list[float] = []
         self.further_facts: dict[str, Any] = {}
+        self.moved: dict[str, str] = {}
         self._is_cut = False  # a state with more epochs than `history` keeps was loaded
 
     def run_epoch(self, verbose: bool = False) -> tuple[EpochResult, EpochResult]:
@@ -80,7 +84,8 @@ class Trial:
             verbose: Show progress bars.
         """
         started = time.perf_counter()
-        results = self.trainer.fit_epoch(self.train_batches, self.validation_batches, verbose)
+        with numerics(self.device, self.settings.precision):
+            results = self.trainer.fit_epoch(self.train_batches, self.validation_batches, verbose)
         self.history = self.history.with_epoch(*results)
         if self.history.best_epoch == self.history.num_epochs:
             self.best_weights = {
@@ -116,7 +121,8 @@ class Trial:
         evaluated = self.trainer.evaluated
         trained = copy.deepcopy(evaluated.state_dict())
         predictions: list[Tensor] = []
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus), numerics(self.device, self.settings.precision):
             evaluated.load_state_dict(self.best_weights)
             self.test_result = self.trainer.test_epoch(
                 self._evaluation_batches(self.images.test),
@@ -141,7 +147,7 @@ class Trial:
     def _evaluation_batches(self, image_set: ImageSet) -> Batches:
         assert self.settings.bs_test is not None
         at_once = evaluated_at_once(self.device, self.settings.precision)
-        return evaluation_batches(image_set, self.settings.bs_test, at_once)
+        return evaluation_batches(image_set, self.settings.bs_test, at_once, self._images_on)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values from which another `Trial` continues bit for bit; as at the end of the last epoch.
@@ -184,6 +190,8 @@ class Trial:
         trainer = state.get("trainer")
         self.trainer.load_state_dict(trainer if isinstance(trainer, dict) else {})
         self.history, self.best_weights, self._is_cut = cut, best, cut is not history
+        there = state.get("summary")
+        self.moved = changed_machine(there if isinstance(there, dict) else {}, machine_facts(self.device), "before")
         self.epoch_durations_s = durations[: cut.num_epochs]
         self._finish_if_over()
 
@@ -226,22 +234,13 @@ class Trial:
                 "validation": self.images.validation.count,
                 "test": self.images.test.count,
             },
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
-            "cpu": cpu_kind(),
-            "threads": torch.get_num_threads(),
-            "versions": {
-                "tune_cnn": tune_cnn.__version__,
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
+            **machine_facts(self.device),
             **self.further_facts,
         }
 
 
 def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches: int) -> TorchTrainer:
     """What trains the model as the settings say, for so many batches."""
-    # These flags are global, so each trial sets them: a worker process runs several trials in turn.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     optimizer = build_optimizer(model.parameters(), settings)
     augmentation = Augmentation(settings.flip, settings.translate, settings.cutout)
     return TorchTrainer(

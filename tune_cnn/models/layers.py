@@ -69,6 +69,34 @@ class MaxPool2d(nn.MaxPool2d):
         return torch.maximum(rows[..., 0::2], rows[..., 1::2])
 
 
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """On GPUs as two matrix products, since the backward pass of PyTorch's own adds there in a random order."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return pooled_by_products(input, self.output_size) if input.is_cuda else super().forward(input)  # type: ignore[no-any-return]
+
+
+class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
+    """To 1x1, on GPUs without the adding in a random order of PyTorch's own backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__((1, 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.is_cuda:
+            return input.flatten(2).max(dim=2).values[..., None, None]
+        return super().forward(input)  # type: ignore[no-any-return]
+
+
+def pooled_by_products(images: Tensor, size: Any) -> Tensor:
+    """Images (B, C, H, W) averaged to `size`, its rows and columns, as `nn.AdaptiveAvgPool2d` does."""
+    rows, columns = (
+        nn.functional.adaptive_avg_pool1d(torch.eye(length, dtype=images.dtype, device=images.device)[None], parts)[0]
+        for length, parts in zip(images.shape[-2:], size, strict=True)
+    )  # (H, rows), (W, columns): the share of each pixel in each part
+    return rows.T @ images @ columns
+
+
 class Linear(nn.Linear):
     """A linear layer that uses oneDNN if it is large, in fp32 on CPUs."""
 

@@ -5,7 +5,16 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.models.layers import Conv2d, Linear, MaxPool2d, ReLU, can_rectify, flatten
+from tune_cnn.models.layers import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    Conv2d,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    can_rectify,
+    flatten,
+)
 from tune_cnn.models.own import build_own
 from tune_cnn.settings import Settings
 
@@ -160,8 +169,8 @@ class YourCodeNet(nn.Module):
         poolings = (len(filters) - 1) // pool_every
         places = next(side for side in (4, 2, 1) if channels * side**2 <= _MOST_FEATURES or side == 1)
         grid = tuple(min(side >> poolings, places) for side in (height, width))
-        pool = nn.AdaptiveMaxPool2d if places == 1 else nn.AdaptiveAvgPool2d
-        self.feature_extractor.extend([BatchNorm2d(channels), ReLU(), pool(grid)])
+        pool = AdaptiveMaxPool2d() if places == 1 else AdaptiveAvgPool2d(grid)
+        self.feature_extractor.extend([BatchNorm2d(channels), ReLU(), pool])
 
         features = channels * grid[0] * grid[1]
         self.classifier = nn.Sequential()

@@ -92,7 +92,8 @@ class Settings:
             ConvClassifier and one over some 500 batches for YourCodeNet.
         test_views: In the final test, average the scores of so many views of each image: 1, itself; 2, also mirrored;
             6, also both shifted by a pixel, to the upper left and to the lower right.
-        precision: Numbers of the forward and backward pass: `fp32`; `tf32`, on GPUs; `bf16` or `fp16`, by autocast.
+        precision: Numbers of the forward and backward pass: `fp32`; `bf16` or `fp16`, by autocast. On a GPU, fp32 is
+            PyTorch's default, with convolutions in TF32; `ieee` uses no TF32, `tf32` uses it everywhere.
         compile: Compile the network with `torch.compile`.
         model: The class of an own network, in a file or an installed module, such as `nets.py:WideNet`; see
             `models.own`. None: ConvClassifier or YourCodeNet.
@@ -125,7 +126,7 @@ class Settings:
     cutout: Whole = 0
     average: _Fraction = 0.0
     test_views: Annotated[int, OneOf(1, 2, 6)] = 1
-    precision: Annotated[str, OneOf("fp32", "tf32", "bf16", "fp16")] = "fp32"
+    precision: Annotated[str, OneOf("fp32", "ieee", "tf32", "bf16", "fp16")] = "fp32"
     compile: Flag = False
     model: Reference | None = None
     model_args: dict[str, Argument] | None = None

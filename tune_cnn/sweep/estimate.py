@@ -23,6 +23,7 @@ from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_
 from tune_cnn.sweep.plan import PlannedExperiment, expected_work
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
 from tune_cnn.texts import counted, duration
+from tune_cnn.training.devices import choose_device
 
 _SPAWN = multiprocessing.get_context("spawn")
 _WORKERS_START_S = 300.0
@@ -182,7 +183,7 @@ def _begin(barrier: Any) -> None:
     os.nice(int(os.environ.get("RAY_worker_niceness", _RAYS_NICENESS)))  # noqa: SIM112 - so does Ray write it
     number = barrier.wait(_WORKERS_START_S)
     if torch.cuda.is_available():
-        _device = torch.device(f"cuda:{number % torch.cuda.device_count()}")
+        _device = choose_device(f"cuda:{number % torch.cuda.device_count()}")
 
 
 def _pace(network: Settings, request: Request, within_s: float, ended: float) -> Pace | None:

@@ -13,7 +13,7 @@ from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.batches import evaluated_at_once
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.resources import GpuMemory
-from tune_cnn.training.devices import default_device
+from tune_cnn.training.devices import default_device, is_out_of_memory
 from tune_cnn.training.loop import Batch
 from tune_cnn.trial import Trial
 
@@ -88,7 +88,9 @@ def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, st
                 trial.trainer.train_epoch(trial.train_batches, False, 2)
                 trial.trainer.test_epoch(trial.validation_batches, False, 1)
                 found[settings] = GpuMemory(torch.cuda.max_memory_reserved(device), total)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 found[settings] = GpuMemory(total, total)
     return {key: found[network] for key, s in trials.items() if (network := network_of(s)) in found}
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from tune_cnn import data
 from tune_cnn.errors import ResourceError
 from tune_cnn.sweep.config.search_space import Experiment
 
@@ -55,7 +56,10 @@ def requests(
     found = {}
     for trial_id, experiment in todo.items():
         wanted = experiment.resources
-        gpus = gpu_share(wanted.gpus_per_trial, nodes, len(todo), memory.get(trial_id))
+        needs = memory.get(trial_id)
+        if needs is not None:  # and the images, which lie there too
+            needs = needs._replace(needed=needs.needed + data.nbytes(experiment.settings.data))
+        gpus = gpu_share(wanted.gpus_per_trial, nodes, len(todo), needs)
         found[trial_id] = Request(cpu_count(wanted.cpus_per_trial, nodes, trial_count, on_gpu=gpus > 0), gpus)
     return found
 

@@ -26,7 +26,7 @@ from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.train_results import mean
-from tune_cnn.training.devices import default_device
+from tune_cnn.training.devices import default_device, is_cuda_error, is_out_of_memory
 from tune_cnn.trial import Trial
 
 # How long to retry failing storage; with 15 s for the last request and 40 s for the driver to exit: under 2 min.
@@ -129,6 +129,9 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         trial = Trial(self.plan.settings, self.images[self.plan.settings.data], device)
         trial.further_facts["diagnosis"] = diagnose(trial.settings, trial.images.train, device).to_json()
         self.warnings = self.folder.resume(trial.load_state_dict)
+        if trial.moved:
+            changes = "; ".join(trial.moved.values())
+            self.warnings.append(f"continues on another machine, where the last digits differ ({changes})")
         trial.train_batches = ToldBatches(  # type: ignore[assignment]
             trial.train_batches,
             # By way of self: a closure over the trial would keep it, weights on the GPU and all, after its end.
@@ -185,9 +188,9 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         before = self.folder.failure()
         self.folder.save_failure(failure, traceback.format_exc())
         ended = {"done": True, "failure": failure}
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             return {**ended, "out_of_memory": True}
-        if before == failure:
+        if before == failure and not is_cuda_error(error):  # after which only a new process can use the GPU
             return ended
         raise error
 

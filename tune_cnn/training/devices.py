@@ -1,5 +1,7 @@
 """Where to compute."""
 
+import re
+
 import torch
 from torch import nn
 
@@ -16,6 +18,17 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a GPU's memory was too small: for PyTorch, or for cuBLAS or cuDNN, which allocate some of their own."""
+    told = re.search(r"CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|CUDA error: out of memory", str(error))
+    return isinstance(error, torch.OutOfMemoryError) or told is not None
+
+
+def is_cuda_error(error: Exception) -> bool:
+    """Whether an error ended the use of the GPU by this process: every later call repeats it."""
+    return "CUDA error" in str(error)
+
+
 def choose_device(name: torch.device | str | None) -> torch.device:
     """The device of this name; None: the default one.
 
@@ -25,7 +38,10 @@ def choose_device(name: torch.device | str | None) -> torch.device:
     if name is None:
         return default_device()
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # what names no device, such as memory statistics, means this one
+        return device
     except (RuntimeError, AssertionError, TypeError) as error:
         fault = str(error).partition("\n")[0].rstrip(".")
         remedy = "leave it out for the GPU if there is one, else the CPU"

@@ -1,31 +1,42 @@
 """Exponential moving average (EMA) of the weights over the training batches (Polyak & Juditsky, 1992)."""
 
+from itertools import chain
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
-_WARM_UP = 10  # batches; see `averaged`
+_WARM_UP = 10  # batches; see `Ema`
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
+class Ema(AveragedModel):
     """The EMA of a model, updated by its `update_parameters`.
 
     The decay of the n-th update is min(decay, n / (n + 10)), so that a short training is not averaged with its random
     initialisation. Buffers are averaged too: running statistics of a batch normalisation belong to their weights.
+
+    PyTorch's own update sends the count, which is kept on the CPU, to a GPU at each batch, and waits for that.
     """
 
-    @torch.no_grad()
-    def update(averages: Tensors, values: Tensors, updates: Tensor | int) -> None:
-        if not averages[0].is_floating_point():  # `num_batches_tracked` of a batch normalisation
-            for average, value in zip(averages, values, strict=True):
-                average.copy_(value)
-            return
-        # Computed on the device: reading the count would wait for it.
-        weight = torch.clamp(_WARM_UP / (torch.as_tensor(updates, device=averages[0].device) + _WARM_UP), min=1 - decay)
-        steps = torch._foreach_sub(values, averages)
-        torch._foreach_mul_(steps, weight)
-        torch._foreach_add_(averages, steps)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay = decay
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the averages towards the values of the model."""
+        weight = torch.clamp(_WARM_UP / (self.n_averaged + _WARM_UP), min=1 - self._decay).item()
+        is_first = int(self.n_averaged) == 0
+        mine, theirs = (chain(module.parameters(), module.buffers()) for module in (self.module, model))
+        averages, values = [], []
+        for average, value in zip(mine, theirs, strict=True):
+            if not is_first and average.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:  # or it is `num_batches_tracked` of a batch normalisation
+                average.copy_(value)
+        if averages:
+            steps = torch._foreach_sub(values, averages)
+            torch._foreach_mul_(steps, weight)
+            torch._foreach_add_(averages, steps)
+        self.n_averaged += 1

@@ -46,25 +46,37 @@ class Muon(Optimizer):
         ]
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
+    # A GradScaler then leaves it to `step` to divide the gradients, and to do nothing if one of them is not finite,
+    # instead of waiting for the device after each batch to know.
+    _step_supports_amp_scaling = True
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update all weights that have a gradient."""
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
+                if scale is not None:
+                    weight.grad.div_(scale)
                 decay = 0.0 if group["conv"] else group["weight_decay"]
                 gradient = weight.grad.add(weight, alpha=decay)
                 state = self.state[weight]
                 if not state:
                     state["velocity"] = torch.zeros_like(weight)
                 velocity = state["velocity"]
+                before = None if found_inf is None else (weight.clone(), velocity.clone())
                 velocity.mul_(group["momentum"]).add_(gradient)
                 direction = gradient.add_(velocity, alpha=group["momentum"])
                 if group["conv"]:
                     _update_conv(weight, direction, group["lr"])
                 else:
                     weight.sub_(direction, alpha=group["lr"])
+                if found_inf is not None and before is not None:
+                    for changed, kept in zip((weight, velocity), before, strict=True):
+                        changed.copy_(torch.where(found_inf > 0, kept, changed))
 
 
 def _update_conv(weight: Tensor, direction: Tensor, lr: float) -> None:

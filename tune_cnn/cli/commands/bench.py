@@ -1,4 +1,4 @@
-"""`tune-cnn bench`: how fast training is on the cores of this machine."""
+"""`tune-cnn bench`: how fast training is on this machine."""
 
 import json
 import os
@@ -29,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_settings(parser)
     add_only(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all)")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="where to compute, such as cuda (default: cpu)")
     parser.add_argument("--batches", type=positive, default=20, metavar="N", help="per turn (default: 20)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each (default: 5)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
@@ -40,24 +41,30 @@ def run(options: Namespace) -> int:
         import torch
 
         from tune_cnn.bench import measure_cell
-        from tune_cnn.machine import cores, cpu_model
+        from tune_cnn.machine import cores, cpu_model, device_name
         from tune_cnn.sweep.config.search_space import distinct_trials, load_experiments
+        from tune_cnn.training.devices import choose_device
 
     only = options.only or (() if options.file else _DEFAULT_CELLS)
     experiments = load_experiments([options.file or _CELLS], overrides=options.overrides, only=only, data=options.data)
     if options.out:
         check_writable(options.out.parent)
     threads = options.threads or cores()
+    device = choose_device(options.device)
     say = partial(tell, file=sys.stderr)
     cells = [
-        measure_cell(same[0].name, same[0].settings, options.batches, options.rounds, threads, say)
+        measure_cell(same[0].name, same[0].settings, options.batches, options.rounds, threads, device, say)
         for same in distinct_trials(experiments).values()
     ]
     tell(cells_table(cells))
     if options.out:
         versions = {"tune_cnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
         machine = {"processor": cpu_model(), "cores": cores(), "threads": threads, "system": platform.platform()}
-        machine |= {"busy_at_the_end": round(os.getloadavg()[0], 2), "versions": versions}
+        machine |= {
+            "device": device_name(device),
+            "busy_at_the_end": round(os.getloadavg()[0], 2),
+            "versions": versions,
+        }
         figures = {"machine": machine, "batches": options.batches, "rounds": options.rounds, "cells": cells}
         publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
         tell(f"figures: {options.out}")

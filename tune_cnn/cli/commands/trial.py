@@ -67,6 +67,7 @@ def _of_sweep(options: Namespace) -> int:
         )
     with waiting("loading PyTorch"):
         from tune_cnn.experiments import train
+        from tune_cnn.machine import changed_machine, machine_facts
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.source, options.storage)
@@ -83,12 +84,7 @@ def _of_sweep(options: Namespace) -> int:
     if difference is None:
         tell(f"identical: all {expected.num_epochs} epochs are those of {folder}, bit for bit")
         return 0
-    here = trained.summary()
-    changed = {
-        key: f"{key}: {summary[key]} in the sweep, {here[key]} here"
-        for key in ("device", "cpu", "threads", "versions")
-        if key in summary and summary[key] != here[key]
-    }
+    changed = changed_machine(summary, machine_facts(trained.device), "in the sweep")
     tell(f"different: the first difference is {difference}")
     tell("\n".join(changed.values()) or "device, CPU, threads and versions are the same")
     if {"device", "cpu"} & changed.keys():
