@@ -19,6 +19,13 @@ os.environ["RAY_AUTH_TOKEN"] = "0123456789abcdef0123456789abcdef"
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - so does Ray write it
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and count, what needs a GPU."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """One thread is fastest for small tensors; several wait for one another, for long where cores are shared."""

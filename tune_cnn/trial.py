@@ -50,7 +50,7 @@ class Trial:
         stop_reason: `epochs`, `plateau`, `diverged` or what `end` was given after the last epoch, else None.
         test_result: Losses and accuracy of the best weights on the test set, after the last epoch.
         further_facts: What whoever runs the trial adds to its summary, as JSON values.
-        moved: What of the machine is other than where the loaded state was saved; see `changed_machine`.
+        moved: That, and how, the loaded state was saved on another kind of machine, in a line for people, or empty.
         test_predictions: The class that the best weights give to each test image, int64 (N,), after the last epoch.
     """
 
@@ -74,7 +74,7 @@ class Trial:
         self.best_weights: dict[str, Tensor] = {}
         self.epoch_durations_s: list[float] = []
         self.further_facts: dict[str, Any] = {}
-        self.moved: dict[str, str] = {}
+        self.moved = ""
         self._is_cut = False  # a state with more epochs than `history` keeps was loaded
 
     def run_epoch(self, verbose: bool = False) -> tuple[EpochResult, EpochResult]:
@@ -106,6 +106,8 @@ class Trial:
             ResultError: The checkpoint is damaged, or does not continue this training.
         """
         run_epochs(self, epochs or self.settings.epochs, self.settings.early_stopping, checkpoint)
+        if self.moved:
+            print(f"*** {self.moved}")
         if self.stop_reason is None:
             self.end("scheduler")
         if checkpoint is not None and not self._is_cut:
@@ -191,7 +193,8 @@ class Trial:
         self.trainer.load_state_dict(trainer if isinstance(trainer, dict) else {})
         self.history, self.best_weights, self._is_cut = cut, best, cut is not history
         there = state.get("summary")
-        self.moved = changed_machine(there if isinstance(there, dict) else {}, machine_facts(self.device), "before")
+        if changed := changed_machine(there if isinstance(there, dict) else {}, machine_facts(self.device), "before"):
+            self.moved = f"continued on another machine, where the last digits differ ({'; '.join(changed.values())})"
         self.epoch_durations_s = durations[: cut.num_epochs]
         self._finish_if_over()
 

@@ -130,8 +130,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         trial.further_facts["diagnosis"] = diagnose(trial.settings, trial.images.train, device).to_json()
         self.warnings = self.folder.resume(trial.load_state_dict)
         if trial.moved:
-            changes = "; ".join(trial.moved.values())
-            self.warnings.append(f"continues on another machine, where the last digits differ ({changes})")
+            self.warnings.append(trial.moved)
         trial.train_batches = ToldBatches(  # type: ignore[assignment]
             trial.train_batches,
             # By way of self: a closure over the trial would keep it, weights on the GPU and all, after its end.
