@@ -113,7 +113,7 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
     assert_all_that_have_begun_are_exported()
 
     with sweep.process() as process:
-        process.wait_until(lambda: sweep.records())
+        process.wait_until(lambda: sum(sweep.epochs().values()) > begun)
         process.send(signal.SIGTERM)  # as a queue or a service manager does
         assert process.exit_code() == 130
     assert again in process.stderr
