@@ -340,3 +340,11 @@ def test_a_sweep_that_is_nowhere_is_a_storage_error(tmp_path, monkeypatch, sweep
     message = f"^{re.escape(sweep)}: no sweep here, and none of this name in ray_results; check the name, or --storage"
     with pytest.raises(StorageError, match=message):
         SweepFolder.find(sweep, "ray_results")
+
+
+def test_a_mistyped_sweep_is_answered_with_those_that_are_there(tmp_path):
+    for name in ("exp1_1", "quick"):
+        SweepFolder(str(tmp_path), name).save_experiments({})
+    (tmp_path / "quack").mkdir()  # no sweep
+    with pytest.raises(StorageError, match=r"--storage \(there: quick, exp1_1\)$"):
+        SweepFolder.find("quik", str(tmp_path))

@@ -2,9 +2,11 @@
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import os
 import pkgutil
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,6 +34,22 @@ def run() -> NoReturn:
     os._exit(exit_code)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with what comes close, and an example; the usage, of many lines, is for --help."""
+
+    def error(self, message: str) -> NoReturn:
+        if (wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)) and "COMMAND" in message:
+            near = difflib.get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), n=1) or ["sweep"]
+            message = f"no such command: {wrong[1]}; did you mean {near[0]}?"
+        elif (unknown := re.match(r"unrecognized arguments: --([\w.-]+)(?:[= ](\S+))?", message)) is not None:
+            key, value = unknown[1].replace("-", "_"), unknown[2] or "VALUE"
+            message += (
+                f"; a setting is changed by --set, such as --set {key}={value}; tune-cnn COMMAND --help has the rest"
+            )
+        example = str(self.epilog).partition("\n")[2]
+        self.exit(2, f"{self.prog}: {message}\nExample:\n{example}\nAll there is: {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """What each command takes, and its help: a command is a module in `commands`, with
 
@@ -40,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     """
     style: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     style["allow_abbrev"] = False  # what resumes a command leaves out --fresh, which has to be found
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="tune-cnn",
         description="Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for.",
         epilog="A first try, on drawn images:\n  tune-cnn sweep configs/quick.yaml",

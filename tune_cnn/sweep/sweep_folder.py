@@ -15,9 +15,12 @@
 Ray's own state is not kept: what is finished is known from these files alone, so a sweep can grow, shrink and resume.
 """
 
+import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +36,7 @@ from tune_cnn.sweep.trial_folder import TrialFolder, fault_of
 Search = Mapping[str, Mapping[str, Any]]
 _GENERATION = re.compile(r"trials(?:-(\d+))?", re.ASCII)
 _MOST_EXPERIMENTS = 100_000
+_MOST_NAMED = 5
 
 
 class SweepFolder:
@@ -77,7 +81,12 @@ class SweepFolder:
             found = cls(*candidate)
             if found.folder.read("sweep.json") is not None:
                 return found
-        raise StorageError(f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or --storage")
+        place, name = candidates[-1]
+        there = ", ".join(islice(_sweeps_like(name, Folder(place)), _MOST_NAMED))
+        remedy = f"there: {there}" if there else "run one first, such as: tune-cnn sweep quick"
+        raise StorageError(
+            f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or --storage ({remedy})"
+        )
 
     def trial(self, settings: Settings) -> TrialFolder:
         """The folder of a trial."""
@@ -175,3 +184,13 @@ class SweepFolder:
 
 def _generation(number: int) -> str:
     return "trials" if number == 1 else f"trials-{number}"
+
+
+def _sweeps_like(name: str, storage: Folder) -> Iterator[str]:
+    """The names of the sweeps of a storage, those that are most like a name first."""
+    with suppress(StorageError):
+        names = storage.names()
+        for near in dict.fromkeys([*difflib.get_close_matches(name, names), *names]):
+            with suppress(StorageError, ResultError):
+                if (storage / near).read("sweep.json") is not None:
+                    yield near

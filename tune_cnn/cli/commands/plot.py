@@ -29,8 +29,10 @@ def run(options: Namespace) -> int:
 
     files = matching(options.patterns, options.results)
     if not files:
+        wider = [f"'{pattern}*'" for pattern in options.patterns if matching([f"{pattern}*"], options.results)]
         raise ResultError(
-            f"{options.results}: no result file matches {' '.join(options.patterns)}; check the pattern, or --results"
+            f"{options.results}: no result file matches {' '.join(options.patterns)}; "
+            + (f"did you mean {' '.join(wider)}?" if wider else "check the pattern, or --results")
         )
     out_dir = options.out or options.results
     check_writable(out_dir)
