@@ -1,6 +1,8 @@
 """A real Jupyter kernel: the assignment's cells, a sweep with its report, and the kernel's interrupt."""
 
+import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of Jupyter itself
 ]
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 ASSIGNMENT = [
     """
     from tune_cnn import models
@@ -38,6 +41,19 @@ SWEEP = """
     import tune_cnn
     small = {"epochs": EPOCHS, "data.train_images": 200, "data.test_images": 40, "grid.layers_per_block": [2]}
     sweep = tune_cnn.sweep("quick", settings=small)
+    """
+
+
+ASK_TENSORBOARD = """
+    import time
+    from urllib.request import urlopen
+    from tensorboard.manager import get_all
+    for _ in range(60):
+        tags = urlopen(f"http://127.0.0.1:{get_all()[-1].port}/data/plugin/scalars/tags").read().decode()
+        if tags.count("accuracy/validation") == 6:
+            break
+        time.sleep(0.5)
+    print(tags)
     """
 
 
@@ -71,6 +87,21 @@ def test_the_cells_of_the_assignment_and_of_a_sweep(tmp_path: Path) -> None:
     assert "quick_K16_L2" in table
     (page,) = shown(report, "text/html")
     assert "Report: quick" in page
+
+
+def test_the_shipped_notebook_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # for TensorBoard
+    notebook = nbformat.read(CONFIGS / "grid.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    notebook.cells.append(nbformat.v4.new_code_cell(dedented(ASK_TENSORBOARD)))
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    board, sweep, results, report, model, tags = [cell for cell in notebook.cells if cell.cell_type == "code"][1:]
+    assert "6 trials: 0 done, 0 to continue, 6 new" in text_of(sweep)
+    assert "iframe" in shown(board, "text/html")[0]
+    assert text_of(tags).count("accuracy/validation") == 6
+    assert "quick_K16_L8" in shown(results, "text/html")[0]
+    assert "Report: quick" in shown(report, "text/html")[0]
+    assert shown(model, "text/plain")[0].count(",") == 9  # ten classes
 
 
 @pytest.fixture
