@@ -108,8 +108,8 @@ def test_the_package_itself_imports_nothing_that_python_has_not_imported_already
         (["-Pmtune_cnn.sweep", "tiny.yaml"], "type: tune-cnn sweep"),
         (["-X", "utf8", "-m", "tune_cnn.cli.commands.board", "tune_cnn.x"], "type: tune-cnn board"),
         (["-m", "tune_cnn.diagnosis.signal"], "type: tune-cnn --help"),
-        (["-m", "tune_cnn", "no-command", "tune_cnn.plot"], "argument COMMAND: invalid choice: 'no-command'"),
-        (["-m", "tune_cnn.__main__", "no-command"], "argument COMMAND: invalid choice: 'no-command'"),
+        (["-m", "tune_cnn", "no-command", "tune_cnn.plot"], "no such command: no-command; did you mean "),
+        (["-m", "tune_cnn.__main__", "no-command"], "no such command: no-command; did you mean "),
     ],
 )
 def test_a_module_that_is_run_says_which_command_there_is(arguments, answer):
