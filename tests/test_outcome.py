@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.outcome import outcome_table
+from tune_cnn.sweep.outcome import Outcome, outcome_table, outcomes, summary
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
 
@@ -91,3 +91,25 @@ def test_a_damaged_record_is_named_on_its_line(folder, content):
     (row,) = lines(folder)[1:]
     assert f"{trial.folder}/record.json: damaged (" in row
     assert row.endswith("the sweep's command runs the trial again")
+
+
+def test_the_summary_says_who_runs_it_and_until_when():
+    found = [
+        Outcome([], is_finished=True, epoch_s=30.0),
+        Outcome([], epochs_left=10, epoch_s=60.0),
+        Outcome([], epochs_left=20),  # as long an epoch as the mean of the others: 45 s
+        Outcome([], has_failed=True, epochs_left=5),
+    ]
+    line = summary(found, "process 7 on box")
+    assert re.fullmatch(
+        r"1/4 trials finished, 1 failed; process 7 on box is running it; about 25 min 0 s left, until \w+ \d\d:\d\d", line
+    )
+    assert summary(found, None) == "1/4 trials finished, 1 failed; nobody is running it"
+    assert summary(found[:1], "process 7 on box") == "1/1 trials finished; process 7 on box is running it"
+    assert summary(found[2:], "process 7 on box") == "0/2 trials finished, 1 failed; process 7 on box is running it"
+
+
+def test_what_is_left_follows_from_the_checkpoints(folder):
+    folder.trial(SETTINGS).save_checkpoint(3, {"history": RESULTS._asdict(), "epoch_durations_s": [1.0, 2.0, 4.0]})
+    (outcome,) = outcomes(folder, {"one": SETTINGS, "its twin": SETTINGS}).values()
+    assert outcome[1:] == (False, False, 97, 4.0)

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -198,15 +198,11 @@ class Progress:
         measured = [row.result["epoch_duration_s"] for row in self._rows.values() if row.result]
         if not measured or not unfinished:
             return ""
-        lefts_s = [
-            (row.settings.epochs - row.epochs_done)
-            * (row.result["epoch_duration_s"] if row.result else sum(measured) / len(measured))
+        lefts = [
+            (row.settings.epochs - row.epochs_done, row.result["epoch_duration_s"] if row.result else None)
             for row in unfinished
         ]
-        at_once = sum(row.state == "running" for row in unfinished) or 1
-        left_s = max(sum(lefts_s) / at_once, *lefts_s, 0)
-        end = time.strftime("%a %H:%M", time.localtime(time.time() + left_s))
-        return f"; about {duration(left_s)} left, until {end}"
+        return f"; {time_left(lefts, measured, sum(row.state == 'running' for row in unfinished))}"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
         progress = self._current(label, row) if row.state == "running" else None
@@ -226,3 +222,18 @@ class Progress:
             f"{result['epoch_duration_s']:.1f}",
             running_s,
         ]
+
+
+def time_left(unfinished: Sequence[tuple[int, float | None]], measured: Sequence[float], at_once: int) -> str:
+    """What is left if no trial stops early, such as `about 5 min left, until Fri 14:05`.
+
+    Args:
+        unfinished: Of each such trial, how many epochs are left, and the seconds of its last one, if it has one.
+        measured: Seconds of the last epoch of each trial that has one.
+        at_once: How many trials run at the same time.
+    """
+    mean_s = sum(measured) / len(measured)
+    lefts_s = [epochs * (mean_s if epoch_s is None else epoch_s) for epochs, epoch_s in unfinished]
+    left_s = max(sum(lefts_s) / max(at_once, 1), *lefts_s, 0)
+    end = time.strftime("%a %H:%M", time.localtime(time.time() + left_s))
+    return f"about {duration(left_s)} left, until {end}"

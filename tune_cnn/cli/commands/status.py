@@ -15,17 +15,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Show the table of its trials, and who is running it."""
+    """Show the table of its trials, who is running it, and until when."""
     with waiting("loading PyTorch"):
         from tune_cnn.sweep.lock import running
-        from tune_cnn.sweep.outcome import outcome_table
+        from tune_cnn.sweep.outcome import outcome_table, outcomes, summary
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.sweep, options.storage)
     experiments = folder.experiments()
-    tell(outcome_table(folder, experiments))
-    trials = {settings.trial_id: settings for settings in experiments.values()}
-    finished = sum(folder.trial(settings).is_finished() for settings in trials.values())
-    who = running(folder.folder)
-    tell(f"{finished}/{len(trials)} trials finished; {f'{who} is running it' if who else 'nobody is running it'}")
+    found = outcomes(folder, experiments)
+    tell(outcome_table(folder, experiments, found))
+    tell(summary(found.values(), running(folder.folder)))
     return 0
