@@ -123,10 +123,20 @@ class Job:
     def training_processes(self) -> list[int]:
         return [pid for pid in processes() if is_training(pid) and self._ray_folder in environment_of(pid).values()]
 
-    def signal(self, number: signal.Signals) -> None:
-        """Signal the batch script alone, as `#SBATCH --signal=B:` does."""
-        own = [pid for pid, p in processes().items() if p.session == self._process.pid]
-        os.kill(min(pid for pid in own if processes()[pid].command.startswith(f"bash {SCRIPT}")), number)
+    def time_is_up(self) -> None:
+        """Signal the batch script alone, as `#SBATCH --signal=B:USR1` does."""
+        os.kill(self._find(f"bash {SCRIPT}")[0], signal.SIGUSR1)
+
+    def cancel(self) -> None:
+        """Signal the batch script and the tasks of `srun`, as `scancel` does."""
+        tasks = self._find(f"{sys.executable} {Path(sys.executable).parent / 'ray'} start")
+        assert len(tasks) == 2
+        for pid in (*tasks, self._find(f"bash {SCRIPT}")[0]):
+            os.kill(pid, signal.SIGTERM)
+
+    def _find(self, command: str) -> list[int]:
+        own = {pid: p.command for pid, p in processes().items() if p.session == self._process.pid}
+        return sorted(pid for pid in own if own[pid].startswith(command))
 
     def exit_code(self) -> int:
         return self._process.wait(TIMEOUT_S)
@@ -151,10 +161,10 @@ def test_a_job_trains_on_all_of_its_nodes(tmp_path, ray_folder):
 
 
 def test_a_job_whose_time_is_up_queues_itself_again_and_then_goes_on(tmp_path, ray_folder):
-    sweep = Sweep.written(tmp_path, "epochs=40")
+    sweep = Sweep.written(tmp_path, "epochs=20")
     with Job(sweep, ray_folder) as job:
         job.wait_until(lambda: sweep.files("record.json"))
-        job.signal(signal.SIGUSR1)
+        job.time_is_up()
         assert job.exit_code() == 130, job.output
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4242\n"
     finished, first = sweep.records(), job.output
@@ -163,7 +173,7 @@ def test_a_job_whose_time_is_up_queues_itself_again_and_then_goes_on(tmp_path, r
     with Job(sweep, ray_folder) as job:
         assert job.exit_code() == 0, job.output
     assert sweep.records().items() >= finished.items(), "a finished trial was trained again"
-    assert (first + job.output).count(" epoch 1/40 ") == 4, "a trial began again"
+    assert (first + job.output).count(" epoch 1/20 ") == 4, "a trial began again"
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4242\n"
     sweep.assert_undisturbed()
 
@@ -172,6 +182,6 @@ def test_a_cancelled_job_stops_cleanly_and_is_not_queued_again(tmp_path, ray_fol
     sweep = Sweep.written(tmp_path, "epochs=1000")
     with Job(sweep, ray_folder) as job:
         job.wait_until(lambda: sweep.epochs())
-        job.signal(signal.SIGTERM)
+        job.cancel()
         assert job.exit_code() == 130, job.output
     assert not (tmp_path / "scontrol.txt").exists()

@@ -1,6 +1,6 @@
 #!/bin/bash
-# A sweep on all nodes of a SLURM job. Two minutes before its time is up, the job stops the sweep and queues itself again, and
-# then goes on. Change the lines below, activate the environment in which tune_cnn is installed, and submit:
+# A sweep on all nodes of a SLURM job. Two minutes before its time is up, the job stops the sweep and queues itself
+# again, and then goes on. Change the lines below, activate the environment that has tune_cnn, and submit:
 #
 #   sbatch configs/cluster/slurm.sh configs/exp1_1.yaml
 #
@@ -17,7 +17,7 @@
 
 storage=${STORAGE:-$SLURM_SUBMIT_DIR/ray_results}  # a folder that all nodes see, or s3://...
 
-# Only who has the token gets into this Ray. It is new in each job, and in the environment, where `ps` does not show it to others.
+# Only who has the token gets into this Ray. Each job has its own, in the environment, which `ps` shows to nobody else.
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN
@@ -28,8 +28,8 @@ ip=$({ getent ahostsv4 "$first"; hostname -I; } | awk '!/^127\./ {print $1; exit
 port=$((20000 + 2 * (SLURM_JOB_ID % 5000)))  # and the next one
 export ip port
 
-# Not `ray symmetric-run`: it starts only where no other Ray runs, ends with a `ray stop` that stops your other jobs' Ray too,
-# and passes no signal on.
+# Not `ray symmetric-run`: it passes no signal on, refuses nodes where another Ray runs, and its `ray stop` would end those
+# of your other jobs.
 srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
     options=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats --block)
     if [[ $SLURM_NODEID == 0 ]]; then
