@@ -141,7 +141,7 @@ class SweepProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process.poll() is None:
-            for pid, process in _processes().items():
+            for pid, process in processes().items():
                 if process.session == self.pid:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
@@ -208,7 +208,8 @@ class _Process(NamedTuple):
     command: str
 
 
-def _processes() -> dict[int, _Process]:
+def processes() -> dict[int, _Process]:
+    """All processes of this machine, by their ids."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -228,11 +229,11 @@ def raylet_of(driver: int) -> int:
 def training_processes(of: int) -> list[int]:
     """The processes that train for the driver of a sweep, or below the raylet of a node."""
     parents = {of, *_raylets_of(of)}
-    return [pid for pid, process in _processes().items() if process.parent in parents and is_training(pid)]
+    return [pid for pid, process in processes().items() if process.parent in parents and is_training(pid)]
 
 
 def _raylets_of(driver: int) -> list[int]:
-    return [pid for pid, p in _processes().items() if p.parent == driver and "/raylet " in p.command]
+    return [pid for pid, p in processes().items() if p.parent == driver and "/raylet " in p.command]
 
 
 def environment_of(pid: int) -> dict[str, str]:

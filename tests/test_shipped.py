@@ -38,11 +38,16 @@ def test_a_mistyped_name_is_told_with_those_there_are(capsys):
     assert f"a shipped one: shipped ones are {', '.join(shipped_names())}" in message
 
 
+def names_below(folder: Path) -> set[str]:
+    paths = folder.rglob("*.*")
+    return {str(path.relative_to(folder)) for path in paths if path.parent.name != "__pycache__"}
+
+
 def test_init_copies_what_can_be_changed_and_overwrites_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["init"]) == 0
     assert "then type: tune-cnn sweep configs/quick.yaml" in capsys.readouterr().out
-    assert {path.name for path in Path("configs").iterdir()} == {path.name for path in shipped_folder().iterdir()}
+    assert names_below(Path("configs")) == names_below(shipped_folder()) >= {"quick.yaml", "cluster/slurm.sh"}
     Path("configs/quick.yaml").write_text("mine")
     assert main(["init"]) == 2
     assert "quick.yaml" in capsys.readouterr().err
@@ -73,3 +78,4 @@ def test_a_wheel_brings_the_shipped_files(tmp_path):
     )  # fmt: skip
     assert where.stdout.startswith(str(tmp_path / "installed"))
     assert (tmp_path / "empty" / "configs" / "schema.json").exists()
+    assert (tmp_path / "empty" / "configs" / "cluster" / "slurm.sh").exists()

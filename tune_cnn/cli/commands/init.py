@@ -20,13 +20,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Copy all of them, or none if one of these names is there."""
-    files = sorted(path for path in shipped_folder().iterdir() if path.is_file())
+    shipped = shipped_folder()
+    files = sorted(path.relative_to(shipped) for path in shipped.rglob("*.*") if path.parent.name != "__pycache__")
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
-        if there := [path.name for path in files if (options.folder / path.name).exists()]:
+        if there := [str(path) for path in files if (options.folder / path).exists()]:
             raise StorageError(f"{options.folder}: {', '.join(there)} there already; name another folder")
         for path in files:
-            shutil.copyfile(path, options.folder / path.name)
+            (options.folder / path).parent.mkdir(exist_ok=True)
+            shutil.copyfile(shipped / path, options.folder / path)
     except OSError as error:
         raise StorageError(f"{options.folder}: cannot be written ({error.strerror}); name another folder") from error
     tell(

@@ -1,0 +1,56 @@
+#!/bin/bash
+# A sweep on all nodes of a SLURM job. Two minutes before its time is up, the job stops the sweep and queues itself
+# again, and then goes on. Change the lines below, activate the environment that has tune_cnn, and submit:
+#
+#   sbatch configs/cluster/slurm.sh configs/exp1_1.yaml
+#
+# What follows the script's name is given to `tune-cnn sweep`.
+#SBATCH --job-name=tune-cnn
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+##SBATCH --gres=gpu:4
+#SBATCH --time=08:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+storage=${STORAGE:-$SLURM_SUBMIT_DIR/ray_results}  # a folder that all nodes see, or s3://...
+
+# Only who has the token gets into this Ray. Each job has its own, in the environment, which `ps` shows to nobody else.
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
+export RAY_AUTH_TOKEN
+
+# This script runs on the first node. Some machines know themselves as 127.0.1.1, where the others don't reach them.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+ip=$({ getent ahostsv4 "$first"; hostname -I; } | awk '!/^127\./ {print $1; exit}')
+port=$((20000 + 2 * (SLURM_JOB_ID % 5000)))  # and the next one
+export ip port
+
+# Not `ray symmetric-run`: it passes no signal on, refuses nodes where another Ray runs, and its `ray stop` would end those
+# of your other jobs.
+srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
+    options=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats --block)
+    if [[ $SLURM_NODEID == 0 ]]; then
+        options+=(--ray-client-server-port=$((port + 1)) --include-dashboard=false)
+        exec ray start --head --node-ip-address="$ip" --port="$port" "${options[@]}"
+    fi
+    until (: < "/dev/tcp/$ip/$port") 2> /dev/null; do sleep 1; done
+    exec ray start --address="$ip:$port" "${options[@]}"' &
+ray=$!
+trap 'requeue=yes; kill "${sweep:-$ray}"' USR1  # the time is nearly up; SIGTERM ends a sweep as Ctrl-C does
+trap 'kill "${sweep:-$ray}"' TERM               # scancel
+
+until (: < "/dev/tcp/$ip/$port") 2> /dev/null; do
+    kill -0 "$ray" || exit 1
+    sleep 1
+done
+tune-cnn sweep "$@" --address "$ip:$port" --storage "$storage" &
+sweep=$!
+while kill -0 "$sweep" 2> /dev/null; do wait "$sweep"; done  # a signal ends `wait` early
+wait "$sweep"
+code=$?
+
+if [[ $requeue && $code == 130 ]]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"  # SLURM ends Ray with the job
