@@ -52,5 +52,5 @@ while kill -0 "$sweep" 2> /dev/null; do wait "$sweep"; done  # a signal ends `wa
 wait "$sweep"
 code=$?
 
-if [[ $requeue && $code == 130 ]]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [[ $requeue && $code -gt 128 ]]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"  # SLURM ends Ray with the job
