@@ -60,7 +60,8 @@ class Trial:
         # The draws of the whole training follow from here, in this order: the weights, then each epoch's order.
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
-        model = models.build(settings).to(self.device)
+        with numerics(self.device, settings.precision):  # which has a part to be set before CUDA starts
+            model = models.build(settings).to(self.device)
         self._images_on = self.device if fits(images.nbytes, self.device) else None
         self.train_batches = batches(
             images.train, settings.bs_train, shuffle=True, max_batches=settings.batches, device=self._images_on

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -121,3 +121,19 @@ def run_batches(
         accuracy = 100.0 * int(torch.stack(correct).sum()) / num_samples
         bar.set_description(f"{name} (Avg. Loss {mean(values):.3f}, Accuracy {accuracy:.1f})")
     return EpochResult(values, accuracy)
+
+
+def losses_of_parts(loss_fn: Callable[[Tensor, Tensor], Tensor], scores: Tensor, labels: Tensor, size: int) -> Tensor:
+    """The mean loss of every `size` images, from scores (B, classes) and labels (B,)."""
+    if scores.is_cuda and isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is None:
+        smoothing = loss_fn.label_smoothing
+        return means(nn.functional.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing), size)
+    parts = zip(torch.split(scores, size), torch.split(labels, size), strict=True)
+    return torch.stack([loss_fn(*part) for part in parts])
+
+
+def means(values: Tensor, size: int) -> Tensor:
+    """The mean of every `size` of some values, and of the rest, in few operators: a GPU waits for each to be sent."""
+    whole = len(values) // size * size
+    found = values[:whole].reshape(-1, size).mean(dim=1)
+    return found if whole == len(values) else torch.cat([found, values[whole:].mean().reshape(1)])

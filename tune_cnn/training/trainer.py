@@ -15,7 +15,7 @@ from tune_cnn.train_results import BatchResult, EpochResult, FitResult
 from tune_cnn.training.compilation import compiled
 from tune_cnn.training.devices import device_of
 from tune_cnn.training.ema import Ema
-from tune_cnn.training.loop import Batch, run_batches, run_epochs
+from tune_cnn.training.loop import Batch, losses_of_parts, run_batches, run_epochs
 from tune_cnn.training.state import TrainingState
 
 # The dtype of autocast, by precision; fp32 and tf32 run without autocast.
@@ -71,6 +71,8 @@ class TorchTrainer:
         self._average = Ema(self.model, average) if average else None
         self.evaluated: nn.Module = self._average.module if self._average is not None else self.model
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        if compile:
+            torch.compiler.reset()  # what an earlier trial of this process has compiled
         self._forward = compiled(self.model) if compile else self.model
         self._evaluate = self._forward
         if self._average is not None:
@@ -227,26 +229,11 @@ class TorchTrainer:
         images, labels = self._to_device(batch)
         several = [self._evaluate(view).float() for view in (views(images) if views else [images])]
         scores = torch.stack(several).mean(dim=0)  # (B, classes)
-        losses = self._losses(scores, labels, part or len(labels))
+        losses = losses_of_parts(self.loss_fn, scores, labels, part or len(labels))
         classes = scores.argmax(dim=1)
         if predictions is not None:
             predictions.append(classes)
         return losses, (classes == labels).sum(), len(labels)
-
-    def _losses(self, scores: Tensor, labels: Tensor, size: int) -> Tensor:
-        """The mean loss of every `size` images."""
-        is_plain = isinstance(self.loss_fn, nn.CrossEntropyLoss) and self.loss_fn.weight is None
-        if is_plain and self.device.type == "cuda":
-            return means(nn.functional.cross_entropy(scores, labels, reduction="none"), size)
-        parts = zip(torch.split(scores, size), torch.split(labels, size), strict=True)
-        return torch.stack([self.loss_fn(*part) for part in parts])
-
-
-def means(values: Tensor, size: int) -> Tensor:
-    """The mean of every `size` of some values, and of the rest, in few operators: a GPU waits for each to be sent."""
-    whole = len(values) // size * size
-    found = values[:whole].reshape(-1, size).mean(dim=1)
-    return found if whole == len(values) else torch.cat([found, values[whole:].mean().reshape(1)])
 
 
 @dataclass
