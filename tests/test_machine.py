@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tune_cnn.machine import cores, cpu_kind, slow_here
+from tune_cnn.machine import cores, cpu_kind, gpu_use, slow_here
 from tune_cnn.waiting import waiting
 
 V1, V2 = "4:cpu,cpuacct:{}\n3:cpuset:/\n0::/elsewhere\n", "0::{}\n"
@@ -93,3 +93,20 @@ def test_who_waits_is_told_so_and_what_is_done_soon_is_silent(monkeypatch):
     assert len(said) == count
     with waiting("starting Ray", at_once=True, say=said.append):
         assert said[count:] == ["starting Ray"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("87, 12288, 81920\n3, 400, 81920", "GPU 87 %, 12 of 80 GB; GPU 3 %, 0 of 80 GB"),
+        ("[N/A], [N/A], [N/A]", ""),
+        (None, ""),
+    ],
+)
+def test_how_busy_gpus_are_is_what_nvidias_tool_says(tmp_path, monkeypatch, said, shown):
+    if said is not None:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\necho '{said}'\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) if said is None else f"{tmp_path}:/bin:/usr/bin")
+    assert gpu_use() == shown

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,17 @@ def device_name(device: torch.device) -> str:
         return device.type
     capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
     return f"{torch.cuda.get_device_name(device)}, compute capability {capability}"
+
+
+def gpu_use() -> str:
+    """How busy the GPUs of this machine are, such as `GPU 87 %, 12 of 80 GB`; empty without NVIDIA's `nvidia-smi`."""
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=2, check=True).stdout
+        gpus = [[float(number) for number in line.split(",")] for line in told.splitlines()]
+        return "; ".join(f"GPU {busy:.0f} %, {used / 1024:.0f} of {all_ / 1024:.0f} GB" for busy, used, all_ in gpus)
+    except (OSError, subprocess.SubprocessError, ValueError):  # `[N/A]` for one
+        return ""
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The live table of a sweep."""
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cnn.early_stopping import how_ended
+from tune_cnn.machine import gpu_use
 from tune_cnn.settings import Settings
 from tune_cnn.texts import duration, printable
 from tune_cnn.waiting import REMIND_S
@@ -24,6 +26,7 @@ _SUMMARY_S = 60.0
 _MOST_LINES = 2000  # about epochs, in a pipe or a log file; of more there is a line a trial, and one a minute
 _FIRST = "waiting for the first batches"
 _RETRIED = "to be retried"
+_GPU_INTERVAL_S = 5.0
 _NARROW = 100  # columns of a terminal; fewer leave no room for every column of the table
 
 
@@ -77,6 +80,7 @@ class Progress:
         self._within_epoch = within_epoch
         self._is_brief = sum(settings.epochs for settings in trials.values()) > _MOST_LINES
         self._is_silent = True  # nothing of any trial was shown yet
+        self._gpu_use, self._gpus_asked = "", -math.inf
         self._over = threading.Event()
         self._started = time.monotonic()
         # A notebook gets lines of text.
@@ -182,7 +186,7 @@ class Progress:
         return Group(table, Text(printable(self._summary()), no_wrap=True, overflow="ellipsis"))
 
     def _summary(self) -> str:
-        """How many trials have ended, the best so far, and when all will have."""
+        """How many trials have ended, when all will have, the best so far, and how busy the GPUs are."""
         going = sum(row.state in ("running", _RETRIED) for row in self._rows.values())
         waiting = sum(row.state == "waiting" for row in self._rows.values())
         total = self._already_done + len(self._rows) + self._upcoming
@@ -190,6 +194,9 @@ class Progress:
         seconds = int(time.monotonic() - self._started)
         best = max((row.best for row in self._rows.values() if row.result), default=None)
         told = "" if best is None else f"; best so far {best:.1f} %"
+        if time.monotonic() - self._gpus_asked > _GPU_INTERVAL_S:
+            self._gpu_use, self._gpus_asked = gpu_use(), time.monotonic()
+        told += f"; {self._gpu_use}" if self._gpu_use else ""
         return f"{done}/{total} trials ended, {going} running, {seconds // 60} min {seconds % 60} s{self._left()}{told}"
 
     def _left(self) -> str:
