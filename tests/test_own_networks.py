@@ -13,7 +13,7 @@ from tune_cnn import models
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, NetworkError
 from tune_cnn.experiments import load_experiment, run_experiment
-from tune_cnn.models.own import adopt, sources
+from tune_cnn.models.own_source import adopt, sources
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.config.search_space import load_experiments
 from tune_cnn.sweep.config.shipped import config_path
@@ -140,7 +140,7 @@ def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_
     assert moved.trial_id == before.trial_id
     (tmp_path / "moved" / "nets.py").write_text(NETS + "\n# changed\n")
     assert load_experiments([tmp_path / "moved" / "wide.yaml"])[0].settings.trial_id != before.trial_id
-    models.own._class.cache_clear()
+    models.own_source._class.cache_clear()
     with pytest.raises(NetworkError, match=r"nets.py:WideNet has changed since this trial was planned"):
         models.build(moved)
 
@@ -149,7 +149,7 @@ def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_
 def test_a_finished_trial_is_not_repeated_with_another_network(project, capsys):
     assert main(["sweep", str(project / "wide.yaml"), "--cpus", "2"]) == 0
     (project / "nets.py").write_text(NETS + "\n# changed\n")
-    models.own._class.cache_clear()
+    models.own_source._class.cache_clear()
     assert main(["trial", "ray_results/wide", "wide_2"]) == 2
     assert "nets.py:WideNet has changed since this trial was planned; restore it" in capsys.readouterr().err
 
@@ -238,7 +238,7 @@ def test_other_machines_get_the_source_with_the_trials(project):
     shipped = sources(settings)
     assert list(shipped.values()) == [NETS]
     (project / "nets.py").unlink()
-    models.own._class.cache_clear()
+    models.own_source._class.cache_clear()
     adopt(shipped)
     assert models.build(settings[0]).layers[0].out_channels == 2
 

@@ -1,72 +1,19 @@
-"""A user's own network: a class in a file, or in an installed module.
+"""A user's own network: built, looked at, and what does not fit told."""
 
-Its code runs where its settings do: only build networks of sweeps that you trust.
-"""
-
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import os
-import sys
-import traceback
-from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.errors import NetworkError, ResultError, TuneCnnError
-from tune_cnn.files import read_file
+from tune_cnn.errors import NetworkError
+from tune_cnn.models.own_source import network_class, told
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
 
-_MOST_BYTES = 1_000_000  # of a source file
 _MOST_PARAMETERS = 2**30  # with Adam and its checkpoints, 16 GB; more is a mistyped width
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_sources: dict[str, str] = {}  # by fingerprint: what came from the machine that started the sweep
-
-
-def resolve(settings: Settings) -> Settings:
-    """Fill in the fingerprint of the network's source, which is part of the trial id; ours have none.
-
-    Raises:
-        NetworkError: There is no such file, module or class, or it cannot be imported.
-    """
-    if settings.model is None:
-        return settings
-    model = os.path.abspath(os.path.expanduser(settings.model)) if _is_file(settings.model) else settings.model
-    resolved = replace(settings, model=model, model_fingerprint=_fingerprint(_source(model)))
-    if settings.model_fingerprint not in (None, resolved.model_fingerprint):
-        raise NetworkError(f"{settings.model} has changed since this trial was planned; restore it, or start a new one")
-    network_class(resolved)
-    return resolved
-
-
-def sources(trials: Iterable[Settings]) -> dict[str, str]:
-    """The source files of own networks by fingerprint, for processes of other machines to `adopt`."""
-    files = {s.model_fingerprint: s.model for s in trials if s.model and s.model_fingerprint and _is_file(s.model)}
-    return {fingerprint: _source(model) for fingerprint, model in files.items()}
-
-
-def adopt(sources: Mapping[str, str]) -> None:
-    """Take the source files of own networks from here on."""
-    _sources.update(sources)
-
-
-def network_class(settings: Settings) -> type[nn.Module]:
-    """The class of a resolved trial's own network.
-
-    Raises:
-        NetworkError: It cannot be imported, is no `nn.Module`, or has changed since the trial was planned.
-    """
-    assert settings.model is not None
-    return _class(settings.model, settings.model_fingerprint)
 
 
 def build_own(settings: Settings) -> nn.Module:
@@ -142,16 +89,7 @@ def _explained(settings: Settings, fails: str) -> Any:
     except NetworkError:
         raise
     except Exception as error:
-        raise NetworkError(f"{settings.model} {fails}: {_told(error, str(settings.model))}") from error
-
-
-def _told(error: BaseException, model: str) -> str:
-    name = model.rpartition(":")[0]
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
-    if isinstance(error, SyntaxError) and error.filename == name:
-        lines = [error.lineno]
-    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
-    return f"{type(error).__name__}: {message}" + (f" (line {lines[-1]})" if lines else "")
+        raise NetworkError(f"{settings.model} {fails}: {told(error, str(settings.model))}") from error
 
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
@@ -200,74 +138,3 @@ def unused_keys(settings: Settings) -> set[str]:
     offered = {"filters_per_layer": "filters", "layers_per_block": "filters"}
     offered |= {"pool_every": "pool_every", "hidden_dims": "hidden_dims"}
     return {key for key, name in offered.items() if name not in named}
-
-
-def _is_file(model: str) -> bool:
-    return model.rpartition(":")[0].endswith(".py")
-
-
-def _fingerprint(source: str) -> str:
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-def _source(model: str) -> str:
-    """The text of the file that holds an own network."""
-    place = model.rpartition(":")[0]
-    try:
-        if not _is_file(model):
-            spec = importlib.util.find_spec(place)
-            if spec is None or not str(spec.origin).endswith(".py"):
-                raise NetworkError(f"{model}: there is no module {place}; install it, or name a file: nets.py:Net")
-            place = str(spec.origin)
-        return read_file(Path(place), _MOST_BYTES).decode()
-    except FileNotFoundError:
-        raise NetworkError(f"{place}: no such file; the path is taken from the config file's folder") from None
-    except (OSError, ValueError, ResultError, ModuleNotFoundError) as error:
-        if isinstance(error, NetworkError):
-            raise
-        raise NetworkError(f"{model}: cannot be read ({error}); name a Python file and a class in it") from error
-
-
-@cache
-def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
-    place, _, name = model.rpartition(":")
-    try:
-        module = _from_file(place, model, fingerprint) if _is_file(model) else importlib.import_module(place)
-    except TuneCnnError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise NetworkError(f"{model} cannot be imported: {_told(error, model)}") from error
-    network = getattr(module, name, None)
-    if network is None:
-        own = [value for value in vars(module).values() if _is_network(value)]
-        found = [value.__name__ for value in own if value.__module__ == module.__name__]
-        remedy = suggest(name, found) if found else "it has no class of a network"
-        raise NetworkError(f"{model}: no class of this name; {remedy.replace('keys are', 'classes are')}")
-    if not _is_network(network):
-        raise NetworkError(f"{model}: not a torch.nn.Module; derive its class from torch.nn.Module")
-    return network  # type: ignore[no-any-return]
-
-
-def _is_network(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, nn.Module)
-
-
-def _from_file(place: str, model: str, fingerprint: str | None) -> ModuleType:
-    source = _sources.get(fingerprint or "") or _source(model)
-    if fingerprint not in (None, _fingerprint(source)):
-        raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
-    spec = importlib.util.spec_from_loader(f"tune_cnn_own_{_fingerprint(source)}", loader=None, origin=place)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__file__ = place
-    sys.modules[spec.name] = module  # dataclasses and pickle look there
-    folder = str(Path(place).parent)
-    sys.path.insert(0, folder)  # it may import files beside it
-    try:
-        exec(compile(source, place, "exec"), vars(module))
-    except BaseException:
-        del sys.modules[spec.name]
-        raise
-    finally:
-        sys.path.remove(folder)
-    return module
