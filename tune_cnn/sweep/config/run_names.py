@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tune_cnn.rules import shown
-from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, dashed, with_arguments_apart
+from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, dashed, varied_keys, with_arguments_apart
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
 _SAMPLE = "{sample}"  # the number of a sample of the search, such as 007
+_MAX_LISTED = 40  # names in a message
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
@@ -58,6 +60,47 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
         for key, values in grid.items()
         if len(values) > 1 and key not in keys
     ]
+
+
+def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The patterns of `--only` or `--finish` that match no name, each with the names that there are."""
+    listed = ", ".join(names[:_MAX_LISTED])
+    if len(names) > _MAX_LISTED:
+        listed += f" and {len(names) - _MAX_LISTED} more"
+    return [
+        f"{pattern!r} matches no name; there are {listed}"
+        for pattern in patterns
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]
+
+
+def name_clashes(found: Mapping[str, Sequence[tuple[str, Settings]]]) -> dict[str, str]:
+    """The files with a name that was given already, each with the fault of the first such name.
+
+    Args:
+        found: Names and settings of each file's experiments.
+    """
+    clashes: dict[str, str] = {}
+    owners: dict[str, tuple[str, tuple[str, Settings]]] = {}
+    for place, experiments in found.items():
+        for experiment in experiments:
+            owner, other = owners.setdefault(experiment[0], (place, experiment))
+            if other is not experiment and place not in clashes:
+                two = "two experiments" if owner == place else f"an experiment of {owner} too"
+                remedy = _remedy(other[1], experiment[1])
+                clashes[place] = f"run_name: {experiment[0]!r} names {two}{remedy}"
+    return clashes
+
+
+def _remedy(one: Settings, other: Settings) -> str:
+    """What to do about two experiments of one name."""
+    for key in varied_keys([one.flat(), other.flat()]):
+        if key != "data":
+            values = f"{one.flat().get(key)} and {other.flat().get(key)}"
+            return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
+    if one.data != other.data:
+        return ", on other images; change the pattern of one of them"
+    return " with the same settings; keep one of them"
 
 
 def _text(value: Any) -> str:

@@ -19,11 +19,9 @@ from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys, w
 from tune_cnn.sweep.config.config_file import check_document, read_document, read_source
 from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
-from tune_cnn.sweep.config.run_names import run_name
+from tune_cnn.sweep.config.run_names import name_clashes, run_name, unmatched
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
-
-_MAX_LISTED = 40  # names in a message
 
 
 @dataclass(frozen=True)
@@ -98,12 +96,13 @@ def load_experiments(
             faults.add(by_option or str(path) if problem.startswith("data") else str(path), [problem])
     if not faults:  # the names of a faulty file are not known
         names = [experiment.name for experiments in found.values() for experiment in experiments]
-        faults.add("--only", _unmatched(names, only))
-        faults.add("--finish", _unmatched(names, finish))
+        faults.add("--only", unmatched(names, only))
+        faults.add("--finish", unmatched(names, finish))
         if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
             faults.add(str(paths[-1]), ["scheduler: not that of the other files; a sweep has one scheduler, or none"])
 
-    for place, clash in _name_clashes(found).items():
+    named = {place: [(e.name, e.settings) for e in experiments] for place, experiments in found.items()}
+    for place, clash in name_clashes(named).items():
         faults.add(place, [clash])
     chosen: list[Experiment] = []
     for place, experiments in found.items():
@@ -177,42 +176,6 @@ def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
         further = file["search"] or None, file["scheduler"], study, study is not None
         experiments.append(Experiment(name, settings, file["resources"], *further))
     return experiments, []
-
-
-def _unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    listed = ", ".join(names[:_MAX_LISTED])
-    if len(names) > _MAX_LISTED:
-        listed += f" and {len(names) - _MAX_LISTED} more"
-    return [
-        f"{pattern!r} matches no name; there are {listed}"
-        for pattern in patterns
-        if not any(fnmatchcase(name, pattern) for name in names)
-    ]
-
-
-def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> dict[str, str]:
-    """The files with a name that was given already, each with the fault of the first such name."""
-    clashes: dict[str, str] = {}
-    owners: dict[str, tuple[str, Experiment]] = {}
-    for place, experiments in found.items():
-        for experiment in experiments:
-            owner, other = owners.setdefault(experiment.name, (place, experiment))
-            if other is not experiment and place not in clashes:
-                two = "two experiments" if owner == place else f"an experiment of {owner} too"
-                remedy = _remedy(other.settings, experiment.settings)
-                clashes[place] = f"run_name: {experiment.name!r} names {two}{remedy}"
-    return clashes
-
-
-def _remedy(one: Settings, other: Settings) -> str:
-    """What to do about two experiments of one name."""
-    for key in varied_keys([one.flat(), other.flat()]):
-        if key != "data":
-            values = f"{one.flat().get(key)} and {other.flat().get(key)}"
-            return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
-    if one.data != other.data:
-        return ", on other images; change the pattern of one of them"
-    return " with the same settings; keep one of them"
 
 
 def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
