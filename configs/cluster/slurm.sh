@@ -37,7 +37,8 @@ srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
         exec ray start --head --node-ip-address="$ip" --port="$port" "${options[@]}"
     fi
     until (: < "/dev/tcp/$ip/$port") 2> /dev/null; do sleep 1; done
-    exec ray start --address="$ip:$port" "${options[@]}"' &
+    # The first node answers before it is ready, and Ray gives up after ten seconds.
+    for _ in 1 2 3 4 5 6; do ray start --address="$ip:$port" "${options[@]}" && break; sleep 2; done' &
 ray=$!
 trap 'requeue=yes; kill "${sweep:-$ray}"' USR1  # the time is nearly up; SIGTERM ends a sweep as Ctrl-C does
 trap 'kill "${sweep:-$ray}"' TERM               # scancel
