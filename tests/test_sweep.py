@@ -3,6 +3,8 @@
 import gc
 import json
 import re
+import signal
+import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -205,21 +207,21 @@ def test_a_reused_actor_gives_the_numbers_of_a_fresh_one(finished):
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 4), (0.75, 2)])
 def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_path, monkeypatch, share, expected):
-    # Long enough that all that may run have started before the first one ends.
+    # Far longer than the starts take, and interrupted when as many run as may, and no other has come since.
     experiments = experiments_of(
-        CONFIG, tmp_path, f"resources.gpus_per_trial={share}", "epochs=80", "early_stopping=null"
+        CONFIG, tmp_path, f"resources.gpus_per_trial={share}", "epochs=5000", "early_stopping=null"
     )
-    running: set[str] = set()
     at_once = []
 
     def started(self: Progress, label: str) -> None:
-        running.add(label)
-        at_once.append(len(running))
+        at_once.append(label)
+        if len(at_once) == expected:
+            threading.Timer(5, signal.raise_signal, [signal.SIGINT]).start()
 
     monkeypatch.setattr(Progress, "started", started)
-    monkeypatch.setattr(Progress, "ended", lambda self, label, *how: running.discard(label))
-    run(experiments, SweepFolder(str(tmp_path / "ray_results"), "placed"))
-    assert max(at_once) == expected
+    with pytest.raises(KeyboardInterrupt):
+        run(experiments, SweepFolder(str(tmp_path / "ray_results"), "placed"))
+    assert len(set(at_once)) == expected
 
 
 def test_a_request_that_no_node_can_meet_is_refused_before_anything_starts(ray_here, tmp_path):
