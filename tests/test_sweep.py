@@ -3,8 +3,7 @@
 import gc
 import json
 import re
-import signal
-import threading
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.search_space import Experiment, load_experiments
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.sweep.trainable import TrialStopper
 from tune_cnn.trial import Trial
 
 CONFIG = """
@@ -207,20 +207,26 @@ def test_a_reused_actor_gives_the_numbers_of_a_fresh_one(finished):
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 4), (0.75, 2)])
 def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_path, monkeypatch, share, expected):
-    # Far longer than the starts take, and interrupted when as many run as may, and no other has come since.
+    # Trials far longer than the starts take; stopped when as many run as may, and no other has come since.
     experiments = experiments_of(
         CONFIG, tmp_path, f"resources.gpus_per_trial={share}", "epochs=5000", "early_stopping=null"
     )
     at_once = []
+    reached = []
+    as_asked = TrialStopper.__call__
+
+    def is_over() -> bool:
+        return bool(reached) and time.monotonic() - reached[0] > 5
 
     def started(self: Progress, label: str) -> None:
-        at_once.append(label)
+        if not is_over():
+            at_once.append(label)
         if len(at_once) == expected:
-            threading.Timer(5, signal.raise_signal, [signal.SIGINT]).start()
+            reached.append(time.monotonic())
 
     monkeypatch.setattr(Progress, "started", started)
-    with pytest.raises(KeyboardInterrupt):
-        run(experiments, SweepFolder(str(tmp_path / "ray_results"), "placed"))
+    monkeypatch.setattr(TrialStopper, "__call__", lambda *args: is_over() or as_asked(*args))
+    run(experiments, SweepFolder(str(tmp_path / "ray_results"), "placed"))
     assert len(set(at_once)) == expected
 
 
