@@ -211,8 +211,8 @@ def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_
     experiments = experiments_of(
         CONFIG, tmp_path, f"resources.gpus_per_trial={share}", "epochs=5000", "early_stopping=null"
     )
-    at_once = []
-    reached = []
+    at_once: set[str] = set()
+    reached: list[float] = []
     as_asked = TrialStopper.__call__
 
     def is_over() -> bool:
@@ -220,14 +220,14 @@ def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_
 
     def started(self: Progress, label: str) -> None:
         if not is_over():
-            at_once.append(label)
+            at_once.add(label)
         if len(at_once) == expected:
             reached.append(time.monotonic())
 
     monkeypatch.setattr(Progress, "started", started)
     monkeypatch.setattr(TrialStopper, "__call__", lambda *args: is_over() or as_asked(*args))
     run(experiments, SweepFolder(str(tmp_path / "ray_results"), "placed"))
-    assert len(set(at_once)) == expected
+    assert len(at_once) == expected
 
 
 def test_a_request_that_no_node_can_meet_is_refused_before_anything_starts(ray_here, tmp_path):
