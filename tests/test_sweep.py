@@ -7,9 +7,11 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from ray.tune import Callback
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
@@ -51,7 +53,7 @@ def experiments_of(text: str, folder: Path, *overrides: str) -> list[Experiment]
     return load_experiments([path], overrides=overrides)
 
 
-def run(experiments: list[Experiment], folder: SweepFolder, **options: bool) -> dict[str, str]:
+def run(experiments: list[Experiment], folder: SweepFolder, **options: Any) -> dict[str, str]:
     from tune_cnn.sweep.runner import run_sweep
 
     return run_sweep(experiments, folder, ClusterOptions(), **options)
@@ -173,6 +175,21 @@ def test_an_interrupted_trial_continues_from_its_checkpoint_bit_for_bit(ray_here
     results, summary = folder.trial(experiment.settings).record()
     assert results.first_difference(alone(experiment.settings).history) is None
     assert summary["epoch_durations_s"][0] == round(begun.epoch_durations_s[0], 3)  # the epoch was not run again
+
+
+def test_an_interrupted_sweep_leaves_the_ray_of_its_process_to_the_next_one(ray_here, tmp_path):
+    class Interrupting(Callback):
+        def on_trial_result(self, **_: object) -> None:
+            raise KeyboardInterrupt
+
+    experiments = experiments_of(CONFIG, tmp_path, "epochs=500")
+    with pytest.raises(KeyboardInterrupt) as kept:  # with its traceback, as a notebook keeps it
+        run(experiments, SweepFolder(str(tmp_path / "ray_results"), "interrupted"), callbacks=[Interrupting()])
+    deadline = time.monotonic() + 60
+    while ray_here.available_resources().get("CPU") != 4:
+        assert time.monotonic() < deadline, f"still occupied: 4 - {ray_here.available_resources().get('CPU')} cores"
+        time.sleep(0.2)
+    assert kept.tb
 
 
 def test_a_reused_actor_gives_the_numbers_of_a_fresh_one(finished):

@@ -3,12 +3,14 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from tune_cnn import data, models
 from tune_cnn.files import temporary_folder
@@ -139,6 +141,7 @@ def run_tune(
         ]
         count = len(known) + len(suggestions.left)
         space, search = {}, {"search_alg": Suggester(known, suggest, suggestions.tell), "num_samples": count}
+    earlier = set(placement_group_table())
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
     with temporary_folder() as scratch:
         tuner = tune.Tuner(
@@ -167,6 +170,21 @@ def run_tune(
             tuner.fit()
         except tune.TuneError as error:  # what a callback raises comes out as its text
             raise watcher.end or error from None
+        except KeyboardInterrupt:
+            _free(set(placement_group_table()) - earlier)
+            raise
+
+
+def _free(groups: Iterable[str]) -> None:
+    """End the workers of an interrupted run, which Tune leaves to a Ray that goes on, as a notebook's does.
+
+    Args:
+        groups: Ids of placement groups; those of other jobs are let be.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for group in groups:
+        if group.endswith(job):
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
 
 
 def _name(trial: Any) -> str:
