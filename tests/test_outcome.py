@@ -43,7 +43,7 @@ def test_a_finished_trial_shows_what_it_reached_once_for_all_who_share_it(folder
         ([{"seed": 1}, {"seed": 2}], {"seed": ["1", "2"]}),
         ([{"lr": 1e-3}, {"lr": 0.01, "pool_every": 2}], {"lr": ["0.001", "0.01"], "P": ["2", "2"]}),
         ([{"hidden_dims": (9, 8)}, {"hidden_dims": (7,)}], {"hidden_dims": ["9-8", "7"]}),
-        ([{"reg": 0.0}, {"reg": 1, "early_stopping": None}], {"reg": ["0.0", "1.0"], "early_stopping": ["3", "none"]}),
+        ([{"reg": 0.0}, {"reg": 1, "early_stopping": None}], {"reg": ["0", "1"], "early_stopping": ["3", "none"]}),
         ([{"epochs": 5}, {"epochs": 7}], {"most epochs": ["5", "7"]}),
         ([{"data": DataSettings(train_images=90)}, {"data": DataSettings()}], {"data.train_images": ["90", "none"]}),
     ],

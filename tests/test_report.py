@@ -673,7 +673,7 @@ def foreign(folder: Path, stem: str, accuracy: float, kw: dict[str, Any] | None 
             {"kw": {"block": {"kernel": 5, "skip": True}}},
             ["block.kernel = 3", "block.kernel = 5"],
         ),
-        ({"kernels": [3, 3]}, {"kernels": [5, 3]}, ["kernels = [3, 3]", "kernels = [5, 3]"]),
+        ({"kernels": [3, 3]}, {"kernels": [5, 3]}, ["kernels = 3-3", "kernels = 5-3"]),
         ({"kw": {"optimizer": "RMSprop"}}, {}, ["optimizer = rmsprop", "optimizer = adam"]),
         ({"kw": {"data": "imagenet"}}, {}, ["data = imagenet", "data = none"]),
         ({"kw": "fast"}, {}, ["kw = fast", "kw = none"]),

@@ -29,7 +29,7 @@ from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.study import settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, tell
-from tune_cnn.train_results import FitResult, mean
+from tune_cnn.train_results import FitResult, epoch_means
 
 _FIRST = ["best_validation_accuracy", "test_accuracy", "epochs_run", "stop_reason", "verdict"]
 
@@ -75,7 +75,7 @@ class Sweep:
         record = trial.record()
         history = record[0] if record else FitResult.from_state((trial.newest_state() or {}).get("history"))
         losses = {
-            key: [mean(part) for part in _parts(values, history.num_epochs)]
+            key: epoch_means(values, history.num_epochs)
             for key, values in (("train_loss", history.train_loss), ("validation_loss", history.test_loss))
         }
         columns = {**losses, "train_accuracy": history.train_acc, "validation_accuracy": history.test_acc}
@@ -255,8 +255,3 @@ def describe(experiments: Iterable[Experiment]) -> None:
     """Say which images the experiments take."""
     for source in {experiment.settings.data: None for experiment in experiments}:
         tell(images.describe(source), file=sys.stderr)
-
-
-def _parts(values: Sequence[float], count: int) -> list[Sequence[float]]:
-    size = len(values) // max(count, 1)
-    return [values[index * size : (index + 1) * size] for index in range(count)]

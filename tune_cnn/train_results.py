@@ -18,6 +18,17 @@ def mean(losses: Sequence[float]) -> float:
     return math.fsum(losses) / len(losses)
 
 
+def epoch_means(losses: Sequence[float], epochs: int) -> list[float]:
+    """The mean of each epoch's losses, in nats."""
+    return [mean(part) for epoch in range(1, epochs + 1) if (part := of_epoch(losses, epoch, epochs))]
+
+
+def of_epoch(losses: Sequence[float], epoch: int, epochs: int) -> Sequence[float]:
+    """The losses of an epoch, counted from 1; in files of others, epochs may be of unequal length, or empty."""
+    start, end = (round(number * len(losses) / epochs) for number in (epoch - 1, epoch))
+    return losses[start:end]
+
+
 class BatchResult(NamedTuple):
     """One batch: mean loss in nats, and how many images were classified correctly."""
 

@@ -103,7 +103,7 @@ def diagnose(
         relative_change = steps * settings.lr / (1 - settings.momentum) * max(ratios)
     elif settings.optimizer == "muon":
         relative_change = steps * settings.lr
-    else:
+    else:  # Adam and AdamW
         relative_change = steps * settings.lr / torch.stack([w.square().mean().sqrt() for w in weights]).min().item()
     return Diagnosis(
         **judge(settings, spread, relative_change, batches=min(settings.epochs, patience) * epoch)._asdict(),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tune_cnn.report.noise import difference, mean
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import number
-from tune_cnn.settings import dashed, varied_keys
+from tune_cnn.settings import setting_text, varied_keys
 
 _SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P"}
 _NOT_COMPARED = ("seed", "bs_test")  # runs of several seeds are one cell; `bs_test` follows from `bs_train`
@@ -52,7 +52,7 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
         }
         told = [_difference(accuracies[name], accuracies[first]) for name in others]
         changed += any(is_change for _, is_change in told)
-        level = map(_text, json.loads(place))
+        level = map(setting_text, json.loads(place))
         rows.append([*level, *(number(mean(accuracies[name]), 2) for name in sweeps), *(text for text, _ in told)])
     return Comparison(rows, _settings(flat, keys), changed)
 
@@ -72,16 +72,11 @@ def _settings(flat: Mapping[str, Sequence[Mapping[str, Any]]], keys: Sequence[st
     one_each = {name: values[0] for name, values in flat.items() if values}
     lines = []
     for key in [key for key in varied_keys(one_each.values()) if key not in keys]:
-        told = ", ".join(f"{_text(values.get(key))} in {name}" for name, values in one_each.items())
+        told = ", ".join(f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items())
         lines.append(f"{_SHOWN.get(key, key)}: {told}")
     return lines
 
 
 def _values(run: Run) -> dict[str, Any]:
     values = {**run.settings.flat(), **run.unknown}
-    values |= {f"data.{key}": value for key, value in values.pop("data").items()}
     return {key: value for key, value in values.items() if key not in _NOT_COMPARED}
-
-
-def _text(value: object) -> str:
-    return dashed(value) if isinstance(value, list) else "none" if value is None else str(value)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tune_cnn.plot import natural
 from tune_cnn.report.wording import listed
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, setting_text
 
 _SYMBOLS = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", "hidden_dims": "H", "seed": "S"}
 _COMMON = {"bs_train", "bs_test", "batches", "epochs", "early_stopping", "lr", "reg", "ycn", *_SYMBOLS.values()}
@@ -88,15 +88,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield _SYMBOLS.get(prefix + key, prefix + key), _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "-".join(map(_text, value))
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            yield _SYMBOLS.get(prefix + key, prefix + key), setting_text(value)
 
 
 def _family(table: pd.DataFrame) -> Iterator[Row]:
@@ -106,7 +98,7 @@ def _family(table: pd.DataFrame) -> Iterator[Row]:
     for key in settings:  # what only some editions of the assignment write has its default where it is missing
         if key not in _COMMON and not key.startswith("data."):
             default = getattr(Settings(), key) if key in Settings.__annotations__ else None
-            table.loc[table[key].isna() & table["has config"], key] = _text(default)
+            table.loc[table[key].isna() & table["has config"], key] = setting_text(default)
     parameters = list(dict.fromkeys(chain.from_iterable(table["told"])))
     varied = _varied(table, parameters) or parameters
     last = Counter(key for told in table["told"] for key in [key for key in told if key in varied][-1:])

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
@@ -16,8 +14,8 @@ from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file
-from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
-from tune_cnn.train_results import FitResult
+from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings, setting_text
+from tune_cnn.train_results import FitResult, epoch_means
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished", "no accuracies")
 
@@ -129,11 +127,7 @@ class Run:
 
     def epoch_losses(self) -> list[float]:
         """The mean training loss of each epoch, in nats."""
-        if self.history is None or not self.history.num_epochs:
-            return []
-        losses, epochs = self.history.train_loss, self.history.num_epochs
-        edges = [round(i * len(losses) / epochs) for i in range(epochs + 1)]
-        return [fmean(losses[a:b]) for a, b in pairwise(edges) if b > a]
+        return epoch_means(self.history.train_loss, self.history.num_epochs) if self.history else []
 
     def fact(self, key: str) -> Any:
         """One of the facts; None where there is none."""
@@ -195,15 +189,6 @@ def read_run(path: Path) -> Run:
     return Run((path.stem,), settings, history, facts, unknown=texts)
 
 
-def plain(value: object) -> str:
-    """A setting's value: `[100, 100]`, `none`, `0.001`, `true`."""
-    if isinstance(value, tuple | list):
-        return str(list(value))
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1.0 and 1 are the same condition
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """One level of texts, `kw.model.type`; what is None, or empty, is as if it were not there."""
     found: dict[str, str] = {}
@@ -211,7 +196,7 @@ def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= _texts(value, f"{prefix}{key}.")
         elif value is not None:
-            found[f"{prefix}{key}"] = plain(value)
+            found[f"{prefix}{key}"] = setting_text(value)
     return found
 
 

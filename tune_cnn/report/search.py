@@ -17,9 +17,9 @@ from tune_cnn.files import publish_file
 from tune_cnn.plot import own_style
 from tune_cnn.report.grids import Grid
 from tune_cnn.report.page_figures import PageFigure, panels
-from tune_cnn.report.runs import Run, plain, read_run
+from tune_cnn.report.runs import Run, read_run
 from tune_cnn.report.wording import listed, number, percent
-from tune_cnn.settings import dashed, varied_keys
+from tune_cnn.settings import setting_text, varied_keys
 from tune_cnn.texts import counted, duration
 
 _SHORT = {"filters_per_layer": "K", "layers_per_block": "L"}
@@ -106,7 +106,7 @@ def _runs(runs: Iterable[Run]) -> list[Run]:
 def _values(run: Run) -> dict[str, Any]:
     """The settings that can vary; `bs_test` follows from `bs_train`."""
     values = run.settings.flat()
-    return {key: value for key, value in values.items() if key not in ("data", "bs_test")} | dict(run.unknown)
+    return {key: values[key] for key in values if key != "bs_test" and not key.startswith("data.")} | dict(run.unknown)
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
@@ -140,7 +140,7 @@ def _ranking(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
             {
                 "rank": str(place) if run.accuracy is not None else "–",
                 "experiment": listed(run.names),
-                **{_SHORT.get(key, key): _text(values.get(key)) for key in keys},
+                **{_SHORT.get(key, key): setting_text(values.get(key)) for key in keys},
                 "best val. acc. (%)": number(run.accuracy, 2),
                 "test acc. (%)": number(run.number("test_accuracy"), 2),
                 "epochs": f"{_epochs(run)} of {run.settings.epochs}",
@@ -177,10 +177,13 @@ def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
             as_scaled = _scaled(runs, key)
             whole = as_scaled(max(everywhere)) - as_scaled(min(everywhere))
             if as_scaled(max(among_best)) - as_scaled(min(among_best)) <= _NARROW * whole:
-                low, high = (plain(bound(among_best)) for bound in (min, max))
-                found.append(f"{name} from {low} to {high} (of {plain(min(everywhere))} to {plain(max(everywhere))})")
-        elif len(set(map(_text, among_best))) == 1 < len(set(map(_text, everywhere))):
-            found.append(f"{name} = {_text(among_best[0])}")
+                best_span, whole_span = (
+                    " to ".join(setting_text(bound(values)) for bound in (min, max))
+                    for values in (among_best, everywhere)
+                )
+                found.append(f"{name} from {best_span} (of {whole_span})")
+        elif len(set(map(setting_text, among_best))) == 1 < len(set(map(setting_text, everywhere))):
+            found.append(f"{name} = {setting_text(among_best[0])}")
     if not found:
         return [f"The best {_BEST} trainings have no range of a setting in common that is narrower than the others'."]
     return [
@@ -189,13 +192,9 @@ def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     ]
 
 
-def _text(value: object) -> str:
-    return dashed(value) if isinstance(value, list) and value else plain(value)
-
-
 def _in_order(value: object) -> tuple[str, Any]:
     """Values of one kind by their size; those of several kinds have no order but that of their texts."""
-    return type(value).__name__, value if isinstance(value, int | float | str | list) else _text(value)
+    return type(value).__name__, value if isinstance(value, int | float | str | list) else setting_text(value)
 
 
 def _is_number(value: object) -> bool:
@@ -234,8 +233,8 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
             ax.set_xscale("log")
             ax.minorticks_off()
     else:
-        names = list(dict.fromkeys(map(_text, sorted(values, key=_in_order))))
-        x = [names.index(_text(value)) for value in values]
+        names = list(dict.fromkeys(map(setting_text, sorted(values, key=_in_order))))
+        x = [names.index(setting_text(value)) for value in values]
         ax.set_xticks(range(len(names)), names)
     for stopped, colour in ((False, _COLOUR), (True, _STOPPED)):
         points: list[Any] = [(at, run.accuracy) for at, run in zip(x, runs, strict=True) if _is_stopped(run) is stopped]

@@ -29,7 +29,7 @@ def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
             "training_accuracy_at_best": run.training_accuracy,
             "failure": run.failure,
         }
-        row = {"verdict": run.verdict, **pd.json_normalize(settings).iloc[0].to_dict(), **run.unknown, **results}
+        row = {"verdict": run.verdict, **settings, **run.unknown, **results}
         row |= {key: value for key, value in facts.items() if key not in row and not isinstance(value, list)}
         rows += [{"experiment": name, **row} for name in run.names]
     return pd.DataFrame(rows).convert_dtypes()

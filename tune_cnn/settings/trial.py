@@ -26,6 +26,15 @@ def dashed(numbers: Iterable[int]) -> str:
     return "-".join(map(str, numbers))
 
 
+def setting_text(value: object) -> str:
+    """A setting's value for people: `64-128`, `none`, `0.001`, `true`."""
+    if isinstance(value, tuple | list):
+        return "-".join(map(setting_text, value)) or "none"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 and 1 are the same condition
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 Reference = Annotated[
     str,
     Field(
@@ -169,9 +178,10 @@ class Settings:
         return {**self.to_json(), "model": model, "data": self.data.identity()}
 
     def flat(self) -> dict[str, Any]:
-        """As `identity`, but the arguments of an own network each by itself, as `model_args.width`."""
+        """As `identity`, key by key: `lr`, `data.source`, and an own network's arguments, as `model_args.width`."""
         values = self.identity()
-        return values | with_arguments_apart({"model_args": values.pop("model_args") or {}})
+        parts = {ARGUMENT_PREFIX: values.pop("model_args") or {}, "data.": values.pop("data")}
+        return values | {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Settings":

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ResultError
-from tune_cnn.settings import Settings, dashed, varied_keys
+from tune_cnn.settings import Settings, setting_text, varied_keys
 from tune_cnn.sweep.live_table import time_left
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
@@ -66,23 +66,14 @@ def outcome_table(
     """
     found = outcomes(folder, experiments) if found is None else found
     trials = {settings.trial_id: settings for settings in experiments.values()}
-    flat = {trial_id: _flat(settings) for trial_id, settings in trials.items()}
+    flat = {trial_id: settings.flat() for trial_id, settings in trials.items()}
     grid = [] if all(settings.model for settings in trials.values()) else ["filters_per_layer", "layers_per_block"]
     keys = list(dict.fromkeys([*grid, *(varied_keys(flat.values()) if flat else [])]))
     rows = [["trial", *(_SHOWN.get(key, key) for key in keys), *_COLUMNS]]
     for trial_id, settings in trials.items():
-        shown = [_text(flat[trial_id].get(key)) for key in keys]
+        shown = [setting_text(flat[trial_id].get(key)) for key in keys]
         rows.append([folder.trial(settings).label, *shown, *found[trial_id].cells])
     return aligned(rows)
-
-
-def _flat(settings: Settings) -> dict[str, Any]:
-    values = settings.flat()
-    return values | {f"data.{key}": value for key, value in values.pop("data").items()}
-
-
-def _text(value: object) -> str:
-    return dashed(value) if isinstance(value, list) else "none" if value is None else str(value)
 
 
 def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:

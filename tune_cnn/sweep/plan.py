@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
-from tune_cnn.settings import Settings, dashed, varied_keys
+from tune_cnn.settings import Settings, setting_text, varied_keys
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -118,7 +118,8 @@ def plan_table(
     known = [line for line in plan if not line.is_open]
     is_own = all(line.settings.model for line in known)  # what has a K and an L of its own, if any
     grid = {} if is_own else {"filters_per_layer": "K", "layers_per_block": "L"}
-    varied = [key for key in varied_keys(line.settings.flat() for line in known) if key not in ("data", *grid)]
+    varied = varied_keys(line.settings.flat() for line in known)
+    varied = [key for key in varied if key not in grid and not key.startswith("data.")]
     measured = [
         *([] if is_own else ["conv"]),
         "parameters",
@@ -135,8 +136,8 @@ def plan_table(
             [
                 line.name,
                 settings.trial_id,
-                *(dashed(values[key]) if key == "filters_per_layer" else str(values[key]) for key in grid),
-                *(str(values.get(key)) for key in varied),
+                *(setting_text(values[key]) for key in grid),
+                *(setting_text(values.get(key)) for key in varied),
                 *([] if is_own else [str(len(settings.filters))]),
                 f"{line.cost.parameters:,}",
                 f"{line.cost.multiply_adds / 1e6:,.1f} M",

@@ -165,6 +165,10 @@ def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
     return {
         **({"K": widths[0]} if len(widths) == 1 else blocks),
         "L": settings.layers_per_block,
-        "data": values.pop("data")["source"],
-        **{key: str(value) if isinstance(value, list) else value for key, value in values.items() if value is not None},
+        "data": values["data.source"],
+        **{
+            key: str(value) if isinstance(value, list) else value
+            for key, value in values.items()
+            if value is not None and not key.startswith("data.")
+        },
     }

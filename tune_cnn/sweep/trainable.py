@@ -25,7 +25,7 @@ from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
-from tune_cnn.train_results import mean
+from tune_cnn.train_results import mean, of_epoch
 from tune_cnn.training.devices import default_device, is_cuda_error, is_out_of_memory
 from tune_cnn.trial import Trial
 
@@ -228,18 +228,13 @@ def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
     history = trial.history
     return {
         "epoch": epoch,
-        "train_loss": _mean_of_epoch(history.train_loss, epoch, history.num_epochs),
+        "train_loss": mean(of_epoch(history.train_loss, epoch, history.num_epochs)),
         "train_accuracy": history.train_acc[epoch - 1],
-        "validation_loss": _mean_of_epoch(history.test_loss, epoch, history.num_epochs),
+        "validation_loss": mean(of_epoch(history.test_loss, epoch, history.num_epochs)),
         "validation_accuracy": history.test_acc[epoch - 1],
         "best_validation_accuracy": max(history.test_acc[:epoch]),
         "epoch_duration_s": trial.epoch_durations_s[epoch - 1],
     }
-
-
-def _mean_of_epoch(losses: Sequence[float], epoch: int, num_epochs: int) -> float:
-    count = len(losses) // num_epochs
-    return mean(losses[(epoch - 1) * count : epoch * count])
 
 
 class TrialStopper(Stopper):  # type: ignore[misc]

@@ -20,13 +20,17 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torc
     """
     _spare_dynamo()
     lr, reg, momentum = settings.lr, settings.reg, settings.momentum
-    if settings.optimizer == "sgd":
-        nesterov = momentum > 0
-        return _SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=nesterov, fused=True)
-    if settings.optimizer == "muon":
-        return Muon(weights, lr, momentum, reg)
-    kind = _AdamW if settings.optimizer == "adamw" else _Adam
-    return kind(weights, lr, weight_decay=reg, fused=True)
+    match settings.optimizer:
+        case "sgd":
+            return _SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=momentum > 0, fused=True)
+        case "adam":
+            return _Adam(weights, lr, weight_decay=reg, fused=True)
+        case "adamw":
+            return _AdamW(weights, lr, weight_decay=reg, fused=True)
+        case "muon":
+            return Muon(weights, lr, momentum, reg)
+        case other:
+            raise NotImplementedError(other)
 
 
 # PyTorch's optimizers import torch._dynamo, a second and 150 MB in each process, only to keep a compiler out of their

@@ -104,9 +104,8 @@ def _check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Opti
 
 def course(settings: Settings) -> dict[str, Any]:
     """All settings that affect the result of an epoch, without those that only decide when training ends."""
-    data = {f"data.{key}": value for key, value in settings.data.identity().items()}
-    values = {**settings.identity(), **data}
-    del values["data"], values["early_stopping"]
+    values = settings.flat()
+    del values["early_stopping"]
     if settings.schedule == "constant" and settings.warmup == 0:
         del values["epochs"]  # with a schedule or warm-up, the learning rate depends on it
     return values

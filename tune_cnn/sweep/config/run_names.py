@@ -95,7 +95,7 @@ def name_clashes(found: Mapping[str, Sequence[tuple[str, Settings]]]) -> dict[st
 def _remedy(one: Settings, other: Settings) -> str:
     """What to do about two experiments of one name."""
     for key in varied_keys([one.flat(), other.flat()]):
-        if key != "data":
+        if not key.startswith("data."):
             values = f"{one.flat().get(key)} and {other.flat().get(key)}"
             return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
     if one.data != other.data:
