@@ -121,7 +121,7 @@ def test_a_module_that_is_run_says_which_command_there_is(arguments, answer):
 def test_the_check_of_imports_sees_them():
     """Otherwise the tests here would pass for that reason alone."""
     assert {"tune_cnn.models", "tune_cnn.data", "torch"} <= set(imports(PACKAGE / "trial.py"))
-    assert "tune_cnn.report.figures" in imports(PACKAGE / "results.py")  # within a function
+    assert "tune_cnn.report.figure_files" in imports(PACKAGE / "results.py")  # within a function
     assert room("tune_cnn.sweep.sweep_folder") == "sweep"
     assert HEIGHT["cli"] > HEIGHT["sweep"] > HEIGHT["errors"]
 

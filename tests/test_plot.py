@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.plot import plot_exp_results, plot_fit
-from tune_cnn.report.figures import write_figures
+from tune_cnn.report.figure_files import write_figures
 from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult
 

@@ -21,7 +21,7 @@ from matplotlib.colors import to_hex
 
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.report import write_report
-from tune_cnn.report.figures import parameter_colour, write_figures
+from tune_cnn.report.figure_files import parameter_colour, write_figures
 from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.page import markdown, markdown_text, page
 from tune_cnn.report.runs import Run

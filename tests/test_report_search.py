@@ -8,7 +8,7 @@ import pytest
 
 from tune_cnn.experiments import experiment_config
 from tune_cnn.report import write_report
-from tune_cnn.report.figures import write_figures
+from tune_cnn.report.figure_files import write_figures
 from tune_cnn.report.runs import read_run
 from tune_cnn.report.search import _progress_figure, write_search_figure
 from tune_cnn.result_files import save_experiment

@@ -132,7 +132,7 @@ def publish_file(path: Path, content: bytes) -> None:
 
 
 def _keep_names(folder: Path) -> None:
-    """Make the names in a folder survive a power loss, so that what replaces a file is there before that is deleted."""
+    """Make what was renamed in a folder survive a power loss, before the old file is deleted."""
     if os.name != "posix":  # where a folder cannot be opened
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -115,7 +115,7 @@ def _curve(value: object) -> list[float]:
     """The numbers of a curve in their order, even from lists of lists or texts; null is NaN.
 
     Raises:
-        ValueError: What is none, in a few characters.
+        ValueError: It is not a curve; the message quotes its first characters.
     """
     if value is None:
         return []

@@ -69,7 +69,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
             return []
 
     def draw() -> list[Path]:
-        from tune_cnn.report.figures import write_figures  # imports matplotlib, which other commands do without
+        from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without
         from tune_cnn.report.search import write_search_figure
 
         return [*write_figures(files, out_dir), *write_search_figure(folder.name, files, out_dir)]

@@ -104,14 +104,14 @@ def _change(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """A number of things there must be."""
+    """An argparse type: an integer from 1 up."""
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A length of time, such as `90`, `90s`, `30m` or `2h`, in seconds."""
+    """An argparse type: a length of time, such as `90`, `90s`, `30m` or `2h`, in seconds."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS_S else (text, "s")
     try:
         found = float(number) * _UNITS_S[unit]
@@ -123,7 +123,7 @@ def seconds(text: str) -> float:
 
 
 def not_negative(text: str) -> int:
-    """A number of things there may be."""
+    """An argparse type: an integer from 0 up."""
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return int(text)

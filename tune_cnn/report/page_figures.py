@@ -1,4 +1,4 @@
-"""The figures of the page: those of `figures`, and accuracy against cost; each panel is an SVG within the page."""
+"""The figures of the page: those of `figure_files`, and accuracy against cost; each panel is an SVG within the page."""
 
 import colorsys
 import io
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tune_cnn.plot import own_style
-from tune_cnn.report.figures import Curve, draw_row, parameter_colour
+from tune_cnn.report.figure_files import Curve, draw_row, parameter_colour
 from tune_cnn.report.grids import Cell, Grid, Row
 from tune_cnn.report.wording import levels, percent
 from tune_cnn.train_results import chance

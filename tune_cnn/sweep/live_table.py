@@ -48,7 +48,7 @@ class _Row:
 
     @property
     def best(self) -> float:
-        """The best validation accuracy so far, in percent; that of no epoch is 0."""
+        """The best validation accuracy so far, in percent; 0 before the first epoch."""
         return float(self.result["best_validation_accuracy"]) if self.result else 0.0
 
     @property

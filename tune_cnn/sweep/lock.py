@@ -1,9 +1,12 @@
 """The lock of a sweep: only one process at a time may run it.
 
-On a local disk it is a file lock, which the kernel releases when the process ends. On shared storage it is a lease: a
-process writes its own lock file, then lists all; of two, at least the later one sees the other, and deletes its own. As
-clocks differ, a file is live if it changes while watched. An owner that cannot renew its file stops before it expires.
-Processes of one machine need not watch: each owner keeps a file there locked, which the kernel releases.
+On a local disk it is a file lock, which the kernel releases when the process ends.
+
+On shared storage it is a lease. Each process writes a lock file of its own, then lists those of the others. Who sees
+another deletes its own and tries again later, so two processes cannot both hold the lock. The owner renews its file
+regularly. As clocks differ, a file counts as live if it changes while one watches it. An owner that cannot renew its
+file stops before others may take it for dead. On its own machine, it also keeps a file locked: whether that lock is
+free tells other processes there at once whether it lives.
 """
 
 import json
@@ -17,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -104,7 +108,9 @@ def locked(folder: Folder) -> Iterator[Lock]:
     name = _LOCAL if folder.is_local and is_own_disk(folder.local_path) else f"lock-{os.urandom(4).hex()}.json"
     with ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(_kept_locked(folder, name), timeout=1))  # who is killed takes a moment to end
+            stack.enter_context(
+                FileLock(_kept_locked(folder, name), timeout=1)
+            )  # a killed process takes a moment to end
         except Timeout:
             owners = _owners(folder)
             age_s = clock() - max(owner.get("renewed", 0) for owner in owners.values()) if owners else 0
@@ -171,7 +177,7 @@ def _owners(folder: Folder, but: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in folder.names():
         with suppress(ResultError, ValueError, TypeError):  # no file, or a damaged one
-            if name[:4] + name[-5:] == "lock.json" and name != but and (content := folder.read(name)) is not None:
+            if fnmatch(name, "lock*.json") and name != but and (content := folder.read(name)) is not None:
                 found.setdefault(name, {}).update(parse_json(content))
     return found
 

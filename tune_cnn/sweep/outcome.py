@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     """How a trial ended, or how far it is.
 
     Attributes:
-        cells: Of its line in the table.
+        cells: The texts of its row in the table.
         is_finished: It will not be trained on.
         has_failed: It ended with an error.
         epochs_left: If it does not stop early.
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 
 def outcomes(folder: SweepFolder, experiments: Mapping[str, Settings]) -> dict[str, Outcome]:
-    """Those of a sweep's trials, by their ids."""
+    """The outcome of every trial of a sweep, by trial id."""
     trials = {settings.trial_id: settings for settings in experiments.values()}
     return {trial_id: _outcome(folder.trial(settings), settings) for trial_id, settings in trials.items()}
 

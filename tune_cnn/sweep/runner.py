@@ -66,7 +66,7 @@ def run_sweep(
         else:
             todo[trial_id] = same_trial[0]
     node = own_node(cluster)
-    # What is not suggested yet asks for what a possible suggestion asks for.
+    # The trials that Optuna will suggest are not known yet: a possible one stands for all of them.
     possible = todo | dict(zip([UPCOMING], upcoming, strict=False))
     count = len(trials) + len(upcoming)
     if possible and node is not None:

@@ -15,7 +15,7 @@ _METRIC, _TIME = "best_validation_accuracy", "epoch"
 
 
 class _Candidate(NamedTuple):
-    """A trial for a scheduler, which knows it by this id also after a lost process and in a resumed sweep."""
+    """Stands for a trial of Tune: it is equal to that of the same id after a lost process, or in a resumed sweep."""
 
     trial_id: str
 

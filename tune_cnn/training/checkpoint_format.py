@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors and plain values, whole or not at all."""
+"""The format of checkpoint files: tensors and plain values, whole or not at all; sweeps write them in `trial_folder`."""
 
 import io
 import pickle

@@ -18,7 +18,7 @@ from tune_cnn.training.ema import Ema
 from tune_cnn.training.loop import Batch, losses_of_parts, run_batches, run_epochs
 from tune_cnn.training.state import TrainingState
 
-# The dtype of autocast, by precision; fp32 and tf32 run without autocast.
+# The dtype of autocast; other precisions run without it.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,7 +35,8 @@ class TorchTrainer:
         augment: Changes training images (B, C, H, W), before they become floats.
         average: Decay per batch of an exponential moving average (EMA) of the weights, which is then evaluated in their
             place; 0: no EMA; None: the model's attribute `average`, or 0 if it has none.
-        precision: `fp32`; `tf32`, where the GPU has it; `bf16` or `fp16`, by autocast. Weights stay in fp32.
+        precision: `bf16` or `fp16`, by autocast, with weights in fp32; else all is fp32, with TF32 on a GPU as PyTorch's
+            flags say.
         compile: Compile the model; where that fails, it runs as it is.
 
     Attributes:

@@ -25,7 +25,7 @@ def run(options: Namespace) -> int:
     """Write the figures, and name them."""
     with waiting("loading PyTorch"):
         from tune_cnn.plot import matching
-        from tune_cnn.report.figures import write_figures
+        from tune_cnn.report.figure_files import write_figures
 
     files = matching(options.patterns, options.results)
     if not files:

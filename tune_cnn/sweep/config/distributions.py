@@ -63,7 +63,7 @@ def distribution_fault(value: Any) -> str | None:
 
 
 def bounds(distribution: Mapping[str, Any]) -> list[Any]:
-    """Values that must be right for all that are drawn to be."""
+    """The extreme values; if these are valid settings, so is every sample."""
     ((name, arguments),) = distribution.items()
     if name == "choice":
         return list(arguments)
@@ -95,7 +95,7 @@ def draw(search: Mapping[str, Mapping[str, Any]], seed: int, sample: int) -> dic
 
 
 def rounded(value: Any) -> Any:
-    """A drawn value, as it prints."""
+    """A drawn value; a float has the few digits that are printed."""
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 

@@ -80,7 +80,7 @@ def load_experiments(
         source, problems = read_source(data, Path())
         problems = problems or parse_data(source)[1]
         faults.add("--data", problems)
-        source = {} if problems else source  # the files' own are not asked for
+        source = {} if problems else source  # the `data` sections of the files, which it replaces, are not checked
     by_option = "--set" if any(change.section == "data" for change in changes) else "--data" if data else None
 
     found: dict[str, list[Experiment]] = {}  # by file
