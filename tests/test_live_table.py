@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.epoch_progress import ToldBatches
+from tune_cnn.sweep.epoch_progress import CountedBatches
 from tune_cnn.sweep.live_table import EpochProgress, Progress
 
 RESULT = {
@@ -235,6 +235,6 @@ def test_batches_are_told_every_few_seconds_and_come_out_as_they_went_in(monkeyp
     now = iter(range(1000))
     monkeypatch.setattr("time.monotonic", lambda: next(now))  # each look at the clock is a second later
     told: list[tuple[int, int]] = []
-    batches = ToldBatches(list("abcdefgh"), lambda *progress: told.append(progress))
+    batches = CountedBatches(list("abcdefgh"), lambda *progress: told.append(progress))
     assert (list(batches), len(batches)) == (list("abcdefgh"), 8)
     assert told == [(3, 8), (6, 8)]

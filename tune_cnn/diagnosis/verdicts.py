@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from tune_cnn.settings import Settings
 
 Verdict = Literal["trains", "at risk", "will not learn"]
-VERDICTS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
+EXPECTATIONS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
 
 # The limits are calibrated on some 400 short trainings over K, L, P, hidden_dims, init, reg, lr and optimizer, on real
 # images and on drawn shapes: about 96 of 100 fall on the right side of those for Adam's decay. Near a limit, either may
@@ -61,7 +61,7 @@ def judge(settings: Settings, score_spread: float, relative_change: float, batch
         _of_steps(settings),
         _of_change(relative_change),
     )
-    return max(judgements, key=lambda judgement: VERDICTS.index(judgement.verdict))  # the first of equals
+    return max(judgements, key=lambda judgement: EXPECTATIONS.index(judgement.verdict))  # the first of equals
 
 
 def _verdict(value: float, lost: float, safe: float) -> Verdict:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
+from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import VERDICTS, Run, read_run

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tune_cnn.diagnosis.verdicts import VERDICTS as EXPECTATIONS
+from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json

@@ -1,4 +1,4 @@
-"""How far each trial is within its epoch: told by its process, read by the driver, on every machine of a cluster."""
+"""How far each trial is within its epoch: its process publishes it, on whatever machine, and the driver reads it."""
 
 import contextlib
 import json
@@ -12,42 +12,42 @@ from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.trial_folder import TrialFolder
 
-TELL_S = 2.0
+PUBLISH_S = 2.0
 _NAMESPACE = b"tune_cnn"
 
 
-class ToldBatches:
+class CountedBatches:
     """Wraps a DataLoader, and reports every two seconds how many batches it has yielded, without a GPU sync.
 
     Args:
         batches: The DataLoader.
-        tell: Called with the number of batches yielded so far, and their total.
+        report: Called with the number of batches yielded so far, and their total.
     """
 
-    def __init__(self, batches: Any, tell: Callable[[int, int], object]) -> None:
+    def __init__(self, batches: Any, report: Callable[[int, int], object]) -> None:
         self.batches = batches
-        self.tell = tell
+        self.report = report
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        told = time.monotonic()
+        reported = time.monotonic()
         for count, batch in enumerate(self.batches, start=1):
             yield batch
-            if time.monotonic() - told > TELL_S:
-                self.tell(count, len(self))
-                told = time.monotonic()
+            if time.monotonic() - reported > PUBLISH_S:
+                self.report(count, len(self))
+                reported = time.monotonic()
 
 
-def tell(folder: TrialFolder, progress: EpochProgress) -> None:
+def publish(folder: TrialFolder, progress: EpochProgress) -> None:
     """Publish the progress of a trial to the driver; errors are ignored, so that training goes on."""
     with contextlib.suppress(Exception):
         internal_kv._internal_kv_put(str(folder.folder).encode(), json.dumps(progress).encode(), namespace=_NAMESPACE)
 
 
 def read(folder: Folder) -> EpochProgress | None:
-    """What the trial of a folder told last; None: nothing yet."""
+    """What the trial of a folder published last; None: nothing yet."""
     with contextlib.suppress(Exception):
         return EpochProgress(*json.loads(internal_kv._internal_kv_get(str(folder).encode(), namespace=_NAMESPACE)))
     return None

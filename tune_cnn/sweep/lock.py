@@ -108,9 +108,7 @@ def locked(folder: Folder) -> Iterator[Lock]:
     name = _LOCAL if folder.is_local and is_own_disk(folder.local_path) else f"lock-{os.urandom(4).hex()}.json"
     with ExitStack() as stack:
         try:
-            stack.enter_context(
-                FileLock(_kept_locked(folder, name), timeout=1)
-            )  # a killed process takes a moment to end
+            stack.enter_context(FileLock(_kept_locked(folder, name), timeout=1))  # what is killed takes a moment
         except Timeout:
             owners = _owners(folder)
             age_s = clock() - max(owner.get("renewed", 0) for owner in owners.values()) if owners else 0

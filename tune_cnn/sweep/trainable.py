@@ -19,7 +19,7 @@ from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.epoch_progress import ToldBatches, tell
+from tune_cnn.sweep.epoch_progress import CountedBatches, publish
 from tune_cnn.sweep.folder import FULL, Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
@@ -131,10 +131,10 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.warnings = self.folder.resume(trial.load_state_dict)
         if trial.moved:
             self.warnings.append(trial.moved)
-        trial.train_batches = ToldBatches(  # type: ignore[assignment]
+        trial.train_batches = CountedBatches(  # type: ignore[assignment]
             trial.train_batches,
             # By way of self: a closure over the trial would keep it, weights on the GPU and all, after its end.
-            lambda batch, batches: tell(self.folder, EpochProgress(self._epoch_begun, batch, batches)),
+            lambda batch, batches: publish(self.folder, EpochProgress(self._epoch_begun, batch, batches)),
         )
         with self._only_warned():
             self.board = TrialBoard(self.folder, trial.settings, self.overview)

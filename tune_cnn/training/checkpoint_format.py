@@ -1,4 +1,4 @@
-"""The format of checkpoint files: tensors and plain values, whole or not at all; sweeps write them in `trial_folder`."""
+"""The format of checkpoint files: tensors and plain values, whole or not at all; for sweeps, see `trial_folder`."""
 
 import io
 import pickle
