@@ -190,8 +190,7 @@ class Trial:
         if cut.best_epoch != history.best_epoch:
             best_of = f"it has the best weights of epoch {history.best_epoch}"
             raise ResultError(f"{best_of}, and this training ends with epoch {cut.num_epochs}")
-        trainer = state.get("trainer")
-        self.trainer.load_state_dict(trainer if isinstance(trainer, dict) else {})
+        self.trainer.load_state_dict(state.get("trainer", {}))
         self.history, self.best_weights, self._is_cut = cut, best, cut is not history
         there = state.get("summary")
         if changed := changed_machine(there if isinstance(there, dict) else {}, machine_facts(self.device), "before"):

@@ -238,12 +238,9 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
         ax.set_xticks(range(len(names)), names)
     for stopped, colour in ((False, _COLOUR), (True, _STOPPED)):
         points: list[Any] = [(at, run.accuracy) for at, run in zip(x, runs, strict=True) if _is_stopped(run) is stopped]
-        style: Any = {
-            "color": colour,
-            "markersize": 5,
-            "label": "stopped by the scheduler" if stopped else "ran to its end",
-        }
-        ax.plot([at for at, _ in points], [y for _, y in points], "v" if stopped else "o", **style)
+        label = "stopped by the scheduler" if stopped else "ran to its end"
+        marker: Any = "v" if stopped else "o"
+        ax.plot([at for at, _ in points], [y for _, y in points], marker, color=colour, markersize=5, label=label)
     if is_numeric and len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
         ax.set_xticks(sorted(set(x)))
     ax.margins(0.08)
