@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,15 @@ def test_the_contenders_take_turns(monkeypatch):
     assert cell["training"]["ours_over_by_hand"] == {"median": 0.714, "lowest": 0.429, "highest": 1.0}
     assert cell["validation"]["ours_over_convolutions"] == {"median": 0.75, "lowest": 0.75, "highest": 0.75}
     assert cell["memory_mb"] == 106.0
+
+
+@pytest.mark.slow
+def test_nothing_is_said_but_how_far_it_is(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "tune_cnn", "bench", "tiny.yaml", "--only", "*L1", "--rounds=1", "--batches=1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.sub(r"loading PyTorch.*\n", "", done.stderr) == "tiny_L1: round 1 of 1\n"
+    assert "of convs: our share of the speed of the conv layers alone" in done.stdout
 
 
 def test_an_error_of_a_process_is_told():

@@ -327,10 +327,12 @@ def test_results_that_other_settings_will_replace_are_named(finished, runner, ca
     assert run("sweep", "tiny.yaml") == 0
     assert "other settings" not in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--set", "epochs=1") == 0
-    assert (
-        "tiny_L1_K4, tiny_L1_K6: finished before with other settings; the result files in --out will be replaced"
-        in capsys.readouterr().err
-    )
+    remark = "results: tiny_L1_K4.json, tiny_L1_K6.json will be replaced, with results of other settings; another --out"
+    assert remark in capsys.readouterr().err
+    assert run("sweep", "tiny.yaml", "--name", "another") == 0  # by another sweep, or a single trial
+    assert remark in capsys.readouterr().err
+    assert run("trial", "tiny.yaml", "tiny_L1_K4", "--set", "epochs=1") == 0
+    assert "results: tiny_L1_K4.json will be replaced" in capsys.readouterr().err
 
 
 def test_the_same_command_again_finds_everything_done(finished, runner, capsys):
@@ -341,10 +343,11 @@ def test_the_same_command_again_finds_everything_done(finished, runner, capsys):
     assert when_written("record.json") == records
 
 
-def test_fresh_trains_again_and_keeps_the_old_trials(finished, runner):
+def test_fresh_trains_again_and_keeps_the_old_trials(finished, runner, capsys):
     runner(trains)
     assert run("sweep", "tiny.yaml", "--fresh") == 0
     assert finished.folder.names() == ["sweep.json", "trials", "trials-2"]
+    assert re.search(r"training everything in \S+trials-2; what is in \S+trials stays there", capsys.readouterr().err)
     assert len(finished.trials.names()) == 2
 
 
@@ -368,10 +371,10 @@ def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner,
 @pytest.mark.parametrize(
     ("broken", "left"),
     [
-        ({"figures.write_figures": RuntimeError("latex was not found,\nso no usetex")}, ["html", "md"]),
-        ({"figures.write_figures": ModuleNotFoundError("No module named 'matplotlib_inline'")}, ["html", "md"]),
+        ({"figure_files.write_figures": RuntimeError("latex was not found,\nso no usetex")}, ["html", "md"]),
+        ({"figure_files.write_figures": ModuleNotFoundError("No module named 'matplotlib_inline'")}, ["html", "md"]),
         ({"write_report": StorageError("tiny_report.html: cannot be written (Is a directory)")}, ["png"]),
-        ({"figures.write_figures": MemoryError(), "write_report": KeyError("K")}, []),
+        ({"figure_files.write_figures": MemoryError(), "write_report": KeyError("K")}, []),
     ],
 )
 def test_whatever_fails_after_the_result_files_is_a_line_and_leaves_the_rest(
@@ -657,6 +660,10 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["sweep", "tiny.yaml", "--only", "*K5*"], ["--only: 1 problem", "there are tiny_L1_K4, tiny_L1_K6"]),
         (["sweep", "tiny.yaml", "--name", "../up"], ["--name: 1 problem", "'../up' cannot be a name; use at most"]),
         (["sweep", "tiny.yaml", "--name", "a/b"], ["'a/b' cannot be a name"]),
+        (
+            ["sweep", "my grid.yaml"],
+            ["my grid.yaml: 1 problem", "'my grid' cannot be", "; rename the file, or give --name"],
+        ),
         (["sweep", "tiny.yaml", "tiny.yaml"], ["given twice; give it once"]),
         (
             ["sweep", "tiny.yaml", "absent.yaml", "--name", "", "--set", "lr=x", "--data", "x"],

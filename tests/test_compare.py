@@ -48,13 +48,13 @@ def test_with_several_seeds_only_what_is_more_than_noise_is_a_change():
     assert found.changed == 1
 
 
-def test_a_cell_that_a_sweep_does_not_have_is_a_change():
+def test_a_cell_that_a_sweep_does_not_have_is_missing():
     found = compare({"a": [run(60.0, lr=0.1), run(None, lr=0.2)], "b": [run(60.0, lr=0.1)], "c": [run(60.0, lr=0.2)]})
     assert found.rows[1:] == [
         ["0.1", "60.00", "60.00", "–", "same", "missing"],
         ["0.2", "–", "–", "60.00", "–", "missing"],
     ]
-    assert found.changed == 2
+    assert (found.changed, found.missing) == (0, 2)
 
 
 @pytest.mark.parametrize(("accuracy", "exit_code"), [(50.0, 0), (51.0, 1)])

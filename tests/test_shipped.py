@@ -1,6 +1,7 @@
 """The shipped config files go by their names, also from a wheel, and can be copied."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_init_copies_what_can_be_changed_and_overwrites_nothing(tmp_path, monkey
     assert main(["init"]) == 2
     assert "quick.yaml" in capsys.readouterr().err
     assert Path("configs/quick.yaml").read_text() == "mine"
+
+
+def test_init_copies_nothing_that_a_sweep_left_among_the_files_of_a_clone(tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    shutil.copytree(shipped_folder(), clone)
+    for left in ("results/quick_K8_L2.json", "ray_results/quick/sweep.json", ".ipynb_checkpoints/grid.ipynb"):
+        (clone / left).parent.mkdir(parents=True)
+        (clone / left).touch()
+    monkeypatch.setattr("tune_cnn.cli.commands.init.shipped_folder", lambda: clone)
+    assert main(["init", str(tmp_path / "mine")]) == 0
+    assert names_below(tmp_path / "mine") == names_below(shipped_folder())
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ def train(
     for remark in slow_precisions(plan, experiments, cluster):
         tell(remark, file=sys.stderr)
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
-    for remark in before_start(plan, experiments, cluster, folder):
+    for remark in before_start(plan, experiments, cluster, out):
         tell(remark, file=sys.stderr)
     check_writable(out)
     check_disk(folder, use)

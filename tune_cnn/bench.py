@@ -29,6 +29,7 @@ from tune_cnn.training.memory import keep_freed_memory
 from tune_cnn.training.numerics import numerics
 from tune_cnn.trial import Trial
 
+_END_S = 10
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -210,6 +211,8 @@ def take_turn(
     except EOFError:
         remedy = "run it again with --only and fewer --batches"
         raise ResourceError(f"bench: a process died, perhaps for want of memory; {remedy}") from None
+    else:
+        process.join(_END_S)  # a process that is terminated leaves semaphores behind, of which Python warns
     finally:
         process.terminate()
         process.join()

@@ -73,9 +73,11 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
 
     errors = []
     if "name" in options:
-        options.name = options.name or sweep_name(options.files)
+        named, options.name = options.name, options.name or sweep_name(options.files)
         if problems := name_problems(options.name):
-            errors.append(ConfigError("--name", problems))
+            remedy = "" if named else "; rename the file, or give --name"
+            place = "--name" if named else ", ".join(map(str, options.files))
+            errors.append(ConfigError(place, [problem + remedy for problem in problems]))
     try:
         found = load_experiments(
             options.files,

@@ -12,6 +12,8 @@ from tune_cnn.settings import setting_text, varied_keys
 _SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P"}
 _NOT_COMPARED = ("seed", "bs_test")  # runs of several seeds are one cell; `bs_test` follows from `bs_train`
 
+_MISSING = "missing"
+
 
 class Comparison(NamedTuple):
     """What some sweeps have in common, and what not.
@@ -20,12 +22,14 @@ class Comparison(NamedTuple):
         rows: A head, then a row a cell: what varies within a sweep, each sweep's best validation accuracy in percent,
             and how far each further sweep's differs from the first one's.
         settings: A line for each setting that differs between the sweeps, and not within one.
-        changed: How many cells differ from the first sweep by more than noise, or are not in all sweeps.
+        changed: How many cells differ from the first sweep by more than noise.
+        missing: How many cells have no result in some sweep.
     """
 
     rows: list[list[str]]
     settings: list[str]
     changed: int
+    missing: int
 
 
 def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
@@ -45,22 +49,24 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
         for run, values in zip(runs, flat[name], strict=True):
             place = json.dumps([values.get(key) for key in keys])
             cells.setdefault(place, {}).setdefault(name, []).append(run)
-    changed, rows = 0, [[*(_SHOWN.get(key, key) for key in keys), *sweeps, *(f"{name} - {first}" for name in others)]]
+    changed = missing = 0
+    rows = [[*(_SHOWN.get(key, key) for key in keys), *sweeps, *(f"{name} - {first}" for name in others)]]
     for place, found in cells.items():
         accuracies = {
             name: [run.accuracy for run in found.get(name, []) if run.accuracy is not None] for name in sweeps
         }
         told = [_difference(accuracies[name], accuracies[first]) for name in others]
         changed += any(is_change for _, is_change in told)
+        missing += any(text == _MISSING for text, _ in told)
         level = map(setting_text, json.loads(place))
         rows.append([*level, *(number(mean(accuracies[name]), 2) for name in sweeps), *(text for text, _ in told)])
-    return Comparison(rows, _settings(flat, keys), changed)
+    return Comparison(rows, _settings(flat, keys), changed, missing)
 
 
 def _difference(theirs: Sequence[float], ours: Sequence[float]) -> tuple[str, bool]:
     """The difference in words, and whether it is a change."""
     if not theirs or not ours:
-        return ("missing", True) if theirs or ours else ("–", False)
+        return (_MISSING if theirs or ours else "–"), False
     found = difference(theirs, ours)
     if found is None:
         value = sum(theirs) / len(theirs) - sum(ours) / len(ours)

@@ -72,14 +72,15 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
             ]
             key = key if any(map(_is_stopped, shown)) else []
             described = "Best validation accuracy over each setting that varies"
-            figures.append(PageFigure(described, key, panels(_settings_figure(shown, keys), described)))
+            if keys:
+                figures.append(PageFigure(described, key, panels(_settings_figure(shown, keys), described)))
             described = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
             figures.append(PageFigure(described, [], panels(_progress_figure(shown), described)))
     return SearchReport([*_cost(runs), *_common(shown, keys)], _ranking(runs, keys), figures)
 
 
 def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) -> list[Path]:
-    """Write `<name>_search.png`, accuracy over each setting that varies; nothing if no experiment is of a search."""
+    """Write `<name>_search.png`, accuracy over each setting that varies; nothing if no setting varies in a search."""
     runs = []
     for path in result_files:
         try:
@@ -87,12 +88,12 @@ def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) 
         except (ResultError, ConfigError):  # the report names it
             continue
     shown = [run for run in _runs(runs) if run.accuracy is not None and (run.fact("search") or _is_own(run))]
-    if not shown:
+    if not (keys := _varied(shown)):
         return []
     with own_style():
         content = io.BytesIO()
-        fig = _settings_figure(shown, _varied(shown), layout="constrained")
-        if fig.axes and any(map(_is_stopped, shown)):
+        fig = _settings_figure(shown, keys, layout="constrained")
+        if any(map(_is_stopped, shown)):
             fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         fig.savefig(content, format="png", dpi=120)
     publish_file(out_dir / f"{name}_search.png", content.getvalue())
@@ -213,8 +214,8 @@ def _scaled(runs: Sequence[Run], key: str) -> Any:
 
 def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = None) -> Figure:
     """A panel a key: the accuracy of each run over its value."""
-    columns = min(len(keys), 2) or 1
-    rows = -(-len(keys) // columns) or 1
+    columns = min(len(keys), 2)
+    rows = -(-len(keys) // columns)
     fig = Figure(figsize=(5.3 * columns, 3.2 * rows), layout=layout)
     axes = fig.subplots(rows, columns, squeeze=False).flatten()
     for ax, key in itertools.zip_longest(axes, keys):

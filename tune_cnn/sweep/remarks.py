@@ -1,15 +1,17 @@
 """What is said before a sweep starts: what will be slow, long, replaced, or was trained elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from tune_cnn import data
-from tune_cnn.errors import DataError, ResourceError
+from tune_cnn.errors import DataError, ResourceError, ResultError
+from tune_cnn.files import parse_json, read_file
 from tune_cnn.machine import SLOWDOWN, slow_here, slow_remark
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.config.search_space import Experiment
 from tune_cnn.sweep.estimate import estimate
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
-from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, duration
 
 _LONG_S = 3600.0
@@ -19,14 +21,14 @@ _ESTIMATE_S = 15.0  # that a dry run takes for its times, after a few for the st
 
 
 def before_start(
-    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions, folder: SweepFolder
+    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions, out_dir: Path
 ) -> list[str]:
     """Remarks on what the start of a sweep means for the user."""
     return [
         *found_elsewhere(plan),
         *_of_another_machine(cluster),
         *_long(plan, cluster),
-        *_replaced(experiments, folder),
+        *replaced({e.name: e.settings.trial_id for e in experiments if not e.is_open}, out_dir),
     ]
 
 
@@ -85,22 +87,26 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
     ]
 
 
-def _replaced(experiments: Sequence[Experiment], folder: SweepFolder) -> list[str]:
-    """A remark on experiments that are finished with other settings; their trials stay, their result files do not."""
-    earlier = folder.earlier_experiments()
-    changed = [
-        e.name
-        for e in experiments
-        if (old := earlier.get(e.name)) is not None
-        and old.trial_id != e.settings.trial_id
-        and folder.trial(old).is_finished()
-    ]
+def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
+    """A remark on result files of other settings, or of other programs.
+
+    Args:
+        trial_ids: Of the experiments whose files will be written, by name.
+        out_dir: Where to.
+    """
+    changed = []
+    for name, trial_id in trial_ids.items():
+        with suppress(OSError, ValueError, ResultError):
+            content = parse_json(read_file(out_dir / f"{name}.json"))
+            facts = content.get("trial") if isinstance(content, Mapping) else None
+            if not isinstance(facts, Mapping) or facts.get("id") != trial_id:
+                changed.append(f"{name}.json")
     if not changed:
         return []
-    names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    files = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
     return [
-        f"{names}: finished before with other settings; the result files in --out will be replaced "
-        "(another --name and --out keep both, the old command brings them back)"
+        f"{out_dir}: {files} will be replaced, with results of other settings; another --out keeps them (tune-cnn "
+        "export writes those of a sweep again)"
     ]
 
 

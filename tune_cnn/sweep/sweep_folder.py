@@ -18,6 +18,7 @@ Ray's own state is not kept: what is finished is known from these files alone, s
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -32,6 +33,7 @@ from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.distributions import distribution_fault
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.trial_folder import TrialFolder, fault_of
+from tune_cnn.texts import tell
 
 Search = Mapping[str, Mapping[str, Any]]
 _GENERATION = re.compile(r"trials(?:-(\d+))?", re.ASCII)
@@ -94,8 +96,10 @@ class SweepFolder:
 
     def start_over(self) -> None:
         """Begin a new, empty folder of trials (`trials-2`, ...): no trial of this or another sweep is reused."""
-        self.is_fresh = True
+        before, self.is_fresh = self.trials, True
         self.trials = self.folder / _generation(self._newest() + 1)
+        if before.names():
+            tell(f"training everything in {self.trials}; what is in {before} stays there, and is not used", sys.stderr)
 
     def save_experiments(self, experiments: Mapping[str, Settings], searches: Mapping[str, Search] = {}) -> None:
         """Keep what was asked for, names and settings; and the settings of what was asked for before.

@@ -57,6 +57,8 @@ def run(options: Namespace) -> int:
         for same in distinct_trials(experiments).values()
     ]
     tell(cells_table(cells))
+    tell("img/s: images per second; x by hand: as a multiple of a loop written by hand (lowest to highest round);")
+    tell("of convs: our share of the speed of the conv layers alone; MB: memory of one further trial")
     if options.out:
         versions = {"tune_cnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
         machine = {"processor": cpu_model(), "cores": cores(), "threads": threads, "system": platform.platform()}

@@ -7,7 +7,7 @@ from tune_cnn.errors import ConfigError
 from tune_cnn.texts import aligned, tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "show sweeps side by side: which cells changed, and by how much; exit code 1 if one did"
+PURPOSE = "show sweeps side by side: which cells changed, and by how much; exit code 1 if one did, or is missing"
 EXAMPLE = "tune-cnn compare exp1_1 exp1_1_he"
 
 
@@ -38,5 +38,6 @@ def run(options: Namespace) -> int:
     tell(aligned(found.rows))
     for line in found.settings:
         tell(line)
-    tell(f"{found.changed} of {len(found.rows) - 1} cells changed")
-    return 1 if found.changed else 0
+    missing = f"; {found.missing} have no result in some sweep" if found.missing else ""
+    tell(f"{found.changed} of {len(found.rows) - 1} cells changed{missing}")
+    return 1 if found.changed or found.missing else 0

@@ -21,7 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Copy all of them, or none if one of these names is there."""
     shipped = shipped_folder()
-    files = sorted(path.relative_to(shipped) for path in shipped.rglob("*.*") if path.parent.name != "__pycache__")
+    # Not what a sweep or a notebook left there: in a clone, this is a folder like any other.
+    found = [path for pattern in ("*.*", "cluster/*.*") for path in shipped.glob(pattern) if path.is_file()]
+    files = sorted(path.relative_to(shipped) for path in found)
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
         if there := [str(path) for path in files if (options.folder / path).exists()]:

@@ -76,9 +76,11 @@ def run(options: Namespace) -> int:
         for remark in slow_precisions(plan, experiments, cluster):
             tell(remark, file=sys.stderr)
         known = [line for line in plan if not line.is_open]
-        found = diagnose_all((line.settings for line in known), download=False, within_s=_DIAGNOSES_S)
+        with waiting("looking at each network before its training"):
+            found = diagnose_all((line.settings for line in known), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}
-        times_s, time_line = times(known, [e for e in experiments if not e.is_open], cluster)
+        with waiting("timing some steps of each network"):
+            times_s, time_line = times(known, [e for e in experiments if not e.is_open], cluster)
         if len(known) < len(plan):
             time_line = "time: not known before Optuna has suggested all settings"
         tell(plan_table(plan, verdicts, times_s))

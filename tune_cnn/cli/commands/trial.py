@@ -1,5 +1,6 @@
 """`tune-cnn trial`: train one experiment in this process; of a finished sweep: repeat and compare it."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,10 +48,13 @@ def _of_file(options: Namespace) -> int:
         from tune_cnn.experiments import experiment_config, train
         from tune_cnn.result_files import save_experiment
         from tune_cnn.sweep.config.search_space import load_experiments
+        from tune_cnn.sweep.remarks import replaced
 
     experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)
     settings = _one({e.name: e.settings for e in experiments}, options)
     check_writable(options.out)
+    for remark in replaced({options.name: settings.trial_id}, options.out):
+        tell(remark, file=sys.stderr)
     trained = train(settings, device=options.device, threads=options.threads)
     path = options.out / f"{options.name}.json"
     config = experiment_config(options.name, options.out, trained.settings)
