@@ -259,7 +259,9 @@ def test_cores_and_gpus_that_are_not_there_are_remarked_on(here, runner, capsys,
     assert run("sweep", "tiny.yaml", "--cpus", "9", "--gpus", "99") == 0
     told = capsys.readouterr().err
     assert "--cpus 9: this machine has 2 cores, which trials share\n" in told
-    assert re.search(r"^--gpus 99: this machine has .+; trials that get none compute on its cores$", told, re.MULTILINE)
+    assert re.search(
+        r"^--gpus 99: this machine has .+; trials compute on its CPU where they get none$", told, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("arguments", [["sweep"], ["sweep", "--dry-run"], ["trial"]])
@@ -688,7 +690,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["board", "absent", "--storage", "elsewhere"], ["none of this name in elsewhere; check the name, or --stor"]),
         (["plot"], ["results: no result file matches *; check the pattern, or --results"]),
         (["plot", "exp*", "**", "/etc/*", "--results", "file"], ["file: no result file matches exp* ** /etc/*"]),
-        ([], ["the following arguments are required: COMMAND"]),
+        ([], ["usage: tune-cnn", "sweep ", "train the experiments of config files"]),
         (["sweep"], ["the following arguments are required: FILE"]),
         (["swep", "tiny.yaml"], ["no such command: swep; did you mean sweep?"]),
         (["sweep"], ["Example:\n  tune-cnn sweep configs/exp1_1.yaml", "All there is: tune-cnn sweep --help"]),

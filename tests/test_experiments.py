@@ -204,7 +204,7 @@ def test_a_name_that_cannot_be_a_file_is_refused(name):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x", 3.5, ""])
 def test_a_device_that_is_not_there_is_refused(device):
-    with pytest.raises(ConfigError, match=r"device: .*; leave it out for the GPU if there is one, else the CPU"):
+    with pytest.raises(ConfigError, match=r"device: .*; write cpu, or cuda for a GPU"):
         run_experiment("run", **{**QUICK, "device": device})
 
 

@@ -71,7 +71,7 @@ def test_without_a_terminal_each_epoch_is_a_line_on_stderr(capsys):
     assert err.splitlines() == [
         "waiting for the first batches",
         "K32_L2_0d29faf2  epoch 7/30  train loss 1.235  val loss 1.500  val acc 55.0 %  best 56.1 %  12.3 s",
-        "K32_L2_0d29faf2  stopped early: no better for 3 epochs",
+        "K32_L2_0d29faf2  stopped early: no better for 3 epochs  (1/3 trials ended)",
         "K32_L4_bde69615  failed: epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200,
         "warning: [bold]" + "y" * 200,
     ]
@@ -213,7 +213,7 @@ def test_of_very_many_epochs_a_line_a_trial_and_one_a_minute_are_told(capsys, mo
         time.sleep(0.7)
         waiting, ended, *minutes = capsys.readouterr().err.splitlines()
     assert waiting == "waiting for the first batches"
-    assert ended == f"{LABELS[0]}  stopped early: no better for 3 epochs  best 56.1 %"
+    assert ended == f"{LABELS[0]}  stopped early: no better for 3 epochs  best 56.1 %  (1/103 trials ended)"
     assert 1 <= len(minutes) <= 3
     assert all(line.startswith("1/103 trials ended, 0 running, 0 min 0 s; about ") for line in minutes)
 

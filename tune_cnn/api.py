@@ -236,6 +236,8 @@ def train(
         except BaseException as end:
             if isinstance(end, StorageError) and not folder.folder.is_local:
                 raise  # a server that fails would only fail again
+            if isinstance(end, KeyboardInterrupt):
+                tell("stopping; what is finished is written first", file=sys.stderr)
             # Whatever happened, what is finished is in its place; if it cannot be, that is not the news.
             try:
                 show_results(folder, out)

@@ -65,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
         **style,
     )
     root.add_argument("--version", action="version", version=f"tune-cnn {__version__}")
-    listed = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listed = root.add_subparsers(title="commands", metavar="COMMAND")
+    root.set_defaults(command=None)
     names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
     for name in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
         command = importlib.import_module(f"{commands.__name__}.{name}")
@@ -84,7 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 success, 1 some trials failed, 2 the user's mistake, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_args(arguments)
+    root = parser()
+    options = root.parse_args(arguments)
+    if options.command is None:
+        root.print_help(sys.stderr)
+        return 2
     try:
         exit_code: int = options.run(options)
         sys.stdout.flush()  # while a reader that has gone can still be forgiven

@@ -186,7 +186,9 @@ def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
         elif len(set(map(setting_text, among_best))) == 1 < len(set(map(setting_text, everywhere))):
             found.append(f"{name} = {setting_text(among_best[0])}")
     if not found:
-        return [f"The best {_BEST} trainings have no range of a setting in common that is narrower than the others'."]
+        return [
+            f"The best {_BEST} trainings agree on no setting: each one spreads over more than a quarter of its range."
+        ]
     return [
         f"The best {_BEST} trainings have in common: {listed(found)}. With few samples, this can be chance; a narrower "
         "search can tell."

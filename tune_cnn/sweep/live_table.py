@@ -128,7 +128,10 @@ class Progress:
         how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
         row.state = "finished" if reason == "epochs" else how.partition(":")[0]
         best = f"  best {row.best:.1f} %" if self._is_brief and row.result else ""
-        (self._line if failure is None else self.say)(f"{label}  {how}{best}")
+        if failure is None:
+            self._line(f"{label}  {how}{best}  ({self._ended()} trials ended)")
+        else:
+            self.say(f"{label}  {how}")
 
     def to_be_retried(self, label: str, why: str) -> None:
         """A trial waits to be tried again."""
@@ -143,11 +146,11 @@ class Progress:
     def _remind(self) -> None:
         """Without a terminal: a line about each trial whose epoch is long, and at first that there is none yet.
 
-        Of a sweep of very many epochs, a line a minute about all trials.
+        And a line a minute about all trials.
         """
         told = time.monotonic()
         while not self._over.wait(REMIND_S):
-            if self._is_brief and time.monotonic() - told > _SUMMARY_S:
+            if time.monotonic() - told > _SUMMARY_S:
                 told = time.monotonic()
                 self._line(self._summary())
             for label, row in list(self._rows.items()):
@@ -188,16 +191,21 @@ class Progress:
     def _summary(self) -> str:
         """How many trials have ended, when all will have, the best so far, and how busy the GPUs are."""
         going = sum(row.state in ("running", _RETRIED) for row in self._rows.values())
-        waiting = sum(row.state == "waiting" for row in self._rows.values())
-        total = self._already_done + len(self._rows) + self._upcoming
-        done = total - self._upcoming - going - waiting
         seconds = int(time.monotonic() - self._started)
         best = max((row.best for row in self._rows.values() if row.result), default=None)
         told = "" if best is None else f"; best so far {best:.1f} %"
         if time.monotonic() - self._gpus_asked > _GPU_INTERVAL_S:
             self._gpu_use, self._gpus_asked = gpu_use(), time.monotonic()
         told += f"; {self._gpu_use}" if self._gpu_use else ""
-        return f"{done}/{total} trials ended, {going} running, {seconds // 60} min {seconds % 60} s{self._left()}{told}"
+        return (
+            f"{self._ended()} trials ended, {going} running, {seconds // 60} min {seconds % 60} s{self._left()}{told}"
+        )
+
+    def _ended(self) -> str:
+        """How many trials have ended, of all: `3/8`."""
+        unfinished = sum(row.state in ("running", "waiting", _RETRIED) for row in self._rows.values())
+        ended = self._already_done + len(self._rows) - unfinished
+        return f"{ended}/{ended + unfinished + self._upcoming}"
 
     def _left(self) -> str:
         """What is left if no trial stops early, from the epochs measured so far; the longest trials start first."""

@@ -44,7 +44,7 @@ def _of_another_machine(cluster: ClusterOptions) -> list[str]:
         )
     if there is not None and cluster.gpus is not None and cluster.gpus > there.gpus:
         has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
-        remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials that get none compute on its cores")
+        remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none")
     return remarks
 
 

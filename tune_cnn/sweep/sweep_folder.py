@@ -84,7 +84,8 @@ class SweepFolder:
             if found.folder.read("sweep.json") is not None:
                 return found
         place, name = candidates[-1]
-        there = ", ".join(islice(_sweeps_like(name, Folder(place)), _MOST_NAMED))
+        found_there = list(islice(_sweeps_like(name, Folder(place)), _MOST_NAMED + 1))
+        there = ", ".join([*found_there[:_MOST_NAMED], *(["and more"] if len(found_there) > _MOST_NAMED else [])])
         remedy = f"there: {there}" if there else "run one first, such as: tune-cnn sweep quick"
         raise StorageError(
             f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or --storage ({remedy})"

@@ -44,5 +44,8 @@ def choose_device(name: torch.device | str | None) -> torch.device:
         return device
     except (RuntimeError, AssertionError, TypeError) as error:
         fault = str(error).partition("\n")[0].rstrip(".")
-        remedy = "leave it out for the GPU if there is one, else the CPU"
-        raise ConfigError("device", [f"device: {str(name)!r} cannot be used ({fault}); {remedy}"]) from error
+        if "Expected one of" in fault:  # and then all that PyTorch was ever built for
+            fault = "PyTorch knows no such device"
+        raise ConfigError(
+            "device", [f"device: {str(name)!r} cannot be used ({fault}); write cpu, or cuda for a GPU"]
+        ) from error

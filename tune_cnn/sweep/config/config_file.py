@@ -155,7 +155,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
         problems.append("samples: missing; write how many are drawn, such as samples: 16")
     further = ("samples", "search_seed", "algorithm")
     for key in () if "search" in document else [key for key in further if key in document]:
-        problems.append(f"{key}: nothing is drawn; write what under search:, or leave it out")
+        problems.append(f"{key}: there is no search: to draw from; add one, or leave this out")
     count = samples if type(samples := document.get("samples", 1)) is int and "samples" not in faulty else 1
     if "run_name" in document and "run_name" not in faulty:
         problems += pattern_problems(document["run_name"], axes, samples=count if "search" in document else 0)
