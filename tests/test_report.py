@@ -370,6 +370,16 @@ def test_an_unfinished_training_that_failed_says_why(tmp_path):
     assert told(grid)["1.2"] == ["K = 32, L = 2 failed: lost its node"]
 
 
+@pytest.mark.parametrize(
+    ("batches", "why"), [(40, "The likely cause is the init"), (8, "8 batches, too few to tell why")]
+)
+def test_too_few_batches_tell_no_cause(tmp_path, batches, why):
+    losses = history(FLAT).train_loss[:batches]
+    flat = write(tmp_path, "flat", settings(32, 16), history(FLAT)._replace(train_loss=losses))
+    (grid,) = load_grids([flat, write(tmp_path, "learned", settings(32, 8), history(60.0))])
+    assert why in told(grid)["1.2"][1]
+
+
 def test_an_unfinished_seed_does_not_count_in_the_mean(tmp_path):
     files = write_grid(tmp_path, {(32, 2): [60.0, 61.0]})
     (grid,) = load_grids([*files, unfinished(tmp_path, "c", settings(32, 2, seed=3), 20.0)])

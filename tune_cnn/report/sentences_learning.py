@@ -15,6 +15,7 @@ from tune_cnn.train_results import chance
 
 # How far from ln(classes), relatively, the loss of a network may be whose scores do not depend on the image.
 _AT_GUESSING = 0.01
+_FEW_BATCHES = 30  # with fewer, a network that would learn may not have begun to
 _STILL = 0.02  # how much the loss may vary, relatively, of a network that learns nothing
 _PAIRS, _LEAST_PERCENT = 3, 5.0  # pairs of classes named for each network; of the class, to be named
 _OUTCOMES = {"learned": "trains", "did not learn": "will not learn", "diverged": "will not learn"}
@@ -181,6 +182,9 @@ def _reason(cell: Cell, grid: Grid) -> str:
     )
     if any(map(is_network, grid.conditions)):
         return f"{stayed} The result files do not tell more of a network that is not ours."
+    batches = max(len(run.history.train_loss) for run in _flat_runs(cell) if run.history)
+    if batches < _FEW_BATCHES:
+        return f"{stayed} It trained on {batches} batches, too few to tell why."
     if settings.ycn:
         return f"{stayed} YourCodeNet is built to keep its signal; look at lr and reg."
     if not _lost_signal(cell, grid):

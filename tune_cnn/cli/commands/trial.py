@@ -22,7 +22,11 @@ _MOST_THREADS = 1024  # that a record may ask for
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("source", metavar="FILE|SWEEP", help="a config file, or a sweep's folder or name")
+    parser.add_argument(
+        "source",
+        metavar="FILE|SWEEP",
+        help="a config file, or a sweep's folder or name; of a shipped file's name and a sweep's, the sweep's",
+    )
     parser.add_argument("name", metavar="EXPERIMENT", help="the experiment's name")
     add_settings(parser)
     add_out(parser, "result file of one in a config file")
