@@ -93,6 +93,6 @@ def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], *
     ]
     content = environment.get_template(template).render(
         title=title, summary=summary(grids), parts=parts, colours=colours, search=search,
-        tables=tables, left_aligned=LEFT_ALIGNED, conditions=conditions(grids), notes=notes(grids), **more,
+        tables=tables, left_aligned=LEFT_ALIGNED, conditions=conditions(grids), notes=notes(grids, in_grids), **more,
     )  # fmt: skip
     return content.strip() + "\n"

@@ -101,23 +101,31 @@ def _pairs(fact: object, shape: str) -> str:
     return ", ".join(shape.format(*pair) for pair in fact.items()) if isinstance(fact, dict) else ""
 
 
-def notes(grids: Sequence[Grid]) -> list[str]:
-    """How to read the report."""
+def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
+    """How to read the report.
+
+    Args:
+        grids: All of them.
+        in_grids: Those that are shown as grids, not as a search.
+    """
     runs = [run for grid in grids for run in grid.runs]
     found = [
         "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "
         "once, with the weights of the best epoch.",
-        "A network has learned if its accuracy is more than 1.5 times that of guessing. Curves of those that have not "
-        "are dashed.",
-        "Multiply-adds are those of the conv and linear layers for one image, forward. Training time depends on the "
-        "machine and its load.",
+        "A network has learned if its accuracy is more than 1.5 times that of guessing.",
     ]
+    if in_grids:
+        found += [
+            "Curves of networks that have not learned are dashed.",
+            "Multiply-adds are those of the conv and linear layers for one image, forward. Training time depends on "
+            "the machine and its load.",
+        ]
     if any(cell.accuracy and cell.accuracy.margin is not None for grid in grids for cell in grid.cells):
         found.append(
             "± is half the 95 % interval of the mean over seeds (Student's t). A difference is within the noise if its "
             "95 % interval (Welch) holds 0; the intervals are not corrected for the number of comparisons."
         )
-    if any(run.expected for run in runs):
+    if any(run.expected for grid in in_grids for run in grid.runs):
         found.append(
             "Expected is the diagnosis of the network before its training, from one forward and one backward pass of a "
             "batch; at risk is no prediction."
