@@ -65,7 +65,7 @@ def test_without_optuna_the_remedy_is_told(config, monkeypatch):
 
 def test_algorithm_without_a_search_is_a_fault(config):
     config.write_text("run_name: a\nalgorithm: optuna\n")
-    with pytest.raises(ConfigError, match="algorithm: nothing is drawn; write what under search:"):
+    with pytest.raises(ConfigError, match="algorithm: there is no search: to draw from"):
         load_experiments([config], may_be_open=True)
 
 

@@ -153,8 +153,8 @@ def test_what_does_not_fit_a_search_is_refused(config, change, fault):
 def test_what_belongs_to_a_search_is_refused_without_one(config):
     config.write_text("run_name: tiny_{sample}\nsamples: 3\nsearch_seed: 1\n")
     assert faults(config)[1:] == [
-        "  samples: nothing is drawn; write what under search:, or leave it out",
-        "  search_seed: nothing is drawn; write what under search:, or leave it out",
+        "  samples: there is no search: to draw from; add one, or leave this out",
+        "  search_seed: there is no search: to draw from; add one, or leave this out",
         "  run_name: {sample} numbers what a search draws; write search:, or take it out",
     ]
 
