@@ -1,4 +1,4 @@
-"""Texts for people: counts, sizes, durations, columns; and what keeps a text from steering the terminal."""
+"""Texts for people: counts, sizes, durations, settings, columns; control characters are escaped."""
 
 import sys
 from collections.abc import Sequence
@@ -42,6 +42,15 @@ def duration(seconds: float) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{count} {noun}" + ("s" if count != 1 else "")
+
+
+def setting_text(value: object) -> str:
+    """A setting's value for people: `64-128`, `none`, `0.001`, `true`."""
+    if isinstance(value, tuple | list):
+        return "-".join(map(setting_text, value)) or "none"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 and 1 are the same condition
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 from tune_cnn.report.noise import difference, mean
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import number
-from tune_cnn.settings import setting_text, varied_keys
+from tune_cnn.settings import varied_keys
+from tune_cnn.texts import setting_text
 
 _SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P"}
 _NOT_COMPARED = ("seed", "bs_test")  # runs of several seeds are one cell; `bs_test` follows from `bs_train`
-
-_MISSING = "missing"
 
 
 class Comparison(NamedTuple):
@@ -57,7 +56,7 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
         }
         told = [_difference(accuracies[name], accuracies[first]) for name in others]
         changed += any(is_change for _, is_change in told)
-        missing += any(text == _MISSING for text, _ in told)
+        missing += any(accuracies.values()) and not all(accuracies.values())
         level = map(setting_text, json.loads(place))
         rows.append([*level, *(number(mean(accuracies[name]), 2) for name in sweeps), *(text for text, _ in told)])
     return Comparison(rows, _settings(flat, keys), changed, missing)
@@ -66,7 +65,7 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
 def _difference(theirs: Sequence[float], ours: Sequence[float]) -> tuple[str, bool]:
     """The difference in words, and whether it is a change."""
     if not theirs or not ours:
-        return (_MISSING if theirs or ours else "–"), False
+        return ("missing" if theirs or ours else "–"), False
     found = difference(theirs, ours)
     if found is None:
         value = sum(theirs) / len(theirs) - sum(ours) / len(ours)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from tune_cnn.plot import natural
 from tune_cnn.report.wording import listed
-from tune_cnn.settings import Settings, setting_text
+from tune_cnn.settings import Settings
+from tune_cnn.texts import setting_text
 
 _SYMBOLS = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", "hidden_dims": "H", "seed": "S"}
 _COMMON = {"bs_train", "bs_test", "batches", "epochs", "early_stopping", "lr", "reg", "ycn", *_SYMBOLS.values()}

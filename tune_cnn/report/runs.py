@@ -14,7 +14,8 @@ from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file
-from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings, setting_text
+from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
+from tune_cnn.texts import setting_text
 from tune_cnn.train_results import FitResult, epoch_means
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished", "no accuracies")

@@ -19,11 +19,12 @@ from tune_cnn.report.grids import Grid
 from tune_cnn.report.page_figures import PageFigure, panels
 from tune_cnn.report.runs import Run, read_run
 from tune_cnn.report.wording import listed, number, percent
-from tune_cnn.settings import setting_text, varied_keys
-from tune_cnn.texts import counted, duration
+from tune_cnn.settings import varied_keys
+from tune_cnn.texts import counted, duration, setting_text
 
 _SHORT = {"filters_per_layer": "K", "layers_per_block": "L"}
 _COLOUR, _STOPPED = "#4E96BC", "#B8860B"
+_KEY = [("circles: ran to their end", _COLOUR, False), ("triangles: stopped by the scheduler", _STOPPED, False)]
 _BEST = 5  # trainings that are compared with all others
 _ENOUGH = 2 * _BEST  # trainings, for such a comparison
 _NARROW = 0.25  # of the whole range: what the best have in common; five values at random are as near in 1.6 % of cases
@@ -66,11 +67,7 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
     figures = []
     if shown:
         with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
-            key = [
-                ("circles: ran to their end", _COLOUR, False),
-                ("triangles: stopped by the scheduler", _STOPPED, False),
-            ]
-            key = key if any(map(_is_stopped, shown)) else []
+            key = _KEY if any(map(_is_stopped, shown)) else []
             described = "Best validation accuracy over each setting that varies"
             if keys:
                 figures.append(PageFigure(described, key, panels(_settings_figure(shown, keys), described)))

@@ -26,15 +26,6 @@ def dashed(numbers: Iterable[int]) -> str:
     return "-".join(map(str, numbers))
 
 
-def setting_text(value: object) -> str:
-    """A setting's value for people: `64-128`, `none`, `0.001`, `true`."""
-    if isinstance(value, tuple | list):
-        return "-".join(map(setting_text, value)) or "none"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1.0 and 1 are the same condition
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 Reference = Annotated[
     str,
     Field(

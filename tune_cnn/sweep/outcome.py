@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ResultError
-from tune_cnn.settings import Settings, setting_text, varied_keys
+from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.live_table import time_left
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
-from tune_cnn.texts import aligned
+from tune_cnn.texts import aligned, setting_text
 from tune_cnn.train_results import FitResult
 
 _COLUMNS = ("epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended")

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
-from tune_cnn.settings import Settings, setting_text, varied_keys
+from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS, epoch_of
-from tune_cnn.texts import aligned, counted, duration, size
+from tune_cnn.texts import aligned, counted, duration, setting_text, size
 
 State = Literal["done", "continue", "new"]
 _MOST_LINES = 20  # about trainings that are found elsewhere

@@ -35,8 +35,7 @@ class TorchTrainer:
         augment: Changes training images (B, C, H, W), before they become floats.
         average: Decay per batch of an exponential moving average (EMA) of the weights, which is then evaluated in their
             place; 0: no EMA; None: the model's attribute `average`, or 0 if it has none.
-        precision: `bf16` or `fp16`, by autocast, with weights in fp32; else all is fp32, on a GPU with TF32 as
-            PyTorch's flags say.
+        precision: `bf16` or `fp16`, by autocast, with weights in fp32; else fp32, with TF32 as PyTorch's flags say.
         compile: Compile the model; where that fails, it runs as it is.
 
     Attributes:
