@@ -43,16 +43,17 @@ SWEEP = """
     sweep = tune_cnn.sweep("quick", settings=small)
     """
 
-
 ASK_TENSORBOARD = """
-    import time
+    import os, signal, time
     from urllib.request import urlopen
     from tensorboard.manager import get_all
+    (board_process,) = get_all()
     for _ in range(60):
-        tags = urlopen(f"http://127.0.0.1:{get_all()[-1].port}/data/plugin/scalars/tags").read().decode()
+        tags = urlopen(f"http://127.0.0.1:{board_process.port}/data/plugin/scalars/tags").read().decode()
         if tags.count("accuracy/validation") == 6:
             break
         time.sleep(0.5)
+    os.kill(board_process.pid, signal.SIGTERM)
     print(tags)
     """
 
@@ -91,6 +92,8 @@ def test_the_cells_of_the_assignment_and_of_a_sweep(tmp_path: Path) -> None:
 
 def test_the_shipped_notebook_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # for TensorBoard
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where TensorBoard would find those that other runs left
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # paths of sockets must be short
     notebook = nbformat.read(CONFIGS / "grid.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     notebook.cells.append(nbformat.v4.new_code_cell(dedented(ASK_TENSORBOARD)))
