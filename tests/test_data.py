@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tune_cnn import data
 from tune_cnn.data import ImageSet, describe, first_images, load, resolve
-from tune_cnn.data.batches import batches, evaluation_batches
+from tune_cnn.data.batches import Batches, evaluation_batches
 from tune_cnn.errors import DataError
 from tune_cnn.experiments import train
 from tune_cnn.settings import SOURCES, DataSettings, Settings
@@ -63,37 +63,37 @@ def assert_same_passes(image_set: ImageSet, ours: list[DataLoader], theirs: list
 
 def test_batches_draw_the_order_and_the_random_state_of_a_plain_loader(image_set):
     plain = TensorDataset(torch.zeros(53), torch.arange(53))
-    train, validation = batches(image_set, 8, shuffle=True), evaluation_batches(image_set, 5, at_least=5)
+    train, validation = Batches(image_set, 8, shuffle=True), evaluation_batches(image_set, 5, at_least=5)
     plain_train, plain_validation = DataLoader(plain, 8, shuffle=True), DataLoader(plain, 5)
     assert_same_passes(image_set, [train, validation] * 3, [plain_train, plain_validation] * 3)
 
 
 def test_a_pass_cut_short_draws_no_less_than_a_whole_one(image_set):
-    short = batches(image_set, 8, shuffle=True, max_batches=2)
+    short = Batches(image_set, 8, shuffle=True, max_batches=2)
     torch.manual_seed(7)
     cut = [[images[:, 0, 0, 0].tolist() for images, _ in short] for _ in range(3)]
     state = torch.random.get_rng_state()
-    whole = batches(image_set, 8, shuffle=True)
+    whole = Batches(image_set, 8, shuffle=True)
     torch.manual_seed(7)
     assert cut == [[images[:, 0, 0, 0].tolist() for images, _ in whole][:2] for _ in range(3)]
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_length_is_the_number_of_batches(image_set):
-    assert len(batches(image_set, 8)) == 7 == len(list(batches(image_set, 8)))
-    assert len(batches(image_set, 8, max_batches=3)) == 3 == len(list(batches(image_set, 8, max_batches=3)))
-    assert len(batches(image_set, 8, max_batches=100)) == 7
+    assert len(Batches(image_set, 8)) == 7 == len(list(Batches(image_set, 8)))
+    assert len(Batches(image_set, 8, max_batches=3)) == 3 == len(list(Batches(image_set, 8, max_batches=3)))
+    assert len(Batches(image_set, 8, max_batches=100)) == 7
 
 
 def test_a_batch_is_channels_last_bytes_and_whole_numbers(image_set):
-    images, labels = next(iter(batches(image_set, 8)))
+    images, labels = next(iter(Batches(image_set, 8)))
     assert (images.shape, images.dtype) == ((8, 3, 4, 5), torch.uint8)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert (labels.tolist(), labels.dtype) == ([0, 1, 2, 3, 4, 5, 6, 7], torch.int64)
 
 
 def test_writing_into_a_batch_leaves_the_shared_images_alone(image_set):
-    images, _ = next(iter(batches(image_set, 8)))
+    images, _ = next(iter(Batches(image_set, 8)))
     images.fill_(255)
     assert image_set.images[:8, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
@@ -103,11 +103,6 @@ def test_evaluation_computes_many_images_at_once_but_reports_losses_for_few(imag
     assert [len(labels) for _, labels in loader] == [36, 17]
     assert loader.loss_batch_size == 12
     assert [len(labels) for _, labels in evaluation_batches(image_set, 40, at_least=30)] == [40, 13]
-
-
-def test_losses_cannot_be_reported_across_batches(image_set):
-    with pytest.raises(ValueError, match="batch_size 10 is not a multiple of loss_batch_size 4"):
-        batches(image_set, 10, loss_batch_size=4)
 
 
 # Shapes

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_cnn import trial as trial_module
 from tune_cnn.data.augmentation import Augmentation, views
-from tune_cnn.data.batches import batches, evaluation_batches
+from tune_cnn.data.batches import Batches, evaluation_batches
 from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.models.layers import AdaptiveMaxPool2d, pooled_by_products
 from tune_cnn.settings import DataSettings, Settings
@@ -46,7 +46,7 @@ def test_resident_batches_are_the_loaders_with_the_same_draws(max_batches):
     found = []
     for device in (None, CPU):
         torch.manual_seed(3)
-        loader = batches(IMAGES.train, 7, shuffle=True, max_batches=max_batches, device=device)
+        loader = Batches(IMAGES.train, 7, shuffle=True, max_batches=max_batches, device=device)
         found.append([*loader, *loader, (torch.get_rng_state(), torch.rand(1))])
         assert len(loader) == len(list(loader))
     for resident, loaded in zip(found[1], found[0], strict=True):
@@ -55,7 +55,7 @@ def test_resident_batches_are_the_loaders_with_the_same_draws(max_batches):
 
 def test_resident_images_are_sent_once_and_evaluated_in_order():
     first, second = (evaluation_batches(IMAGES.validation, 5, at_least=12, device=CPU) for _ in range(2))
-    assert first._images is second._images
+    assert first.resident[0] is second.resident[0]
     labels = torch.cat([labels for _, labels in first])
     assert labels.tolist() == IMAGES.validation.labels.tolist()
     assert first.loss_batch_size == 5
@@ -71,7 +71,7 @@ def test_a_trial_on_resident_images_is_bit_for_bit_the_same(monkeypatch, precisi
         trial = Trial(settings, IMAGES)
         trial.run_epoch()
         trial.run_epoch()
-        assert (trial.train_batches.__class__.__name__ == "ResidentBatches") is resident
+        assert (trial.train_batches.resident is not None) is resident
         states.append(trial)
     loaded, resident = states
     assert resident.history == loaded.history

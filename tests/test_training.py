@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from tune_cnn import data
-from tune_cnn.data.batches import batches, evaluation_batches
+from tune_cnn.data.batches import Batches, evaluation_batches
 from tune_cnn.errors import ResultError
 from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.settings import DataSettings
@@ -60,7 +60,7 @@ def small_trainer(network: type[nn.Module] = ConvClassifier, lr: float = 1e-2) -
 
 
 def small_loaders() -> tuple[DataLoader, DataLoader]:
-    return batches(IMAGES.train, 10, shuffle=True), evaluation_batches(IMAGES.validation, 5, at_least=512)
+    return Batches(IMAGES.train, 10, shuffle=True), evaluation_batches(IMAGES.validation, 5, at_least=512)
 
 
 # Batches and epochs
@@ -118,7 +118,7 @@ def test_a_tiny_set_is_learnt_by_heart():
     """The check of the assignment, for longer: shapes are harder to learn by heart than photographs."""
     torch.manual_seed(42)
     images = data.load(DataSettings("shapes", in_size=(3, 16, 16), train_images=60, test_images=1)).train
-    dl_train = batches(images, 2)
+    dl_train = Batches(images, 2)
     model = ConvClassifier((3, 16, 16), 10, filters=[32], pool_every=1, hidden_dims=[100])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
     trainer = TorchTrainer(model, torch.nn.CrossEntropyLoss(), optimizer, "cpu")
@@ -133,7 +133,7 @@ def test_the_trainer_computes_where_the_model_is_if_no_device_is_named():
 
 
 def test_images_of_bytes_and_of_floats_give_equal_numbers():
-    bytes_, labels = next(iter(batches(IMAGES.train, 40)))
+    bytes_, labels = next(iter(Batches(IMAGES.train, 40)))
     dataset = TensorDataset(bytes_, labels), TensorDataset(bytes_.float() / 255, labels)
     assert dataset[0].tensors[0].dtype == torch.uint8
     of_bytes, of_floats = (small_trainer().train_epoch(DataLoader(d, 8), verbose=False) for d in dataset)
@@ -142,7 +142,7 @@ def test_images_of_bytes_and_of_floats_give_equal_numbers():
 
 @pytest.mark.parametrize("network", [ConvClassifier, YourCodeNet])
 def test_evaluation_in_large_batches_reports_the_losses_of_small_ones(network):
-    small, large = batches(IMAGES.train, 7), evaluation_batches(IMAGES.train, 7, at_least=25)
+    small, large = Batches(IMAGES.train, 7), evaluation_batches(IMAGES.train, 7, at_least=25)
     assert (len(small), len(large)) == (9, 3)
     trainer = small_trainer(network)
     trainer.train_epoch(small, verbose=False)
@@ -171,7 +171,7 @@ def test_no_value_is_read_per_batch(epoch):
         trainer = small_trainer()
         trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), fused=True)
         with CountReads() as reads:
-            getattr(trainer, epoch)(batches(IMAGES.train, 8, shuffle=True, max_batches=max_batches), verbose=False)
+            getattr(trainer, epoch)(Batches(IMAGES.train, 8, shuffle=True, max_batches=max_batches), verbose=False)
         return reads.count
 
     assert 0 < reads(2) == reads(7) <= 4  # the loader's draws, and the accuracy
@@ -194,7 +194,7 @@ def test_an_evaluation_in_bf16_casts_a_weight_once():
     trainer = small_trainer()
     trainer.precision = "bf16"
     with CountCasts(trainer.model.classifier[0].weight) as casts:
-        trainer.test_epoch(batches(IMAGES.train, 8), verbose=False)
+        trainer.test_epoch(Batches(IMAGES.train, 8), verbose=False)
     assert casts.count == 1
 
 
@@ -430,7 +430,7 @@ def test_a_compiled_network_trains_to_the_same_losses(monkeypatch):
         model = ConvClassifier((3, 8, 8), 4, [4], 1, [])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         trainer = TorchTrainer(model, nn.CrossEntropyLoss(), optimizer, "cpu", compile=compile)
-        losses.append(trainer.train_epoch(batches(IMAGES.train, 20), verbose=False).losses)
+        losses.append(trainer.train_epoch(Batches(IMAGES.train, 20), verbose=False).losses)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -442,7 +442,7 @@ def test_scores_outlive_a_graph_that_writes_all_of_them_to_one_place(monkeypatch
     results = []
     for compile in (False, True):
         trainer = TorchTrainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters()), compile=compile)
-        dl = batches(IMAGES.train, 20)
+        dl = Batches(IMAGES.train, 20)
         results.append(trainer.test_epoch(dl, verbose=False, views=lambda images: [images, images.flip(3)]))
     assert results[0] == results[1]
 
@@ -454,7 +454,7 @@ def test_where_nothing_can_be_compiled_the_network_runs_as_it_is(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
     model = ConvClassifier((3, 8, 8), 4, [4], 1, [])
     trainer = TorchTrainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters()), compile=True)
-    images, labels = next(iter(batches(IMAGES.train, 20)))
+    images, labels = next(iter(Batches(IMAGES.train, 20)))
     with pytest.warns(UserWarning, match="compile: not possible here"):
         first = trainer.test_batch((images, labels))
     assert trainer.test_batch((images, labels)) == first

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 from tune_cnn import bench as textbook
 from tune_cnn import data, models
 from tune_cnn.data import Images
-from tune_cnn.data.batches import batches
+from tune_cnn.data.batches import Batches
 from tune_cnn.errors import ResultError
 from tune_cnn.result_files import to_strict_json
 from tune_cnn.settings import DataSettings, Settings
@@ -528,6 +528,6 @@ def test_a_checkpoint_does_not_follow_the_training_that_goes_on(tmp_path: Path):
     trial.run_epoch()
     content = state_to_bytes(trial.state_dict())
     best = {name: value.clone() for name, value in trial.best_weights.items()}
-    trial.trainer.train_epoch(batches(EASY.train, 10), verbose=False)
+    trial.trainer.train_epoch(Batches(EASY.train, 10), verbose=False)
     assert all(torch.equal(value, trial.best_weights[name]) for name, value in best.items())
     assert state_to_bytes(trial.state_dict()) != content

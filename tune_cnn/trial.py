@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tune_cnn import models
 from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.augmentation import Augmentation, views
-from tune_cnn.data.batches import Batches, batches, evaluated_at_once, evaluation_batches, fits
+from tune_cnn.data.batches import Batches, evaluated_at_once, evaluation_batches, fits
 from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError
 from tune_cnn.machine import changed_machine, machine_facts
@@ -63,7 +63,7 @@ class Trial:
         with numerics(self.device, settings.precision):  # which has a part to be set before CUDA starts
             model = models.build(settings).to(self.device)
         self._images_on = self.device if fits(images.nbytes, self.device) else None
-        self.train_batches = batches(
+        self.train_batches = Batches(
             images.train, settings.bs_train, shuffle=True, max_batches=settings.batches, device=self._images_on
         )
         self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self.train_batches))

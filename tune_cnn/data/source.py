@@ -31,7 +31,7 @@ class ImageSet(NamedTuple):
         """How many images."""
         return len(self.labels)
 
-    def take(self, indices: Indices) -> "ImageSet":
+    def take(self, indices: Indices | list[int]) -> "ImageSet":
         """A copy of some of the images."""
         return ImageSet(self.images[indices], self.labels[indices])
 
