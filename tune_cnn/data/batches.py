@@ -57,7 +57,7 @@ class Batches(DataLoader[Any]):
             return
         all_images, all_labels = self.resident
         order = torch.tensor(list(chain.from_iterable(orders))).to(all_images.device, non_blocking=True)
-        for part in torch.split(order, self.batch_size):
+        for part in torch.split(order, self.batch_size or 1):
             yield all_images.index_select(0, part).permute(0, 3, 1, 2), all_labels.index_select(0, part)
 
 

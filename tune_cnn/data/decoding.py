@@ -35,13 +35,6 @@ class ImageFile(NamedTuple):
     modified_ns: int
 
 
-class Decoded(NamedTuple):
-    """Images uint8 (N, height, width, 3), and whether any was scaled by the range of values of all."""
-
-    images: NDArray[np.uint8]
-    scaled: bool
-
-
 class _Deep(NamedTuple):
     """A grey image of more than 8 bits: float32 (height, width), its least and its highest value, its type."""
 
@@ -52,32 +45,32 @@ class _Deep(NamedTuple):
 
 
 def read_images(files: Sequence[ImageFile], height: int, width: int, progress: bool = False) -> NDArray[np.uint8]:
-    """Decode images, or read them as decoded the last time; arguments, result and errors are those of `decode`."""
+    """Decode images, or read them as decoded the last time; arguments and errors are those of `decode`.
+
+    Returns:
+        Images (N, height, width, 3).
+    """
     shape = (len(files), height, width, 3)
     # The time of change counts too, lest an edited file of the same size leave its old image here.
     key = digest(f"{_RULES}{shape}\n" + "".join(f"{f.name}\0{f.size_bytes}\0{f.modified_ns}\n" for f in files))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_cnn" / "images" / f"{key}.npy"
-    images = _load_cache(cache, shape)
-    if images is None:
-        images = decode(files, height, width, progress).images
-        # A full or read-only disk costs the next start some time, and nothing else.
-        with suppress(OSError):
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            buffer = BytesIO()
-            np.save(buffer, images)
-            replace_file(cache, buffer.getvalue())
+    with suppress(Exception):  # absent, cut short, or not ours: whatever it is, decoding again mends it
+        kept: NDArray[np.uint8] = np.load(cache)
+        if kept.shape == shape and kept.dtype == np.uint8:
+            return kept
+    images, _ = decode(files, height, width, progress)
+    # A full or read-only disk costs the next start some time, and nothing else.
+    with suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        buffer = BytesIO()
+        np.save(buffer, images)
+        replace_file(cache, buffer.getvalue())
     return images
 
 
-def _load_cache(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    try:
-        images = np.load(path, allow_pickle=False)
-    except Exception:  # absent, cut short, or not ours: whatever it is, decoding again mends it
-        return None
-    return images if getattr(images, "shape", None) == shape and images.dtype == np.uint8 else None
-
-
-def decode(files: Sequence[ImageFile], height: int, width: int, progress: bool = False) -> Decoded:
+def decode(
+    files: Sequence[ImageFile], height: int, width: int, progress: bool = False
+) -> tuple[NDArray[np.uint8], bool]:
     """Decode images as a viewer shows them: turned by their EXIF orientation, on white where they are transparent.
 
     Grey images of more than 8 bits (integers or floats) are scaled to 8: black is the lowest and white the highest
@@ -89,6 +82,9 @@ def decode(files: Sequence[ImageFile], height: int, width: int, progress: bool =
         width: In pixels.
         progress: Show a progress bar while decoding.
 
+    Returns:
+        Images (N, height, width, 3), and whether any was scaled by the range of values of all.
+
     Raises:
         DataError: Files are not images that can be decoded; all are named.
     """
@@ -96,28 +92,27 @@ def decode(files: Sequence[ImageFile], height: int, width: int, progress: bool =
     deep: dict[int, _Deep] = {}
     broken: dict[int, str] = {}
 
-    def decode_from(start: int) -> int:
-        part = files[start : start + _FILES_AT_ONCE]
-        for index, file in enumerate(part, start):
-            try:
-                picture = _decode(file.path, height, width)
-            except Exception as error:  # PIL's decoders raise nearly everything
-                broken[index] = _reason(file, error)
-                continue
-            if isinstance(picture, _Deep):
-                deep[index] = picture
-            else:
-                images[index] = picture
-        return len(part)
+    def decode_one(index: int) -> None:
+        try:
+            picture = _decode(files[index].path, height, width)
+        except Exception as error:  # PIL's decoders raise nearly everything
+            broken[index] = _reason(files[index], error)
+            return
+        if isinstance(picture, _Deep):
+            deep[index] = picture
+        else:
+            images[index] = picture
 
-    with (
-        ThreadPool(min(cores(), _MOST_THREADS)) as pool,
-        tqdm(total=len(files), desc="decoding images", unit="image", disable=not progress) as bar,
-    ):
-        for count in pool.imap_unordered(decode_from, range(0, len(files), _FILES_AT_ONCE)):
-            bar.update(count)
+    with ThreadPool(min(cores(), _MOST_THREADS)) as pool:
+        done = pool.imap_unordered(decode_one, range(len(files)), chunksize=_FILES_AT_ONCE)
+        for _ in tqdm(done, "decoding images", len(files), unit="image", disable=not progress):
+            pass
     if broken:
-        raise _of_broken(files, broken)
+        lines = [f"  {files[index].path}: {broken[index]}" for index in sorted(broken)]
+        if len(lines) > _MOST_NAMED:
+            lines = [*lines[:_MOST_NAMED], f"  and {len(lines) - _MOST_NAMED} more"]
+        head = f"{len(broken)} of {len(files)} images cannot be decoded; repair them, or take them out:"
+        raise DataError("\n".join([head, *lines]))
     ranges: dict[str, tuple[float, float]] = {}  # by type: that of floats says nothing about integers
     for image in deep.values():
         low, high = ranges.get(image.dtype, (image.low, image.high))
@@ -126,7 +121,7 @@ def decode(files: Sequence[ImageFile], height: int, width: int, progress: bool =
         low, high = ranges[image.dtype]
         shades = (image.values.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)
         images[index] = shades.round().clip(0, 255)[..., None]
-    return Decoded(images, bool(deep))
+    return images, bool(deep)
 
 
 def _decode(path: str, height: int, width: int) -> NDArray[np.uint8] | _Deep:
@@ -163,17 +158,6 @@ def _reason(file: ImageFile, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "no image" if file.size_bytes else "empty"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _of_broken(files: Sequence[ImageFile], broken: dict[int, str]) -> DataError:
-    reasons = [(files[index].path, reason) for index, reason in sorted(broken.items())]
-    if len(reasons) == 1:
-        (path, reason) = reasons[0]
-        return DataError(f"{path}: cannot be decoded ({reason}); repair the image, or take it out")
-    lines = [f"  {path}: {reason}" for path, reason in reasons[:_MOST_NAMED]]
-    lines += [f"  and {len(reasons) - _MOST_NAMED} more"] if len(reasons) > _MOST_NAMED else []
-    head = f"{len(reasons)} of {len(files)} images cannot be decoded; repair them, or take them out:"
-    return DataError("\n".join([head, *lines]))
 
 
 def digest(text: str) -> str:

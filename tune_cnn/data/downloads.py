@@ -3,17 +3,14 @@
 import importlib.util
 import os
 import socket
-from contextlib import suppress
-from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tune_cnn.data.source import Found, ImageSet, Source, absolute, choose
+from tune_cnn.data.source import Found, ImageSet, Source, choose
 from tune_cnn.errors import DataError
-from tune_cnn.settings import DataSettings
 
-DEFAULT_ROOT = "~/.pytorch-datasets"
 # torchvision waits for ever on a network that drops packets.
 _TIMEOUT_S = 30.0
 
@@ -24,28 +21,19 @@ class Cifar10(Source):
     Attributes:
         title: Its name for people.
         dataset: That of torchvision's class.
-        in_size: Channels, height and width of an image.
         counts: Images for training and testing, and classes.
+        names: Those of the classes; None: as torchvision has them.
     """
 
+    default_path = "~/.pytorch-datasets"
     title: ClassVar = "CIFAR-10"
     dataset: ClassVar = "CIFAR10"
-    in_size: ClassVar = (3, 32, 32)
     counts: ClassVar = (50_000, 10_000, 10)
+    names: ClassVar[tuple[str, ...] | None] = None
 
-    @property
-    def root(self) -> str:
-        """The folder that torchvision's class gets."""
-        return absolute(self.data.path or DEFAULT_ROOT)
-
-    def find(self) -> Found:
+    def inspect(self) -> Found:
         """What the data set is known to have."""
         return Found(self.data.source, *self.counts)
-
-    def resolve(self) -> DataSettings:
-        """With the size of its images, and an absolute path, if there is one."""
-        path = None if self.data.path is None else self.root
-        return replace(self.data, path=path, in_size=self.in_size, classes=self.counts[2], fingerprint=None)
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """Read the images, and download them first if they are not there or damaged."""
@@ -53,15 +41,14 @@ class Cifar10(Source):
             opened = [self._open(train) for train in (True, False)]
         except Exception:  # not there, or damaged, which each class tells in another way
             if not download:
-                raise DataError(f"{self.title} is not in {self.root} yet") from None
+                raise DataError(f"{self.title} is not in {self.path} yet") from None
             opened = self._download()
-        sets = [self._image_set(dataset) for dataset in opened]
-        chosen = choose(self.data, Found(self.root, sets[0].count, sets[1].count, self.counts[2]))
-        train, test = (part.take(indices) for part, indices in zip(sets, chosen, strict=True))
-        return train, test, self._classes(opened[0])
+        train, test = map(self._image_set, opened)
+        chosen = choose(self.data, Found(self.path, train.count, test.count, self.counts[2]))
+        return train.take(chosen[0]), test.take(chosen[1]), self.names or tuple(opened[0].classes)
 
     def _open(self, train: bool, download: bool = False) -> Any:
-        return self._torchvision()(self.root, train=train, download=download)
+        return self._torchvision()(self.path, train=train, download=download)
 
     def _torchvision(self) -> Any:
         # Importing torchvision takes a second, which trials on other images need not wait for.
@@ -72,18 +59,21 @@ class Cifar10(Source):
     def _download(self) -> list[Any]:
         from torchvision.datasets.utils import check_integrity
 
+        archives = self._archives()
         timeout = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_TIMEOUT_S)
         try:
+            for _, path, _ in archives:
+                if path.endswith(".gz"):  # torchvision would take damaged files of MNIST for whole
+                    Path(path.removesuffix(".gz")).unlink(missing_ok=True)
             # It checks the archives' sums before it unpacks, so what a broken download leaves is fetched again.
             return [self._open(train, download=True) for train in (True, False)]
         except Exception as error:
-            archives = self._archives()
             damaged = [path for _, path, md5 in archives if os.path.exists(path) and not check_integrity(path, md5)]
             hint = "".join(f"\n{path} is incomplete or damaged." for path in damaged)
             names = ", ".join(os.path.basename(path) for _, path, _ in archives)
             raise DataError(
-                f"{self.title} is not in {self.root}, and cannot be downloaded from {archives[0][0]}: {error}{hint}\n"
+                f"{self.title} is not in {self.path}, and cannot be downloaded from {archives[0][0]}: {error}{hint}\n"
                 "Ways out:\n"
                 f"  get {names} elsewhere, put it into {os.path.dirname(archives[0][1])}, and run the same again\n"
                 "  train on a folder of images, as data: image_folder:PATH\n"
@@ -95,14 +85,11 @@ class Cifar10(Source):
     def _archives(self) -> list[tuple[str, str, str]]:
         """Where each archive is offered, where it is put, and its MD5 sum."""
         kind = self._torchvision()
-        return [(kind.url, os.path.join(self.root, kind.filename), kind.tgz_md5)]
+        return [(kind.url, os.path.join(self.path, kind.filename), kind.tgz_md5)]
 
     def _image_set(self, dataset: Any) -> ImageSet:
         images = np.ascontiguousarray(dataset.data)
         return ImageSet(images if images.ndim == 4 else images[..., None], np.asarray(dataset.targets, np.int64))
-
-    def _classes(self, dataset: Any) -> tuple[str, ...]:
-        return tuple(dataset.classes)
 
 
 class Cifar100(Cifar10):
@@ -118,18 +105,11 @@ class FashionMnist(Cifar10):
 
     title = "Fashion-MNIST"
     dataset = "FashionMNIST"
-    in_size = (1, 28, 28)
     counts = (60_000, 10_000, 10)
-
-    def _download(self) -> list[Any]:
-        for _, path, _ in self._archives():
-            with suppress(OSError):
-                os.remove(path.removesuffix(".gz"))  # torchvision would take a damaged one for whole
-        return super()._download()
 
     def _archives(self) -> list[tuple[str, str, str]]:
         kind = self._torchvision()
-        folder = os.path.join(self.root, self.dataset, "raw")
+        folder = os.path.join(self.path, self.dataset, "raw")
         return [(kind.mirrors[0] + name, os.path.join(folder, name), md5) for name, md5 in kind.resources]
 
 
@@ -138,9 +118,7 @@ class Mnist(FashionMnist):
 
     title = "MNIST"
     dataset = "MNIST"
-
-    def _classes(self, dataset: Any) -> tuple[str, ...]:
-        return tuple("0123456789")
+    names = tuple("0123456789")
 
 
 class Svhn(Cifar10):
@@ -149,6 +127,7 @@ class Svhn(Cifar10):
     title = "SVHN"
     dataset = "SVHN"
     counts = (73_257, 26_032, 10)
+    names = tuple("0123456789")
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """As for the others, once SciPy is there."""
@@ -157,14 +136,11 @@ class Svhn(Cifar10):
         return super().read(progress, download)
 
     def _open(self, train: bool, download: bool = False) -> Any:
-        return self._torchvision()(self.root, "train" if train else "test", download=download)
+        return self._torchvision()(self.path, "train" if train else "test", download=download)
 
     def _archives(self) -> list[tuple[str, str, str]]:
         files = self._torchvision().split_list
-        return [(url, os.path.join(self.root, name), md5) for url, name, md5 in (files["train"], files["test"])]
+        return [(url, os.path.join(self.path, name), md5) for url, name, md5 in (files["train"], files["test"])]
 
     def _image_set(self, dataset: Any) -> ImageSet:
         return ImageSet(np.ascontiguousarray(dataset.data.transpose(0, 2, 3, 1)), dataset.labels)
-
-    def _classes(self, dataset: Any) -> tuple[str, ...]:
-        return tuple("0123456789")

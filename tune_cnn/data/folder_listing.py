@@ -3,12 +3,11 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from PIL import Image
 
 from tune_cnn.data.decoding import ImageFile, digest
-from tune_cnn.data.source import enumerated
+from tune_cnn.data.source import Found, enumerated
 from tune_cnn.errors import DataError
 
 # What operating systems and storage boxes leave in folders, beside names that begin with a dot; in lower case.
@@ -23,26 +22,20 @@ _OTHER_NAMES = {
 }
 
 
-class Folder(NamedTuple):
-    """What lies in a folder of images, in the order of torchvision's `ImageFolder`.
-
-    Attributes:
-        classes: Names of the classes.
-        train: The files below `train/`.
-        test: The files below `test/`.
-        fingerprint: 16 hex digits over the names and sizes of all files; the same wherever the folder lies.
-        left_out: What else lies there, a phrase for each kind.
-    """
-
-    classes: tuple[str, ...]
-    train: list[ImageFile]
-    test: list[ImageFile]
-    fingerprint: str
-    left_out: list[str]
+# What is left out inside the classes, for people: {0} is how many, {1} some of their names.
+_LEFT_OUT = {
+    "inner": "{1} inside the classes as classes of their own",
+    "hidden": "{0:,} hidden ({1})",
+    "other": "{0:,} other than images ({1})",
+    "loop": "{0:,} links to a folder around them ({1})",
+}
 
 
-def list_folder(root: str) -> Folder:
-    """Find the images of a folder without opening them.
+def list_folder(root: str) -> tuple[Found, list[ImageFile]]:
+    """Find the images of a folder without opening them, in the order of torchvision's `ImageFolder`.
+
+    Returns:
+        What there is, with a fingerprint over the names and sizes of all files; and the files, first those to train.
 
     Raises:
         DataError: The folder cannot be read, or is not what `ImageFolder` needs; every fault is named.
@@ -58,18 +51,17 @@ def list_folder(root: str) -> Folder:
         ) from error
 
 
-def _list(root: str) -> Folder:
+def _list(root: str) -> tuple[Found, list[ImageFile]]:
     listing = _Listing(root)
     beside, folders = listing.entries(root)
-    problems = [_missing(root, part, folders) for part in ("train", "test") if part not in folders]
-    if problems:
+    if problems := [_missing(root, part, folders) for part in ("train", "test") if part not in folders]:
         raise DataError("\n".join(problems))
     train, test = listing.split("train"), listing.split("test")
-    if set(train) != set(test) and not listing.problems:
+    if train.keys() != test.keys() and not listing.problems:
         only = [
-            f"only {part}/ has {enumerated(sorted(mine - other))}"
-            for part, mine, other in (("train", set(train), set(test)), ("test", set(test), set(train)))
-            if mine - other
+            f"only {part}/ has {enumerated(sorted(names))}"
+            for part, names in (("train", train.keys() - test.keys()), ("test", test.keys() - train.keys()))
+            if names
         ]
         listing.problems.append(
             f"{root}: train/ and test/ do not have the same classes: {', '.join(only)}; "
@@ -82,14 +74,23 @@ def _list(root: str) -> Folder:
         raise DataError("\n".join(listing.problems))
     left_out = [f"the folder {name}" for name in folders if name not in ("train", "test")]
     left_out += [f"{len(beside):,} images beside train/ and test/"] if beside else []
+    names = sorted(train)
     fitted, tested = (
-        [file._replace(label=label) for label, name in enumerate(sorted(part)) for file in part[name]]
+        [file._replace(label=label) for label, name in enumerate(names) for file in part[name]]
         for part in (train, test)
     )
-    lines = [f"{file.name}\0{file.size_bytes}\n" for file in fitted + tested]
-    # A name that is not UTF-8 cannot be written into results and pages.
-    classes = tuple(os.fsencode(name).decode(errors="replace") for name in sorted(train))
-    return Folder(classes, fitted, tested, digest("".join(lines)), left_out + listing.phrases())
+    files = fitted + tested
+    found = Found(
+        root,
+        len(fitted),
+        len(tested),
+        len(names),
+        # A name that is not UTF-8 cannot be written into results and pages.
+        tuple(os.fsencode(name).decode(errors="replace") for name in names),
+        left_out + listing.phrases(),
+        fingerprint=digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files)),
+    )
+    return found, files
 
 
 class _Listing:
@@ -101,7 +102,7 @@ class _Listing:
         self.root = root
         self.problems: list[str] = []
         self.dead_links: list[str] = []
-        self.left_out = {kind: Counter[str]() for kind in ("inner", "hidden", "other", "loop")}
+        self.left_out = {kind: Counter[str]() for kind in _LEFT_OUT}
 
     def split(self, part: str) -> dict[str, list[ImageFile]]:
         """The images of each class below `train/` or `test/`, by the names of their folders."""
@@ -170,18 +171,12 @@ class _Listing:
 
     def phrases(self) -> list[str]:
         """What was left out, for people."""
-        phrases = {
-            "inner": "{1} inside the classes as classes of their own",
-            "hidden": "{0:,} hidden ({1})",
-            "other": "{0:,} other than images ({1})",
-            "loop": "{0:,} links to a folder around them ({1})",
-        }
         found = []
         for kind, counter in self.left_out.items():
             named = sorted((-count, name) for name, count in counter.items() if count)  # the most frequent first
             if named:
                 names = enumerated([name for _, name in named], most=3)
-                found.append(phrases[kind].format(counter.total(), names))
+                found.append(_LEFT_OUT[kind].format(counter.total(), names))
         return found
 
 

@@ -49,25 +49,24 @@ CLASSES = tuple(_SHAPES)
 class Shapes(Source):
     """Drawn on the spot, by `data.seed`, in any number and size."""
 
-    def find(self) -> Found:
+    def inspect(self) -> Found:
         """As many images as the settings ask for."""
-        train, test = self.data.train_images or _COUNTS[0], self.data.test_images or _COUNTS[1]
-        return Found("shapes", train, test, len(CLASSES), CLASSES)
-
-    def resolve(self) -> DataSettings:
-        """With the counts: they become part of the trial's id, so that an id never follows a changed default."""
         if min(self.data.in_size[1:]) < _SMALLEST:
             least = [3, _SMALLEST, _SMALLEST]
             raise DataError(
                 f"data.in_size: {list(self.data.in_size)} is too small to draw shapes; take {least} or more"
             )
-        _, train, test, classes, *_ = self.find()
-        return replace(self.data, path=None, train_images=train, test_images=test, classes=classes, fingerprint=None)
+        train, test = self.data.train_images or _COUNTS[0], self.data.test_images or _COUNTS[1]
+        return Found("shapes", train, test, len(CLASSES), CLASSES)
+
+    def resolve(self) -> DataSettings:
+        """With the counts: they become part of the trial's id, so that an id never follows a changed default."""
+        found = self.inspect()
+        return replace(super().resolve(), path=None, train_images=found.train, test_images=found.test)
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """Draw them."""
-        self.resolve()  # complains of a size that is too small
-        found = self.find()
+        found = self.inspect()
         _, height, width = self.data.in_size
         train = ImageSet(*draw(found.train, height, width, self.data.seed, stream=0))
         test = ImageSet(*draw(found.test, height, width, self.data.seed, stream=1))

@@ -4,7 +4,8 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,18 @@ class Found(NamedTuple):
         classes: How many classes.
         names: Those of the classes, if they are known before the images are read.
         left_out: What is there but not used, a phrase for each kind.
+        in_size: Channels, height and width of the images, where only the images tell.
+        fingerprint: 16 hex digits that tell these images from others, the same wherever they lie.
     """
 
     place: str
     train: int
     test: int
     classes: int
-    names: Sequence[str] = ()
+    names: tuple[str, ...] = ()
     left_out: Sequence[str] = ()
+    in_size: tuple[int, int, int] | None = None
+    fingerprint: str | None = None
 
 
 class Source(ABC):
@@ -63,20 +68,37 @@ class Source(ABC):
         data: Which images; resolved or not.
     """
 
+    default_path: ClassVar[str | None] = None
+
     def __init__(self, data: DataSettings) -> None:
         self.data = data
 
+    @property
+    def path(self) -> str:
+        """Where the images lie, whatever the working folder becomes."""
+        path = self.data.path or self.default_path
+        assert path is not None  # see `settings.data.source_problems`
+        return os.path.abspath(os.path.expanduser(path))
+
     @abstractmethod
-    def find(self) -> Found:
-        """What there is.
+    def inspect(self) -> Found:
+        """What there is now.
 
         Raises:
             DataError: The images are missing or unfit.
         """
 
-    @abstractmethod
+    def find(self) -> Found:
+        """What there is, or was when the settings were resolved; errors as in `inspect`."""
+        return self.inspect()
+
     def resolve(self) -> DataSettings:
         """The settings with what only the images tell; see `data.resolve`."""
+        found = self.inspect()
+        choose(self.data, found)  # complains of counts that are too high
+        path = self.path if self.data.path else None
+        size = found.in_size or self.data.in_size
+        return replace(self.data, path=path, in_size=size, classes=found.classes, fingerprint=found.fingerprint)
 
     @abstractmethod
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
@@ -87,6 +109,18 @@ class Source(ABC):
         train, _, _ = self.read(download=download)
         fitted, _ = split(train.count)
         return train.take(fitted[:count]), len(fitted)
+
+    def check_unchanged(self, found: Found) -> None:
+        """Make sure that what there is now is what the settings were resolved with.
+
+        Raises:
+            DataError: It is not.
+        """
+        if self.data.fingerprint not in (None, found.fingerprint):
+            raise DataError(
+                f"{found.place}: these are not the images that the training was planned with (fingerprint "
+                f"{found.fingerprint}, not {self.data.fingerprint}); restore them, or start a new training"
+            )
 
 
 def choose(data: DataSettings, found: Found) -> tuple[Indices, Indices]:
@@ -114,11 +148,6 @@ def split(count: int) -> tuple[Indices, Indices]:
     order = np.random.RandomState(0).permutation(count)
     validation_count = math.ceil(VALIDATION_SHARE * count)
     return order[validation_count:], order[:validation_count]
-
-
-def absolute(path: str) -> str:
-    """A path without `~`, whatever the working folder becomes."""
-    return os.path.abspath(os.path.expanduser(path))
 
 
 def enumerated(names: Sequence[str], most: int = 5) -> str:
