@@ -1,6 +1,7 @@
 """The networks: ConvClassifier, the assignment's pattern, and YourCodeNet, which learns where that one cannot."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +60,7 @@ class ConvClassifier(nn.Module):
             if index % pool_every == 0:
                 self.feature_extractor.append(MaxPool2d())
 
-        features = channels * pooled[0] * pooled[1]
-        self.classifier = nn.Sequential()
-        for hidden in hidden_dims:
-            self.classifier.append(Linear(features, hidden))
-            self.classifier.append(ReLU())
-            features = hidden
-        self.classifier.append(Linear(features, out_classes))
+        self.classifier = _classifier(Linear, channels * pooled[0] * pooled[1], hidden_dims, out_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, out_classes) of images (B, C, H, W)."""
@@ -172,23 +167,24 @@ class YourCodeNet(nn.Module):
         pool = AdaptiveMaxPool2d() if places == 1 else AdaptiveAvgPool2d(grid)
         self.feature_extractor.extend([BatchNorm2d(channels), ReLU(), pool])
 
-        features = channels * grid[0] * grid[1]
-        self.classifier = nn.Sequential()
-        for hidden in hidden_dims:
-            self.classifier.append(nn.Linear(features, hidden))
-            self.classifier.append(ReLU())
-            features = hidden
-        scores = nn.Linear(features, out_classes)
-        self.classifier.append(scores)
+        self.classifier = _classifier(nn.Linear, channels * grid[0] * grid[1], hidden_dims, out_classes)
 
         initialise_he(self)
         with torch.no_grad():
-            scores.weight.mul_(_FIRST_SCORES)
+            self.classifier[-1].get_parameter("weight").mul_(_FIRST_SCORES)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, out_classes) of images (B, C, H, W)."""
         features = self.feature_extractor(images)  # (B, filters[-1], places, places)
         return self.classifier(features.flatten(1))  # type: ignore[no-any-return]
+
+
+def _classifier(linear: type[nn.Linear], features: int, hidden_dims: Sequence[int], out_classes: int) -> nn.Sequential:
+    """`(Linear -> ReLU)*M -> Linear`."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise([features, *hidden_dims, out_classes]):
+        layers += [linear(inputs, outputs), ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def pooled_size(height: int, width: int, conv_layers: int, pool_every: int) -> tuple[int, int]:

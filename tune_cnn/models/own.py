@@ -1,7 +1,7 @@
 """A user's own network: built, looked at, and what does not fit told."""
 
 import inspect
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -58,38 +58,30 @@ def fault(settings: Settings) -> str | None:
 
     It is built once, and classifies two random images.
     """
+    fails = "cannot be built"
     try:
         network = network_class(settings)
         arguments = _arguments(network, settings)
-        with _explained(settings, "cannot be built"), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             parameters = 0
             with suppress(NotImplementedError), torch.device("meta"):  # not every network can be built there
                 parameters = sum(weight.numel() for weight in network(**arguments).parameters())
             if parameters > _MOST_PARAMETERS:
                 return f"{settings.network} has {parameters:,} parameters; at most {_MOST_PARAMETERS:,} are trained"
             model = network(**arguments)
-        if not any(weight.requires_grad for weight in model.parameters()):
-            return f"{settings.network} has no weights to train; give it layers in __init__"
-        with _explained(settings, "cannot classify two images"), torch.random.fork_rng(devices=[]):
+            if not any(weight.requires_grad for weight in model.parameters()):
+                return f"{settings.network} has no weights to train; give it layers in __init__"
+            fails = "cannot classify two images"
             scores = _scores(model, settings, images=2)
     except NetworkError as error:
         return str(error)
+    except Exception as error:  # of the network's own code
+        return f"{settings.model} {fails}: {told(error, str(settings.model))}"
     wanted = (2, settings.data.classes)
     if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted or not scores.is_floating_point():
         found = f"{scores.dtype} {(*scores.shape,)}" if isinstance(scores, Tensor) else type(scores).__name__
         return f"{settings.network} gives {found} for two images; its scores must be floats of shape {wanted}"
     return None
-
-
-@contextmanager
-def _explained(settings: Settings, fails: str) -> Any:
-    """Turn what the network's own code raises into a NetworkError that names the line."""
-    try:
-        yield
-    except NetworkError:
-        raise
-    except Exception as error:
-        raise NetworkError(f"{settings.model} {fails}: {told(error, str(settings.model))}") from error
 
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:

@@ -2,18 +2,36 @@
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from tune_cnn.settings import Settings
 from tune_cnn.training.muon import Muon
 
+# PyTorch's optimizers import torch._dynamo, a second and 150 MB in each process, only to keep a compiler out of their
+# methods. No step is compiled here (`compile` is for the model), so the methods are called as they were written.
 
-def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+
+def _undecorated(kind: Any) -> Callable[..., Optimizer]:
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+_SGD, _Adam, _AdamW = map(_undecorated, (SGD, Adam, AdamW))
+
+
+def _spare_dynamo() -> None:
+    """Let `torch._disable_dynamo` find the methods that it decorated as disabled already."""
+    for method in vars(Optimizer).values():
+        if original := getattr(method, "__wrapped__", None):
+            original.__dynamo_disable = original
+
+
+def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> Optimizer:
     """The optimizer of a trial; PyTorch's own are fused, which takes one pass over the weights instead of several.
 
     A new one also needs its name in `Settings.optimizer`, and its limits in `diagnosis`.
@@ -33,34 +51,7 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> torc
             raise NotImplementedError(other)
 
 
-# PyTorch's optimizers import torch._dynamo, a second and 150 MB in each process, only to keep a compiler out of their
-# methods. No step is compiled here (`compile` is for the model), so the methods are called as they were written.
-
-
-def _undecorated(kind: type[torch.optim.Optimizer]) -> Any:
-    return torch.no_grad()(inspect.unwrap(kind.step))
-
-
-class _SGD(torch.optim.SGD):
-    step = _undecorated(torch.optim.SGD)
-
-
-class _Adam(torch.optim.Adam):
-    step = _undecorated(torch.optim.Adam)
-
-
-class _AdamW(torch.optim.AdamW):
-    step = _undecorated(torch.optim.AdamW)
-
-
-def _spare_dynamo() -> None:
-    """Let `torch._disable_dynamo` find the methods that it decorated as disabled already."""
-    for method in vars(torch.optim.Optimizer).values():
-        if original := getattr(method, "__wrapped__", None):
-            original.__dynamo_disable = original
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, settings: Settings, batches: int) -> LambdaLR | None:
+def build_scheduler(optimizer: Optimizer, settings: Settings, batches: int) -> LambdaLR | None:
     """The learning rate scheduler, to be stepped after each batch; None if the learning rate is constant.
 
     Args:

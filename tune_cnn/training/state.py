@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.settings import Settings
@@ -15,14 +15,10 @@ class TrainingState(NamedTuple):
     """All that changes from batch to batch.
 
     Attributes:
-        model: What is trained.
-        optimizer: Over its weights.
-        parts: What else has a state: `scheduler`, `average`, `scaler`.
+        parts: What has a state: `model`, `optimizer`, and if there are such, `scheduler`, `average` and `scaler`.
         device: Where the training computes.
     """
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
     parts: Mapping[str, Any]
     device: torch.device
 
@@ -31,8 +27,7 @@ class TrainingState(NamedTuple):
         rng = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": rng}
-        return state | {name: part.state_dict() for name, part in self.parts.items()}
+        return {name: part.state_dict() for name, part in self.parts.items()} | {"rng": rng}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore what `to_dict` returned; if it does not fit, raise an error and change nothing.
@@ -42,8 +37,8 @@ class TrainingState(NamedTuple):
         """
         before = copy.deepcopy(self.to_dict())
         try:
-            check_tensors(state["model"], self.model.state_dict())
-            _check_optimizer_state(state["optimizer"], self.optimizer)
+            check_tensors(state["model"], self.parts["model"].state_dict())
+            _check_optimizer_state(state["optimizer"], self.parts["optimizer"])
             self._load(copy.deepcopy(state))
             self._rehearse()
             self._load(state)
@@ -55,8 +50,6 @@ class TrainingState(NamedTuple):
             raise ResultError(kind + " ".join(str(error).split())) from error
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         torch.set_rng_state(state["rng"]["cpu"].cpu())
@@ -65,13 +58,14 @@ class TrainingState(NamedTuple):
 
     def _rehearse(self) -> None:
         """Take a step without a gradient: optimizers and schedules do not look at what they load before they use it."""
-        for group in self.optimizer.param_groups:
+        optimizer = self.parts["optimizer"]
+        for group in optimizer.param_groups:
             for weight in group["params"]:
                 weight.grad = torch.zeros_like(weight)
-        self.optimizer.step()
+        optimizer.step()
         if "scheduler" in self.parts:
             self.parts["scheduler"].step()
-        self.optimizer.zero_grad()
+        optimizer.zero_grad()
 
 
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:

@@ -30,7 +30,7 @@ class TorchTrainer:
         loss_fn: Maps scores (B, classes) and labels (B,) to the mean loss.
         optimizer: Over the model's parameters.
         device: Where to compute; None: where the model is.
-        train_loss_fn: The loss to descend, if it is another.
+        train_loss_fn: Training loss; defaults to `loss_fn`.
         scheduler: Changes the learning rate; it is stepped after each batch.
         augment: Changes training images (B, C, H, W), before they become floats.
         average: Decay per batch of an exponential moving average (EMA) of the weights, which is then evaluated in their
@@ -186,9 +186,9 @@ class TorchTrainer:
 
     def _state(self) -> TrainingState:
         scaler = self._scaler if self._scaler.is_enabled() else None
-        parts = {"scheduler": self.scheduler, "average": self._average, "scaler": scaler}
-        present = {name: part for name, part in parts.items() if part is not None}
-        return TrainingState(self.model, self.optimizer, present, self.device)
+        parts = {"model": self.model, "optimizer": self.optimizer}
+        parts |= {"scheduler": self.scheduler, "average": self._average, "scaler": scaler}
+        return TrainingState({name: part for name, part in parts.items() if part is not None}, self.device)
 
     def _to_device(self, batch: Batch, augment: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         images, labels = (part.to(self.device, non_blocking=True) for part in batch)
