@@ -22,10 +22,9 @@ from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.models.layers import AdaptiveMaxPool2d, pooled_by_products
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.training import TorchTrainer
-from tune_cnn.training.devices import is_cuda_error, is_out_of_memory
+from tune_cnn.training.devices import is_cuda_error, is_out_of_memory, numerics
 from tune_cnn.training.loop import means
 from tune_cnn.training.muon import Muon
-from tune_cnn.training.numerics import numerics
 from tune_cnn.training.optimizers import build_optimizer
 from tune_cnn.trial import Trial
 

@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from tune_cnn.training.memory import keep_freed_memory
+from tune_cnn.training.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults():

@@ -25,8 +25,7 @@ from tune_cnn.data.batches import evaluated_at_once
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
 from tune_cnn.training import AUTOCAST
-from tune_cnn.training.memory import keep_freed_memory
-from tune_cnn.training.numerics import numerics
+from tune_cnn.training.devices import keep_freed_memory, numerics
 from tune_cnn.trial import Trial
 
 _END_S = 10

@@ -26,9 +26,8 @@ from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult, mean
 from tune_cnn.training import TorchTrainer
 from tune_cnn.training.checkpoint_format import save_state
+from tune_cnn.training.devices import keep_freed_memory, numerics
 from tune_cnn.training.loop import run_epochs
-from tune_cnn.training.memory import keep_freed_memory
-from tune_cnn.training.numerics import numerics
 from tune_cnn.training.optimizers import build_optimizer, build_scheduler
 from tune_cnn.training.state import check_settings, check_tensors, course
 

@@ -12,8 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
-from tune_cnn.training.compilation import compiled
-from tune_cnn.training.devices import device_of
+from tune_cnn.training.devices import compiled, device_of
 from tune_cnn.training.ema import Ema
 from tune_cnn.training.loop import Batch, losses_of_parts, run_batches, run_epochs
 from tune_cnn.training.state import TrainingState
