@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from tune_cnn.data.augmentation import Augmentation, views
+from tune_cnn.data.augmentation import augmented, views
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def images() -> torch.Tensor:
 
 
 def test_every_second_image_is_mirrored(images):
-    changed = Augmentation(flip=True)(images)
+    changed = augmented(images, flip=True)
     mirrored = [bool(torch.equal(new, old.flip(2))) for new, old in zip(changed, images, strict=True)]
     kept = [bool(torch.equal(new, old)) for new, old in zip(changed, images, strict=True)]
     assert all(a != b for a, b in zip(mirrored, kept, strict=True))
@@ -23,7 +23,7 @@ def test_every_second_image_is_mirrored(images):
 
 
 def test_shifts_are_crops_of_the_image_with_mirrored_edges(images):
-    changed = Augmentation(translate=2)(images)
+    changed = augmented(images, translate=2)
     padded = functional.pad(images, [2, 2], padding_mode="reflect")
     crops = {(y, x): padded[:, :, y : y + 8, x : x + 10] for y in range(5) for x in range(5)}
     shifts = [[place for place, crop in crops.items() if torch.equal(crop[i], new)] for i, new in enumerate(changed)]
@@ -32,7 +32,7 @@ def test_shifts_are_crops_of_the_image_with_mirrored_edges(images):
 
 
 def test_cutout_blanks_one_window_of_each_image(images):
-    changed = Augmentation(cutout=4)(images + 1)
+    changed = augmented(images + 1, cutout=4)
     blank = changed[:, 0] == 0
     assert torch.equal(changed, torch.where(blank[:, None], 0, images + 1))
     heights, widths = blank.any(2).sum(1), blank.any(1).sum(1)
@@ -42,18 +42,18 @@ def test_cutout_blanks_one_window_of_each_image(images):
 
 
 def test_the_same_random_state_makes_the_same_changes_whatever_the_type_of_the_images(images):
-    augmentation = Augmentation(flip=True, translate=3, cutout=3)
+    changes = {"flip": True, "translate": 3, "cutout": 3}
     torch.manual_seed(1)
-    whole = augmentation(images)
+    whole = augmented(images, **changes)
     torch.manual_seed(1)
-    assert torch.equal(augmentation(images.float()), whole.float())
-    assert not torch.equal(augmentation(images), whole)
+    assert torch.equal(augmented(images.float(), **changes), whole.float())
+    assert not torch.equal(augmented(images, **changes), whole)
     assert whole.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_shift_may_be_larger_than_the_image():
     image = torch.arange(2.0).reshape(1, 1, 1, 2)
-    assert set(Augmentation(translate=9)(image).flatten().tolist()) == {0.0, 1.0}
+    assert set(augmented(image, translate=9).flatten().tolist()) == {0.0, 1.0}
 
 
 def test_views_are_mirror_images_and_shifts_by_a_pixel():

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_cnn import trial as trial_module
-from tune_cnn.data.augmentation import Augmentation, views
+from tune_cnn.data.augmentation import augmented, views
 from tune_cnn.data.batches import Batches, evaluation_batches
 from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.models.layers import AdaptiveMaxPool2d, pooled_by_products
@@ -243,7 +243,7 @@ def test_augmentation_sends_only_its_draws():
     with FakeTensorMode():
         images = torch.zeros(8, *SIZE, dtype=torch.uint8, device=CUDA)
         with Operators() as operators:
-            changed = Augmentation(flip=True, translate=2, cutout=3)(images)
+            changed = augmented(images, flip=True, translate=2, cutout=3)
     assert (changed.device.type, changed.shape) == ("cuda", images.shape)
     assert operators.count["copied between devices"] == 1
     assert operators.count["waiting"] == 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tune_cnn import models
 from tune_cnn.data import Images, ImageSet
-from tune_cnn.data.augmentation import Augmentation, views
+from tune_cnn.data.augmentation import augmented, views
 from tune_cnn.data.batches import Batches, evaluated_at_once, evaluation_batches, fits
 from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError
@@ -244,7 +244,7 @@ class Trial:
 def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches: int) -> TorchTrainer:
     """What trains the model as the settings say, for so many batches."""
     optimizer = build_optimizer(model.parameters(), settings)
-    augmentation = Augmentation(settings.flip, settings.translate, settings.cutout)
+    augment = partial(augmented, flip=settings.flip, translate=settings.translate, cutout=settings.cutout)
     return TorchTrainer(
         model,
         nn.CrossEntropyLoss(),
@@ -252,7 +252,7 @@ def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches
         device,
         train_loss_fn=nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing),
         scheduler=build_scheduler(optimizer, settings, batches),
-        augment=augmentation if settings.flip or settings.translate or settings.cutout else None,
+        augment=augment if settings.flip or settings.translate or settings.cutout else None,
         average=settings.average or None,
         precision=settings.precision,
         compile=settings.compile,

@@ -4,42 +4,35 @@ import torch
 from torch import Tensor, nn
 
 
-class Augmentation:
-    """Mirrors, shifts and blanks, each image by itself; the draws come from PyTorch's random state on the CPU.
+def augmented(images: Tensor, flip: bool = False, translate: int = 0, cutout: int = 0) -> Tensor:
+    """Mirror, shift and blank images, each by itself; the draws come from PyTorch's random state on the CPU.
 
     Args:
+        images: (B, C, H, W) of any type.
         flip: Mirror every second image, chosen at random.
         translate: Shift by up to so many pixels in each direction; what comes in is the mirrored edge.
         cutout: Blank a square of so many pixels, whose centre lies anywhere in the image.
+
+    Returns:
+        The changed images, channels last in memory.
     """
-
-    def __init__(self, flip: bool = False, translate: int = 0, cutout: int = 0) -> None:
-        self.flip = flip
-        self.translate = translate
-        self.cutout = cutout
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) of any type, changed; channels last in memory."""
-        count, _, height, width = images.shape
-        draws = torch.rand(5, count, 1).to(images.device, non_blocking=True)
-        rows = torch.arange(height, device=images.device).expand(count, -1)  # (B, H)
-        columns = torch.arange(width, device=images.device).expand(count, -1)  # (B, W)
-        if self.translate:
-            rows = _mirrored(rows + self._shifts(draws[0]), height)
-            columns = _mirrored(columns + self._shifts(draws[1]), width)
-        if self.flip:
-            columns = torch.where(draws[2] < 0.5, columns.flip(1), columns)
-        pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C), as they lie in memory, so that whole pixels are copied
-        if self.flip or self.translate:
-            batch = torch.arange(count, device=images.device)[:, None, None]
-            pixels = pixels[batch, rows[:, :, None], columns[:, None, :]]
-        if self.cutout:
-            tall, wide = (_blanked(size, self.cutout, draw) for size, draw in ((height, draws[3]), (width, draws[4])))
-            pixels = pixels.masked_fill((tall[:, :, None] & wide[:, None, :])[..., None], 0)
-        return pixels.permute(0, 3, 1, 2)
-
-    def _shifts(self, draws: Tensor) -> Tensor:
-        return (draws * (2 * self.translate + 1)).long() - self.translate
+    count, _, height, width = images.shape
+    draws = torch.rand(5, count, 1).to(images.device, non_blocking=True)
+    rows = torch.arange(height, device=images.device).expand(count, -1)  # (B, H)
+    columns = torch.arange(width, device=images.device).expand(count, -1)  # (B, W)
+    if translate:
+        down, right = (draws[:2] * (2 * translate + 1)).long() - translate
+        rows, columns = _mirrored(rows + down, height), _mirrored(columns + right, width)
+    if flip:
+        columns = torch.where(draws[2] < 0.5, columns.flip(1), columns)
+    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C), as they lie in memory, so that whole pixels are copied
+    if flip or translate:
+        batch = torch.arange(count, device=images.device)[:, None, None]
+        pixels = pixels[batch, rows[:, :, None], columns[:, None, :]]
+    if cutout:
+        tall, wide = _blanked(height, cutout, draws[3]), _blanked(width, cutout, draws[4])
+        pixels = pixels.masked_fill((tall[:, :, None] & wide[:, None, :])[..., None], 0)
+    return pixels.permute(0, 3, 1, 2)
 
 
 def views(images: Tensor, count: int) -> list[Tensor]:

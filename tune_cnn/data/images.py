@@ -52,7 +52,7 @@ def resolve(data: DataSettings) -> DataSettings:
         The same images with `classes`, and for a folder its `fingerprint` and absolute path; for shapes their counts.
 
     Raises:
-        DataError: A folder is missing or unfit, or has fewer images than asked for.
+        DataError: A folder is missing or unfit, or there are fewer images than asked for.
     """
     return SOURCES[data.source](data).resolve()
 
@@ -75,49 +75,32 @@ def load(data: DataSettings, progress: bool = False, download: bool = True) -> I
 
 
 def first_images(data: DataSettings, count: int, download: bool = True) -> tuple[ImageSet, int]:
-    """The first training images that `load` would give, if possible without decoding the others.
-
-    Args:
-        data: Which; resolved or not.
-        count: How many.
-        download: Whether CIFAR-10 may be downloaded if it is not there.
+    """The first `count` training images that `load` would give, if possible without decoding the others.
 
     Returns:
         Them, and how many training images there are in all.
 
     Raises:
-        DataError: As in `load`; or CIFAR-10 is not there and must not be downloaded.
+        DataError: As in `load`; or they are not there and must not be downloaded.
     """
     return SOURCES[data.source](data).first(count, download)
 
 
 def count_images(data: DataSettings) -> tuple[int, int, int]:
-    """How many images `load` would give to train, to validate and to test on, without decoding or downloading any.
-
-    Raises:
-        DataError: A folder is missing or unfit.
-    """
+    """How many images `load` would give to train, to validate and to test on; errors are those of `resolve`."""
     found = SOURCES[data.source](data).find()
     fitted, validated = split(data.train_images or found.train)
     return len(fitted), len(validated), data.test_images or found.test
 
 
 def nbytes(data: DataSettings) -> int:
-    """Memory that the images and labels which `load` would give take, in bytes.
-
-    Raises:
-        DataError: A folder is missing or unfit.
-    """
+    """Memory that the images and labels which `load` would give take, in bytes; errors are those of `resolve`."""
     label_bytes = np.dtype(np.int64).itemsize
     return sum(count_images(data)) * (math.prod(data.in_size) + label_bytes)
 
 
 def describe(data: DataSettings) -> str:
-    """One line for a terminal: the classes, the images used for each purpose, and what is left out and why.
-
-    Raises:
-        DataError: A folder is missing or unfit.
-    """
+    """One line for people: classes, images used for each purpose, what is left out and why; errors as in `resolve`."""
     found = SOURCES[data.source](data).find()
     train, validation, test = count_images(data)
     where = data.source if found.place == data.source else f"{data.source} {found.place}"
