@@ -84,14 +84,7 @@ def fits(nbytes: int, device: torch.device) -> bool:
 def evaluation_batches(
     image_set: ImageSet, loss_batch_size: int, at_least: int, device: torch.device | None = None
 ) -> Batches:
-    """Unshuffled batches whose losses are reported for every `loss_batch_size` images.
-
-    Args:
-        image_set: Which images.
-        loss_batch_size: Images per reported loss.
-        at_least: Compute so many images at once, or up to `loss_batch_size` more.
-        device: See `Batches`.
-    """
+    """Unshuffled batches of `at_least` so many images that report a loss for every `loss_batch_size` of them."""
     parts = math.ceil(at_least / loss_batch_size)
     return Batches(image_set, parts * loss_batch_size, loss_batch_size=loss_batch_size, device=device)
 

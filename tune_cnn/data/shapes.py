@@ -74,17 +74,11 @@ class Shapes(Source):
 
 
 def draw(count: int, height: int, width: int, seed: int, stream: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw images of shapes, all classes equally often.
-
-    Args:
-        count: How many.
-        height: In pixels, at least 8.
-        width: In pixels, at least 8.
-        seed: Of the drawings.
-        stream: Different images from the same seed: 0 for training, 1 for testing.
+    """Draw images of shapes, all classes equally often; their height and width are at least 8 pixels.
 
     Returns:
-        Images (count, height, width, 3), and the index in `CLASSES` of each, (count,).
+        Images (count, height, width, 3), and the index in `CLASSES` of each, (count,). Each `stream` has others from
+        the same seed: 0 for training, 1 for testing.
     """
     # RandomState, unlike Generator, promises the same numbers in every version of NumPy.
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((seed, stream))))

@@ -100,8 +100,8 @@ def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
         raise NetworkError(f"{model} cannot be imported: {told(error, model)}") from error
     network = getattr(module, name, None)
     if network is None:
-        own = [value for value in vars(module).values() if _is_network(value)]
-        found = [value.__name__ for value in own if value.__module__ == module.__name__]
+        classes = {key: value for key, value in vars(module).items() if _is_network(value)}
+        found = [key for key, value in classes.items() if value.__module__ == module.__name__]
         remedy = suggest(name, found) if found else "it has no class of a network"
         raise NetworkError(f"{model}: no class of this name; {remedy.replace('keys are', 'classes are')}")
     if not _is_network(network):
@@ -117,17 +117,15 @@ def _from_file(place: str, model: str, fingerprint: str | None) -> ModuleType:
     source = _sources.get(fingerprint or "") or _source(model)
     if fingerprint not in (None, _fingerprint(source)):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
-    spec = importlib.util.spec_from_loader(f"tune_cnn_own_{_fingerprint(source)}", loader=None, origin=place)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(f"tune_cnn_own_{_fingerprint(source)}")
     module.__file__ = place
-    sys.modules[spec.name] = module  # dataclasses and pickle look there
+    sys.modules[module.__name__] = module  # dataclasses and pickle look there
     folder = str(Path(place).parent)
     sys.path.insert(0, folder)  # it may import files beside it
     try:
         exec(compile(source, place, "exec"), vars(module))
     except BaseException:
-        del sys.modules[spec.name]
+        del sys.modules[module.__name__]
         raise
     finally:
         sys.path.remove(folder)

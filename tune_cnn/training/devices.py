@@ -66,11 +66,8 @@ def numerics(device: torch.device, precision: str) -> Iterator[None]:
     """Set PyTorch's flags of the whole process for a training on a GPU, and restore them; for a CPU, there are none.
 
     Kernels are deterministic: cuDNN's by its flag, cuBLAS's by a fixed workspace, which it chooses at its first call
-    (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
-
-    Args:
-        device: Of the training.
-        precision: As in `Settings`. In fp32, PyTorch's default, convolutions use TF32 and matrix products do not.
+    (https://docs.nvidia.com/cuda/cublas/#results-reproducibility). `precision` is that of `Settings`; in fp32,
+    PyTorch's default, convolutions use TF32 and matrix products do not.
     """
     if device.type != "cuda":
         yield

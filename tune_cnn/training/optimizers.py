@@ -52,26 +52,14 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> Opti
 
 
 def build_scheduler(optimizer: Optimizer, settings: Settings, batches: int) -> LambdaLR | None:
-    """The learning rate scheduler, to be stepped after each batch; None if the learning rate is constant.
-
-    Args:
-        optimizer: The optimizer to schedule.
-        settings: The trial's settings.
-        batches: Number of training batches in all epochs.
-    """
+    """The scheduler, stepped after each of the `batches` in all epochs; None if the learning rate is constant."""
     if settings.schedule == "constant" and settings.warmup == 0:
         return None
     return LambdaLR(optimizer, lambda batch: learning_rate_factor(settings, batch, batches))
 
 
 def learning_rate_factor(settings: Settings, batch: int, batches: int) -> float:
-    """Factor of `lr` for a batch, 0 to 1.
-
-    Args:
-        settings: With `schedule` and `warmup`.
-        batch: Number of the batch, from 0.
-        batches: Number of training batches in all epochs.
-    """
+    """Factor of `lr`, 0 to 1, for a batch, counted from 0, of the `batches` in all epochs."""
     rising = settings.warmup * batches
     if batch < rising:
         return (batch + 1) / (rising + 1)
