@@ -227,6 +227,11 @@ def test_a_network_may_be_in_an_installed_module_and_import_files_beside_it(proj
     monkeypatch.syspath_prepend(project)
     config = changed(project, **{"nets.py:": "nets:"})
     assert models.build(load_experiments([config])[0].settings).layers[0].out_channels == 2
+    planned = load_experiments([config])[0].settings
+    (project / "nets.py").write_text(NETS + "\n# changed\n")
+    models.own_source._class.cache_clear()
+    with pytest.raises(NetworkError, match=r"nets:WideNet has changed since this trial was planned"):
+        models.build(planned)
     (project / "layers_of_mine.py").write_text("from torch.nn import Conv2d\n")
     (project / "nets.py").write_text("from layers_of_mine import Conv2d\n" + NETS)
     config = changed(project)

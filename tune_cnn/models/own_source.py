@@ -17,7 +17,7 @@ from types import ModuleType
 
 from torch import nn
 
-from tune_cnn.errors import NetworkError, ResultError, TuneCnnError
+from tune_cnn.errors import NetworkError, ResultError
 from tune_cnn.files import read_file
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
@@ -35,9 +35,8 @@ def resolve(settings: Settings) -> Settings:
     if settings.model is None:
         return settings
     model = os.path.abspath(os.path.expanduser(settings.model)) if _is_file(settings.model) else settings.model
-    resolved = replace(settings, model=model, model_fingerprint=_fingerprint(_source(model)))
-    if settings.model_fingerprint not in (None, resolved.model_fingerprint):
-        raise NetworkError(f"{settings.model} has changed since this trial was planned; restore it, or start a new one")
+    fingerprint = _fingerprint(_planned_source(model, settings.model_fingerprint))
+    resolved = replace(settings, model=model, model_fingerprint=fingerprint)
     network_class(resolved)
     return resolved
 
@@ -89,13 +88,19 @@ def _source(model: str) -> str:
         raise NetworkError(f"{model}: cannot be read ({error}); name a Python file and a class in it") from error
 
 
+def _planned_source(model: str, fingerprint: str | None) -> str:
+    source = _sources.get(fingerprint or "") or _source(model)
+    if fingerprint not in (None, _fingerprint(source)):
+        raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
+    return source
+
+
 @cache
 def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
     place, _, name = model.rpartition(":")
+    source = _planned_source(model, fingerprint)
     try:
-        module = _from_file(place, model, fingerprint) if _is_file(model) else importlib.import_module(place)
-    except TuneCnnError:
-        raise
+        module = _from_source(place, source) if _is_file(model) else importlib.import_module(place)
     except (Exception, SystemExit) as error:
         raise NetworkError(f"{model} cannot be imported: {told(error, model)}") from error
     network = getattr(module, name, None)
@@ -113,10 +118,7 @@ def _is_network(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def _from_file(place: str, model: str, fingerprint: str | None) -> ModuleType:
-    source = _sources.get(fingerprint or "") or _source(model)
-    if fingerprint not in (None, _fingerprint(source)):
-        raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
+def _from_source(place: str, source: str) -> ModuleType:
     module = ModuleType(f"tune_cnn_own_{_fingerprint(source)}")
     module.__file__ = place
     sys.modules[module.__name__] = module  # dataclasses and pickle look there
