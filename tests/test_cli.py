@@ -125,7 +125,7 @@ def test_a_dry_run_shows_the_plan_and_needs_neither_images_nor_ray(empty_home, h
     out, err = capsys.readouterr()
     assert "\n20 experiments, 14 trials: 0 done, 0 to continue, 14 new\n" in out
     assert re.search(r"^disk: up to \d+\.\d GB while it runs, \d+\.\d GB in the end$", out, re.MULTILINE)
-    assert "\nno verdict without images: CIFAR-10 is not in " in out
+    assert "\nno verdict without images: CIFAR10 is not in " in out
     assert err == "data: cifar10: 10 classes; 42,500 images to train, 7,500 to validate, 10,000 to test\n"
     assert list(empty_home.iterdir()) == []
     assert sorted(path.name for path in here.iterdir()) == ["home", "tiny.yaml"]

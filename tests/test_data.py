@@ -615,7 +615,7 @@ def test_first_images_are_those_of_the_whole_and_nothing_is_kept(image_folder, e
 
 def test_first_images_of_cifar10_are_not_downloaded_unasked(cifar10_archive):
     archive = cifar10_archive()
-    with pytest.raises(DataError, match=f"^CIFAR-10 is not in {archive.root} yet$"):
+    with pytest.raises(DataError, match=f"^CIFAR10 is not in {archive.root} yet$"):
         first_images(DataSettings(), 5, download=False)
     assert archive.requests == 0
     assert first_images(DataSettings(), 5)[0].count == 5
@@ -681,7 +681,7 @@ def test_without_a_network_the_ways_out_are_named(cifar10_archive, monkeypatch):
     with pytest.raises(DataError) as caught:
         load(DataSettings())
     message = str(caught.value)
-    assert message.startswith(f"CIFAR-10 is not in {archive.root}, and cannot be downloaded from {url}: ")
+    assert message.startswith(f"CIFAR10 is not in {archive.root}, and cannot be downloaded from {url}: ")
     assert "Connection refused" in message
     assert f"get cifar-10-python.tar.gz elsewhere, put it into {archive.root}, and run the same again" in message
     assert "data: image_folder:PATH" in message

@@ -19,14 +19,12 @@ class Cifar10(Source):
     """The images that lie in `data.path`, or will after their download.
 
     Attributes:
-        title: Its name for people.
-        dataset: That of torchvision's class.
+        dataset: Name of torchvision's class.
         counts: Images for training and testing, and classes.
         names: Those of the classes; None: as torchvision has them.
     """
 
     default_path = "~/.pytorch-datasets"
-    title: ClassVar = "CIFAR-10"
     dataset: ClassVar = "CIFAR10"
     counts: ClassVar = (50_000, 10_000, 10)
     names: ClassVar[tuple[str, ...] | None] = None
@@ -41,7 +39,7 @@ class Cifar10(Source):
             opened = [self._open(train) for train in (True, False)]
         except Exception:  # not there, or damaged, which each class tells in another way
             if not download:
-                raise DataError(f"{self.title} is not in {self.path} yet") from None
+                raise DataError(f"{self.dataset} is not in {self.path} yet") from None
             opened = self._download()
         train, test = map(self._image_set, opened)
         chosen = choose(self.data, Found(self.path, train.count, test.count, self.counts[2]))
@@ -73,7 +71,7 @@ class Cifar10(Source):
             hint = "".join(f"\n{path} is incomplete or damaged." for path in damaged)
             names = ", ".join(os.path.basename(path) for _, path, _ in archives)
             raise DataError(
-                f"{self.title} is not in {self.path}, and cannot be downloaded from {archives[0][0]}: {error}{hint}\n"
+                f"{self.dataset} is not in {self.path}, and cannot be downloaded from {archives[0][0]}: {error}{hint}\n"
                 "Ways out:\n"
                 f"  get {names} elsewhere, put it into {os.path.dirname(archives[0][1])}, and run the same again\n"
                 "  train on a folder of images, as data: image_folder:PATH\n"
@@ -95,7 +93,6 @@ class Cifar10(Source):
 class Cifar100(Cifar10):
     """As CIFAR-10, with the 100 fine classes."""
 
-    title = "CIFAR-100"
     dataset = "CIFAR100"
     counts = (50_000, 10_000, 100)
 
@@ -103,7 +100,6 @@ class Cifar100(Cifar10):
 class FashionMnist(Cifar10):
     """Grey images of clothes."""
 
-    title = "Fashion-MNIST"
     dataset = "FashionMNIST"
     counts = (60_000, 10_000, 10)
 
@@ -116,7 +112,6 @@ class FashionMnist(Cifar10):
 class Mnist(FashionMnist):
     """Grey images of written digits."""
 
-    title = "MNIST"
     dataset = "MNIST"
     names = tuple("0123456789")
 
@@ -124,7 +119,6 @@ class Mnist(FashionMnist):
 class Svhn(Cifar10):
     """Digits of house numbers; torchvision reads them with SciPy."""
 
-    title = "SVHN"
     dataset = "SVHN"
     counts = (73_257, 26_032, 10)
     names = tuple("0123456789")
