@@ -85,15 +85,16 @@ class Trial:
         """
         started = time.perf_counter()
         with numerics(self.device, self.settings.precision):
-            results = self.trainer.fit_epoch(self.train_batches, self.validation_batches, verbose)
-        self.history = self.history.with_epoch(*results)
+            train = self.trainer.train_epoch(self.train_batches, verbose)
+            validation = self.trainer.test_epoch(self.validation_batches, verbose)
+        self.history = self.history.with_epoch(train, validation)
         if self.history.best_epoch == self.history.num_epochs:
             self.best_weights = {
                 name: value.detach().to("cpu", copy=True) for name, value in self.trainer.evaluated.state_dict().items()
             }
         self._finish_if_over(verbose)
         self.epoch_durations_s.append(time.perf_counter() - started)
-        return results
+        return train, validation
 
     def run(self, checkpoint: Path | None = None, epochs: int | None = None) -> None:
         """Run all the epochs that are left, and show progress bars.

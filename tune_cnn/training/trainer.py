@@ -109,16 +109,6 @@ class TorchTrainer:
         run_epochs(fit, num_epochs, early_stopping, checkpoint, print_every, post_epoch_fn)
         return fit.history
 
-    def fit_epoch(
-        self,
-        dl_train: DataLoader[Any],
-        dl_val: DataLoader[Any],
-        verbose: bool = True,
-        max_batches: int | None = None,
-    ) -> tuple[EpochResult, EpochResult]:
-        """One epoch as every training runs it: train, then validate."""
-        return self.train_epoch(dl_train, verbose, max_batches), self.test_epoch(dl_val, verbose)
-
     def train_epoch(self, dl: DataLoader[Any], verbose: bool = True, max_batches: int | None = None) -> EpochResult:
         """Train on each batch once.
 
@@ -246,7 +236,8 @@ class _Fit:
     history: FitResult = field(default_factory=FitResult.empty)
 
     def run_epoch(self, verbose: bool) -> tuple[EpochResult, EpochResult]:
-        train, validation = self.trainer.fit_epoch(self.dl_train, self.dl_val, verbose, self.max_batches)
+        train = self.trainer.train_epoch(self.dl_train, verbose, self.max_batches)
+        validation = self.trainer.test_epoch(self.dl_val, verbose)
         self.history = self.history.with_epoch(train, validation)
         return train, validation
 
