@@ -44,6 +44,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
+def enumerated(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c, d, e and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def setting_text(value: object) -> str:
     """A setting's value for people: `64-128`, `none`, `0.001`, `true`."""
     if isinstance(value, tuple | list):

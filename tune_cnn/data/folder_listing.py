@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from PIL import Image
 
 from tune_cnn.data.decoding import ImageFile, digest
-from tune_cnn.data.source import Found, enumerated
+from tune_cnn.data.source import Found
 from tune_cnn.errors import DataError
+from tune_cnn.texts import enumerated
 
 # What operating systems and storage boxes leave in folders, beside names that begin with a dot; in lower case.
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
@@ -136,10 +137,9 @@ class _Listing:
         self.problems.append(f"{place}: {fault}")
         return classes
 
-    def _files(self, place: str, above: tuple[tuple[int, int], ...] = ()) -> list[ImageFile]:
+    def _files(self, place: str, above: tuple[str, ...] = ()) -> list[ImageFile]:
         """All images below a folder; links are followed, but not in circles."""
-        status = os.stat(place)
-        here = (status.st_dev, status.st_ino)
+        here = os.path.realpath(place)
         if here in above:
             self.left_out["loop"][os.path.basename(place)] += 1
             return []

@@ -9,8 +9,9 @@ from tune_cnn.data.arrays import Arrays
 from tune_cnn.data.downloads import Cifar10, Cifar100, FashionMnist, Mnist, Svhn
 from tune_cnn.data.image_folder import ImageFolder
 from tune_cnn.data.shapes import Shapes
-from tune_cnn.data.source import ImageSet, Source, enumerated, split
+from tune_cnn.data.source import ImageSet, Source, split
 from tune_cnn.settings import DataSettings
+from tune_cnn.texts import enumerated
 
 SOURCES: dict[str, type[Source]] = {
     "arrays": Arrays,

@@ -148,8 +148,3 @@ def split(count: int) -> tuple[Indices, Indices]:
     order = np.random.RandomState(0).permutation(count)
     validation_count = math.ceil(VALIDATION_SHARE * count)
     return order[validation_count:], order[:validation_count]
-
-
-def enumerated(names: Sequence[str], most: int = 5) -> str:
-    """`a, b, c, d, e and 3 more`."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -12,7 +12,7 @@ from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.config.search_space import Experiment
 from tune_cnn.sweep.estimate import estimate
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
-from tune_cnn.texts import counted, duration
+from tune_cnn.texts import counted, duration, enumerated
 
 _LONG_S = 3600.0
 _MULTIPLY_ADDS_PER_S = 1e11  # of a core, about, with AVX-512; half as many with AVX2
@@ -103,7 +103,7 @@ def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
                 changed.append(f"{name}.json")
     if not changed:
         return []
-    files = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    files = enumerated(changed, most=3)
     return [
         f"{out_dir}: {files} will be replaced, with results of other settings; another --out keeps them (tune-cnn "
         "export writes those of a sweep again)"

@@ -7,6 +7,7 @@ from typing import Any
 
 from tune_cnn.rules import shown
 from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, dashed, varied_keys, with_arguments_apart
+from tune_cnn.texts import enumerated
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
 _SAMPLE = "{sample}"  # the number of a sample of the search, such as 007
@@ -64,9 +65,7 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
 
 def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The patterns of `--only` or `--finish` that match no name, each with the names that there are."""
-    listed = ", ".join(names[:_MAX_LISTED])
-    if len(names) > _MAX_LISTED:
-        listed += f" and {len(names) - _MAX_LISTED} more"
+    listed = enumerated(names, _MAX_LISTED)
     return [
         f"{pattern!r} matches no name; there are {listed}"
         for pattern in patterns
