@@ -98,8 +98,8 @@ class _Listing:
     """One pass over a folder: collects the faults of its structure, and counts what is left out."""
 
     def __init__(self, root: str) -> None:
-        Image.init()  # else it knows but a few formats
-        self.extensions = {e for e, kind in Image.EXTENSION.items() if kind in Image.OPEN.keys() - _NOT_DECODED}
+        kinds = Image.registered_extensions()
+        self.extensions = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN.keys() - _NOT_DECODED}
         self.root = root
         self.problems: list[str] = []
         self.dead_links: list[str] = []

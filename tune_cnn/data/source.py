@@ -77,7 +77,8 @@ class Source(ABC):
     def path(self) -> str:
         """Where the images lie, whatever the working folder becomes."""
         path = self.data.path or self.default_path
-        assert path is not None  # see `settings.data.source_problems`
+        if path is None:
+            raise DataError(f"data: {self.data.source} needs its path; write {self.data.source}:/path/to/images")
         return os.path.abspath(os.path.expanduser(path))
 
     @abstractmethod

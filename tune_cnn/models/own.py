@@ -34,7 +34,7 @@ def _channels_first(model: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tuple[int, ...], int]]:
-    """The conv and linear layers of a network in the order of their calls, found by one image's forward pass.
+    """The conv and linear layers of a network in the order in which one image's evaluation calls them.
 
     Returns:
         For each: the layer, the shape (C, H, W) or (features,) of its input, and how many positions it computes.
@@ -85,11 +85,8 @@ def fault(settings: Settings) -> str | None:
 
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
-    was_training = model.training
     with torch.no_grad():
-        scores = model.eval()(torch.rand(images, *settings.data.in_size))
-    model.train(was_training)
-    return scores
+        return model.eval()(torch.rand(images, *settings.data.in_size))
 
 
 def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:
