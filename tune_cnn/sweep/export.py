@@ -10,6 +10,7 @@ from tune_cnn.experiments import experiment_config
 from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.sweep.trial_folder import as_it_stands
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
@@ -62,7 +63,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         except ResultError:  # damaged, so the trial will run again
             return None
         state = trial.newest_state() if trial.failure() is None else None
-        return None if state is None else _as_it_stands(state, settings, images(settings.data))
+        return None if state is None else _tested(state, settings, images(settings.data))
 
     searches = folder.searches()
     for name, settings in folder.experiments().items():
@@ -83,25 +84,17 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     return done
 
 
-def _as_it_stands(
+def _tested(
     state: dict[str, Any], settings: Settings, images: data.Images | None
 ) -> tuple[FitResult, dict[str, Any]] | None:
-    """Results and facts of an unfinished trial, from its newest checkpoint; None if it does not fit."""
-    try:
-        history = FitResult.from_state(state.get("history"))
-        facts = {
-            "id": settings.trial_id,
-            "best_epoch": history.best_epoch,
-            "best_validation_accuracy": history.best_accuracy,
-            **state.get("summary", {}),  # version 0.1.0 kept none
-            **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
-            "unfinished": True,
-        }
-        if images is not None:
-            trial = Trial(settings, images, default_device())
+    """Results and facts of an unfinished trial, from a checkpoint; None if it does not fit."""
+    found = as_it_stands(state, settings)
+    if found is not None and images is not None:
+        trial = Trial(settings, images, default_device())
+        try:
             trial.load_state_dict(state)
-            trial.measure_test()
-            facts |= {key: trial.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")}
-    except ResultError:
-        return None
-    return history, facts
+        except ResultError:
+            return None
+        trial.measure_test()
+        found[1].update({key: trial.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
+    return found

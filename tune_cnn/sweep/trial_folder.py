@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -212,6 +213,25 @@ class TrialFolder:
         except ResultError as error:
             return str(error)
         return None if content is None else content.decode(errors="replace").partition("\n")[0][:_MOST_CHARACTERS]
+
+
+def as_it_stands(state: Mapping[str, Any], settings: Settings) -> tuple[FitResult, dict[str, Any]] | None:
+    """Results and facts of an unfinished trial, from a checkpoint; None if it has no history."""
+    try:
+        history = FitResult.from_state(state.get("history"))
+    except ResultError:
+        return None
+    durations_s = state.get("epoch_durations_s", [])
+    return history, {
+        "id": settings.trial_id,
+        "best_epoch": history.best_epoch,
+        "best_validation_accuracy": history.best_accuracy,
+        "duration_s": math.fsum(durations_s),
+        "epoch_durations_s": durations_s,
+        **state.get("summary", {}),  # version 0.1.0 kept none
+        **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
+        "unfinished": True,
+    }
 
 
 def _checkpoint(epoch: int) -> str:
