@@ -89,7 +89,7 @@ def test_a_sweep_on_s3_is_killed_continued_exported_and_repeated(storage, tmp_pa
     with SweepProcess(arguments, tmp_path) as process:
         # One may be over before the other, whose process came later, has begun.
         trials = [folder.trial(e.settings) for e in sweep.experiments]
-        process.wait_until(lambda: all(trial.is_finished() or trial.checkpoints()[1:] for trial in trials))
+        process.wait_until(lambda: all(trial.is_finished() or len(trial.checkpoints()) > 1 for trial in trials))
         process.send(signal.SIGKILL)
         process.exit_code()
     with SweepProcess(arguments, tmp_path) as process:

@@ -10,7 +10,6 @@ from tune_cnn.experiments import experiment_config
 from tune_cnn.result_files import save_experiment
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trial_folder import as_it_stands
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
@@ -63,7 +62,16 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         except ResultError:  # damaged, so the trial will run again
             return None
         state = trial.newest_state() if trial.failure() is None else None
-        return None if state is None else _tested(state, settings, images(settings.data))
+        found = trial.as_it_stands(state)
+        if state is not None and found is not None and (loaded := images(settings.data)) is not None:
+            tested = Trial(settings, loaded, default_device())
+            try:
+                tested.load_state_dict(state)
+            except ResultError:  # it does not fit
+                return None
+            tested.measure_test()
+            found[1].update({key: tested.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
+        return found
 
     searches = folder.searches()
     for name, settings in folder.experiments().items():
@@ -82,19 +90,3 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         told = dict.fromkeys([not_measured] if not_measured else reasons.values())
         done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in told)
     return done
-
-
-def _tested(
-    state: dict[str, Any], settings: Settings, images: data.Images | None
-) -> tuple[FitResult, dict[str, Any]] | None:
-    """Results and facts of an unfinished trial, from a checkpoint; None if it does not fit."""
-    found = as_it_stands(state, settings)
-    if found is not None and images is not None:
-        trial = Trial(settings, images, default_device())
-        try:
-            trial.load_state_dict(state)
-        except ResultError:
-            return None
-        trial.measure_test()
-        found[1].update({key: trial.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
-    return found

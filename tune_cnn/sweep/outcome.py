@@ -8,7 +8,7 @@ from tune_cnn.errors import ResultError
 from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.live_table import time_left
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trial_folder import TrialFolder, as_it_stands
+from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.texts import aligned, setting_text
 from tune_cnn.train_results import FitResult
 
@@ -79,7 +79,7 @@ def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:
         return Outcome([*[""] * 5, str(error)], has_failed=True)
     if record is None:
         failure = trial.failure()
-    history, facts = record or as_it_stands(trial.newest_state() or {}, settings) or (FitResult.empty(), {})
+    history, facts = record or trial.as_it_stands(trial.newest_state()) or (FitResult.empty(), {})
     reason = facts.get("stop_reason")
     ended = how_ended(
         str(reason) if reason else None, history.num_epochs, settings.epochs, settings.early_stopping, failure

@@ -13,7 +13,7 @@ from tune_cnn.settings import Settings
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon, words_of_dead_workers
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
+from tune_cnn.sweep.trial_folder import TrialFolder
 
 _REMOTE_INTERVAL_S = 1.0
 _FAILED_INTERVAL_S = 30.0  # a look at a silent storage takes about as long, while the trials' own news wait
@@ -131,7 +131,7 @@ class Watcher(Callback):  # type: ignore[misc]
             return True
         if time.monotonic() - self._failed > _FAILED_INTERVAL_S:
             try:
-                return any(epoch_of(name) >= result["epoch"] for name in folder.checkpoints())
+                return max(folder.checkpoints(), default=0) >= int(result["epoch"])
             except StorageError:
                 self._failed = time.monotonic()
         return False
