@@ -13,11 +13,9 @@ REMIND_S = 2.5
 
 @contextmanager
 def waiting(for_what: str, *, at_once: bool = False) -> Iterator[None]:
-    """Say every few seconds what is waited for, and how long it has been.
+    """Say every few seconds what is waited for, such as `loading images`, and how long it has been.
 
-    Args:
-        for_what: Such as `loading images`.
-        at_once: Also say it at the beginning; else what is done soon says nothing.
+    `at_once` also says it at the beginning; else what is done soon says nothing.
     """
     over = threading.Event()
     started = time.monotonic()

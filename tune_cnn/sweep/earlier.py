@@ -49,10 +49,6 @@ def find_earlier(wanted: Iterable[Settings], folder: SweepFolder) -> dict[str, E
     That is the same trial in another sweep, or one whose settings differ only in `epochs` and `early_stopping`. After
     --fresh, other sweeps are left alone, and so they are for trials without a seed, which are meant to differ.
 
-    Args:
-        wanted: The settings of the trials.
-        folder: The sweep's.
-
     Returns:
         What was found, by trial id; a trial that is finished in the sweep needs nothing.
     """

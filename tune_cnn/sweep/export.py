@@ -35,12 +35,8 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     """Write `<out_dir>/<name>.json` for every experiment whose trial has an epoch behind it, and has not failed.
 
     Experiments that share a trial each get a file, under their own name. That of an unfinished trial says so, has its
-    epochs so far, and what their best weights reach on the test set.
-
-    Args:
-        folder: The sweep's.
-        out_dir: Where to; made if need be.
-        not_measured: Why the test set is not to be measured for unfinished trials, which takes images and time.
+    epochs so far, and what their best weights reach on the test set; `not_measured` says why that is left out, which
+    takes images and time.
     """
     done = Exported([], [], {}, [])
     reasons = {}

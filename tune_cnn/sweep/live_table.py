@@ -66,7 +66,7 @@ class Progress:
     Args:
         trials: Label and settings of every trial that will run.
         already_done: How many more were finished before.
-        console: Where; None: stderr.
+        console: None: stderr.
         within_epoch: The batch in which a trial of some label is, if it is known.
         upcoming: How many more will be added.
     """
@@ -235,9 +235,7 @@ class Progress:
 def time_left(trials: Sequence[tuple[int, float | None]], at_once: int) -> str:
     """When all trials will have ended if none stops early: `about 5 min left, until Fri 14:05`; empty if not known.
 
-    Args:
-        trials: Of each, how many epochs are left, and the seconds of its last one, if it has one.
-        at_once: How many run at the same time.
+    Of each of the `trials`, it takes how many epochs are left, and the seconds of its last one, if it has one.
     """
     measured = [epoch_s for _, epoch_s in trials if epoch_s is not None]
     if not measured or not any(epochs for epochs, _ in trials):

@@ -54,10 +54,7 @@ def outcome_table(
 ) -> str:
     """One line a trial: K, L, every other setting that differs, epochs, accuracies in percent, duration, how it ended.
 
-    Args:
-        folder: The sweep's.
-        experiments: Names and settings.
-        found: Their `outcomes`, if they were read already.
+    `found` are the `outcomes`, if they were read already.
     """
     found = outcomes(folder, experiments) if found is None else found
     trials = {settings.trial_id: settings for settings in experiments.values()}

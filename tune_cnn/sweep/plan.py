@@ -102,10 +102,7 @@ def plan_table(
 ) -> str:
     """The plan for a terminal, one line an experiment, and the count of experiments and trials.
 
-    Args:
-        plan: What would run.
-        verdicts: Whether a trial will learn, by trial id.
-        times_s: How long a trial takes at most, by trial id.
+    `verdicts` are whether a trial will learn, and `times_s` how long it takes at most, by trial id.
     """
     known = [line for line in plan if not line.is_open]
     is_own = all(line.settings.model for line in known)  # what has a K and an L of its own, if any
@@ -158,12 +155,7 @@ class DiskUse(NamedTuple):
 
 
 def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> DiskUse:
-    """What the trials that are not done will write.
-
-    Args:
-        plan: What would run.
-        at_once: How many trials run at the same time.
-    """
+    """What the trials that are not done will write, if so many run at once."""
     written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.earlier is not None)]
     sizes = sorted((line.cost.parameters for line in written), reverse=True)
     finished = _BYTES * sum(sizes)

@@ -70,11 +70,12 @@ def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings],
     """
     ((name, arguments),) = spec.items()
     trials = list(trials)
-    further: dict[str, Any] = {"max_t": max(settings.epochs for settings in trials), "stop_last_trials": False}
-    if name == "median":
-        further = {"min_time_slice": float("inf")}  # it never pauses a trial, since none can be paused in mid-epoch
-    kind = {"asha": _Asha, "median": _Median}[name]
-    made = kind(time_attr=_TIME, metric=_METRIC, mode="max", **arguments, **further)
+    common = {"time_attr": _TIME, "metric": _METRIC, "mode": "max", **arguments}
+    made: _Asha | _Median
+    if name == "asha":
+        made = _Asha(max_t=max(settings.epochs for settings in trials), stop_last_trials=False, **common)
+    else:  # it never pauses a trial, since none can be paused in mid-epoch
+        made = _Median(min_time_slice=float("inf"), **common)
     made.folders = {settings.trial_id: folder.trial(settings) for settings in trials}
     for trial_id, trial in made.folders.items():
         if found := trial.whole_record() or trial.as_it_stands(trial.newest_state()):

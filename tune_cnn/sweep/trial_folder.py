@@ -105,18 +105,18 @@ class TrialFolder:
 
     def best_weights(self) -> dict[str, Any] | None:
         """Those with the best validation accuracy so far; None: no epoch is finished."""
-        content = self.folder.read("best.pt", self._most) if self.is_finished() else None
-        if content is not None:
-            return state_from_bytes(content, f"{self.folder}/best.pt")
-        return (self.newest_state() or {}).get("best_weights")
+        best = self._load("best.pt") if self.is_finished() else None
+        return best if best is not None else (self.newest_state() or {}).get("best_weights")
 
     def _state(self, name: str) -> dict[str, Any] | None:
-        if (content := self.folder.read(name, self._most)) is None:
-            return None
-        state = state_from_bytes(content, f"{self.folder}/{name}")
-        if "best_weights" not in state and (best := self.folder.read("best.pt", self._most)) is not None:
-            state["best_weights"] = state_from_bytes(best, f"{self.folder}/best.pt")
+        state = self._load(name)
+        if state is not None and "best_weights" not in state and (best := self._load("best.pt")) is not None:
+            state["best_weights"] = best
         return state
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        content = self.folder.read(name, self._most)
+        return None if content is None else state_from_bytes(content, f"{self.folder}/{name}")
 
     def finish(
         self,
