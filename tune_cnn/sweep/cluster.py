@@ -27,17 +27,11 @@ _MARKER = "reached.txt"
 
 
 class ClusterOptions(NamedTuple):
-    """Which Ray to use.
+    """Which Ray to use."""
 
-    Attributes:
-        address: Of a running cluster (`auto`, or host:port); None: a Ray of one's own on this machine.
-        cpus: Cores that one's own Ray may use; None: all that this process may.
-        gpus: Its GPUs; None: all.
-    """
-
-    address: str | None = None
-    cpus: int | None = None
-    gpus: int | None = None
+    address: str | None = None  # of a running cluster (`auto`, or host:port); None: a Ray of one's own on this machine
+    cpus: int | None = None  # cores of one's own; None: all that this process may use
+    gpus: int | None = None  # None: all
 
 
 @contextmanager

@@ -18,21 +18,13 @@ _AT_ONCE = 16  # sweeps whose folders are looked into
 
 
 class Earlier(NamedTuple):
-    """An earlier training that a trial can reuse.
-
-    Attributes:
-        trial: Its folder.
-        sweep: The name of its sweep.
-        epoch: How many of its epochs the trial reuses.
-        is_finished: The trial is the same, and finished: it is copied.
-        ends: Whether the trial stops after that epoch, so that only the test set is left to evaluate.
-    """
+    """An earlier training, in the sweep of that name, that a trial can reuse."""
 
     trial: TrialFolder
     sweep: str
-    epoch: int
-    is_finished: bool = False
-    ends: bool = False
+    epoch: int  # how many of its epochs the trial reuses
+    is_finished: bool = False  # the trial is the same, and finished: it is copied
+    ends: bool = False  # the trial stops after that epoch, so that only the test set is left to evaluate
 
 
 class _Shelf(NamedTuple):

@@ -36,23 +36,14 @@ _STARTS_OF_A_PROCESS = 6.0
 
 
 class Estimate(NamedTuple):
-    """What a sweep takes if no trial stops early.
+    """What a sweep takes if no trial stops early."""
 
-    Attributes:
-        trial_s: Each unfinished trial's own time, by trial id.
-        wall_s: From the command to its end.
-        gpu_hours: Hours of whole GPUs.
-        at_once: How many trials run at the same time.
-        node: The machine.
-        scaled: How many trials were not timed, but scaled from one of a similar number of multiply-adds.
-    """
-
-    trial_s: dict[str, float]
-    wall_s: float
-    gpu_hours: float
-    at_once: int
+    trial_s: dict[str, float]  # each unfinished trial's own time, by trial id
+    wall_s: float  # from the command to its end
+    gpu_hours: float  # of whole GPUs
+    at_once: int  # trials that run at the same time
     node: Node
-    scaled: int
+    scaled: int  # trials that were not timed, but scaled from one of a similar number of multiply-adds
 
     def __str__(self) -> str:
         if not self.trial_s:

@@ -16,19 +16,12 @@ from tune_cnn.trial import Trial
 
 
 class Exported(NamedTuple):
-    """What `export` did.
+    """What `export` did."""
 
-    Attributes:
-        files: Of the experiments that have an epoch behind them.
-        unfinished: The names of those among them that are not finished.
-        missing: The experiments without a file, each with why it failed; None: it was not begun.
-        remarks: Why the test set was not measured, one line a reason.
-    """
-
-    files: list[Path]
-    unfinished: list[str]
-    missing: dict[str, str | None]
-    remarks: list[str]
+    files: list[Path]  # of the experiments that have an epoch behind them
+    unfinished: list[str]  # the names of those among them that are not finished
+    missing: dict[str, str | None]  # the experiments without a file, each with why it failed; None: it was not begun
+    remarks: list[str]  # why the test set was not measured, one line a reason
 
 
 def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:

@@ -160,14 +160,14 @@ class Progress:
             for label, row in list(self._rows.items()):
                 is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
                 is_due = self._is_silent or (is_long and not self._is_brief)
-                if row.state == "running" and is_due and (progress := self._current(label, row)) is not None:
+                if is_due and (progress := self._current(label, row)) is not None:
                     row.said = time.monotonic()
                     self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
             if self._is_silent:
                 self.say(f"{_FIRST} ({time.monotonic() - self._started:.0f} s)")
 
     def _current(self, label: str, row: _Row) -> EpochProgress | None:
-        progress = self._within_epoch(label)
+        progress = self._within_epoch(label) if row.state == "running" else None
         return progress if progress is not None and progress.epoch > row.epochs_done else None
 
     def _line(self, text: str) -> None:
@@ -221,7 +221,7 @@ class Progress:
         return f"{ended}/{self._already_done + len(self._rows) + self._upcoming}"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
-        progress = self._current(label, row) if row.state == "running" else None
+        progress = self._current(label, row)
         state = f"batch {progress.batch}/{progress.batches}" if progress is not None else row.state
         running_s = f"{time.monotonic() - row.started:.0f} s" if row.started and row.state == "running" else ""
         numbers = [""] * 5

@@ -17,21 +17,13 @@ _SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", 
 
 
 class Outcome(NamedTuple):
-    """How a trial ended, or how far it is.
+    """How a trial ended, or how far it is."""
 
-    Attributes:
-        cells: The texts of its row in the table.
-        is_finished: It will not be trained on.
-        has_failed: It ended with an error.
-        epochs_left: If it does not stop early; 0 if it has ended.
-        epoch_s: Seconds of its last epoch; None: it has none.
-    """
-
-    cells: list[str]
-    is_finished: bool = False
-    has_failed: bool = False
-    epochs_left: int = 0
-    epoch_s: float | None = None
+    cells: list[str]  # of its row in the table
+    is_finished: bool = False  # it will not be trained on
+    has_failed: bool = False  # it ended with an error
+    epochs_left: int = 0  # if it does not stop early; 0 if it has ended
+    epoch_s: float | None = None  # seconds of its last epoch, if it has one
 
 
 def outcomes(folder: SweepFolder, experiments: Mapping[str, Settings]) -> dict[str, Outcome]:

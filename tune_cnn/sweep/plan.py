@@ -19,27 +19,16 @@ _MOST_LINES = 20  # about trainings that are found elsewhere
 
 
 class PlannedExperiment(NamedTuple):
-    """One line of the plan.
-
-    Attributes:
-        name: The experiment.
-        settings: Its trial's settings.
-        cost: Of its network.
-        shares_with: The first experiment with the same trial; None if this is the first.
-        state: Of its trial: `done`, `continue` from a checkpoint, or `new`.
-        epochs_left: Number of epochs its trial still has to train, without early stopping.
-        earlier: The other training that its trial is taken from; None: there is none, or it is its own.
-        is_open: Whether Optuna has not suggested its settings yet; these are possible ones.
-    """
+    """One line of the plan: an experiment, and its trial."""
 
     name: str
     settings: Settings
     cost: Cost
-    shares_with: str | None
-    state: State
-    epochs_left: int
-    earlier: Earlier | None = None
-    is_open: bool = False
+    shares_with: str | None  # the first experiment with the same trial; None if this is the first
+    state: State  # `continue` from a checkpoint
+    epochs_left: int  # that its trial still has to train, without early stopping
+    earlier: Earlier | None = None  # the other training that its trial is taken from
+    is_open: bool = False  # Optuna has not suggested its settings yet; these are possible ones
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:

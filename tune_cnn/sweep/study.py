@@ -121,19 +121,12 @@ def settled(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Expe
 
 @dataclass
 class Suggestions:
-    """What is left to be suggested in a sweep.
-
-    Attributes:
-        studies: The sweep's.
-        experiments: Those whose settings are known; each suggestion is added.
-        left: The others.
-        save: Called after each suggestion, to keep the experiments.
-    """
+    """What is left to be suggested in a sweep."""
 
     studies: Studies
-    experiments: list[Experiment]
-    left: list[Experiment]
-    save: Callable[[], object]
+    experiments: list[Experiment]  # those whose settings are known; each suggestion is added
+    left: list[Experiment]  # the others
+    save: Callable[[], object]  # called after each suggestion, to keep the experiments
 
     def next(self) -> Experiment | None:
         """The next suggestion; None: there are as many as were asked for."""

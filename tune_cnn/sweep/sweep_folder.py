@@ -133,9 +133,8 @@ class SweepFolder:
     def searches(self) -> dict[str, Search]:
         """The distributions of the experiments that a search drew, by name."""
         found = self._manifest().get("searches", {})
-        if not isinstance(found, dict) or not all(isinstance(search, dict) for search in found.values()):
-            return {}
-        return {name: search for name, search in found.items() if not any(map(distribution_fault, search.values()))}
+        usable = found.items() if isinstance(found, dict) else ()
+        return {n: s for n, s in usable if isinstance(s, dict) and not any(map(distribution_fault, s.values()))}
 
     def known_settings(self) -> list[Settings]:
         """The settings of all trials that were ever asked for; none if that cannot be read."""

@@ -26,11 +26,6 @@ class Watcher(Callback):  # type: ignore[misc]
         trials: Their settings.
         check_lock: Raises StorageError if another process may be running the sweep now.
         is_new_ray: No worker process has started yet, and none may be able to.
-
-    Attributes:
-        failures: Why trials failed for good, in one line, by trial id.
-        out_of_memory: The ids of those whose GPU memory was too small.
-        end: Why the whole sweep ends: its storage or Ray fails, or another process runs it now.
     """
 
     def __init__(
@@ -41,9 +36,9 @@ class Watcher(Callback):  # type: ignore[misc]
         check_lock: Callable[[], object] = lambda: None,
         is_new_ray: bool = False,
     ) -> None:
-        self.failures: dict[str, str] = {}
-        self.out_of_memory: list[str] = []
-        self.end: TuneCnnError | None = None
+        self.failures: dict[str, str] = {}  # why trials failed for good, in one line, by trial id
+        self.out_of_memory: list[str] = []  # the ids of those whose GPU memory was too small
+        self.end: TuneCnnError | None = None  # of the sweep: its storage or Ray fails, or another process runs it now
         self._folders = {settings.trial_id: folder.trial(settings) for settings in trials}
         self._sweep, self._progress = folder, progress
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
