@@ -63,12 +63,10 @@ def take_over(wanted: Iterable[Settings], folder: SweepFolder) -> None:
     """Copy what `find_earlier` finds into the sweep's own folder, where it is continued as if it had begun there."""
     trials = {settings.trial_id: settings for settings in wanted}
     for trial_id, earlier in find_earlier(trials.values(), folder).items():
-        names = earlier.trial.folder.names()
-        events = [name for name in names if earlier.is_finished and name.startswith("events.")]
-        # The record comes last: the trial is finished when it is there.
-        last = ["record.json"] if earlier.is_finished else []
-        files = ["best.pt", *events, *earlier.trial.checkpoints().values(), *last]
-        folder.trial(trials[trial_id]).copy_from(earlier.trial, [name for name in files if name in names])
+        files = ["best.pt", *earlier.trial.checkpoints().values()]
+        if earlier.is_finished:  # the record comes last: the trial is finished when it is there
+            files += [name for name in earlier.trial.folder.names() if name.startswith("events.")] + ["record.json"]
+        folder.trial(trials[trial_id]).copy_from(earlier.trial, files)
 
 
 def _other_shelves(folder: SweepFolder) -> list[_Shelf]:

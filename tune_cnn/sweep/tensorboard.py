@@ -65,10 +65,10 @@ def overview(trials: Collection[Settings]) -> list[Summary]:
 
     widths = [_sizes(settings) for settings in sorted(trials, key=lambda s: (s.filters_per_layer, s.layers_per_block))]
     sizes = {"K": widths, "L": sorted(widths, key=lambda size: size["L"])}
-    charts = {
-        category: {f"{fixed} = {n}": ["Multiline", [f"{group}/{fixed}{n}$"]] for n in (s[fixed] for s in sizes[fixed])}
-        for category, fixed, group, _ in _COMPARISONS
-    }
+    charts = {}
+    for category, fixed, group, _ in _COMPARISONS:
+        numbers = [size[fixed] for size in sizes[fixed]]
+        charts[category] = {f"{fixed} = {n}": ["Multiline", [f"{group}/{fixed}{n}$"]] for n in numbers}
     return [Summary(value=[table_value]), custom_scalars(charts)]
 
 
