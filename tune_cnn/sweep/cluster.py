@@ -21,7 +21,7 @@ from tune_cnn.sweep.resources import Node
 from tune_cnn.waiting import waiting
 
 _OBJECT_STORE_SLACK = 256 * 2**20
-_KNOCK_S = 10
+_PROBE_S = 10
 _ANSWER_S = 180  # Ray's workers run at the lowest priority but four: on a busy machine their start takes minutes
 _MARKER = "reached.txt"
 
@@ -105,7 +105,7 @@ def _join(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "://" not in address:  # Ray would ask for long where nobody listens
         try:
-            socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+            socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
         except (OSError, OverflowError) as error:
             raise ResourceError(
                 f"--address {address}: no Ray cluster answers ({error}); start one with: ray start --head"

@@ -59,8 +59,8 @@ def requests(
         needs = memory.get(trial_id)
         if needs is not None:  # and the images, which lie there too
             needs = needs._replace(needed=needs.needed + data.nbytes(experiment.settings.data))
-        share = gpu_share(gpus, nodes, len(todo), needs)
-        found[trial_id] = Request(cpu_count(cpus, nodes, trial_count, on_gpu=share > 0), share)
+        fraction = gpu_fraction(gpus, nodes, len(todo), needs)
+        found[trial_id] = Request(cpu_count(cpus, nodes, trial_count, on_gpu=fraction > 0), fraction)
     return found
 
 
@@ -80,7 +80,7 @@ def cpu_count(wanted: int | Literal["auto"], nodes: Sequence[Node], trial_count:
     return next(count for count in range(max(cores), 0, -1) if sum(core // count for core in cores) >= at_once)
 
 
-def gpu_share(
+def gpu_fraction(
     wanted: float | Literal["auto"], nodes: Sequence[Node], trial_count: int, memory: GpuMemory | None = None
 ) -> float:
     """The part of a GPU that a trial gets.
@@ -102,8 +102,8 @@ def gpu_share(
     return _fitting(wanted)
 
 
-def _fitting(share: float) -> float:
-    return 1 / math.floor(1 / share + 1e-9) if 0 < share < 1 else float(share)
+def _fitting(wanted: float) -> float:
+    return 1 / math.floor(1 / wanted + 1e-9) if 0 < wanted < 1 else float(wanted)
 
 
 def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:

@@ -65,7 +65,7 @@ def run_sweep(
             todo[trial_id] = experiment
     node = own_node(cluster)
     # The trials that Optuna will suggest are not known yet: a possible one stands for all of them.
-    possible = todo | dict(zip([UPCOMING], upcoming, strict=False))
+    possible = todo | ({UPCOMING: upcoming[0]} if upcoming else {})
     count = len(trials) + len(upcoming)
     if possible and node is not None:
         check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded

@@ -59,7 +59,7 @@ class Watcher(Callback):  # type: ignore[misc]
         """Trials that failed will run again; who was out of memory is known no more."""
         self.out_of_memory.clear()
         for trial_id in failed:
-            del self.failures[trial_id]
+            self.failures.pop(trial_id, None)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """End the sweep if its lock or Ray is lost."""
