@@ -4,7 +4,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -32,7 +31,7 @@ MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is
 class Suggester(Searcher):  # type: ignore[misc]
     """A Tune searcher that hands out the configs of `known` trials, then what `suggest` gives until that is None.
 
-    `tell` is called when a trial has ended.
+    `tell` is called when a trial has ended. It cannot be saved: the sweep's folder has everything.
     """
 
     def __init__(
@@ -49,12 +48,6 @@ class Suggester(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         self._tell()
-
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).touch()  # the sweep's folder has everything
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
 
 
 def run_tune(
