@@ -24,6 +24,7 @@ from tune_cnn.sweep.tensorboard import TrialBoard, overview
 
 OPENER = build_opener(ProxyHandler({}))  # no proxy stands between us and our own machine
 SIZES = [(8, 2), (8, 4), (16, 2), (16, 4)]
+PICTURE = Image.new("RGB", (345, 200), (8, 69, 148))
 PATIENCE_S = 30.0  # on a machine that has other things to do
 
 
@@ -37,12 +38,6 @@ def result(epoch: int, accuracy: float = 50.0) -> dict[str, Any]:
         "validation_accuracy": accuracy, "best_validation_accuracy": accuracy, "epoch_duration_s": 0.5,
         "stop_reason": None,
     }  # fmt: skip
-
-
-def png() -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (345, 200), (8, 69, 148)).save(content, "PNG")
-    return content.getvalue()
 
 
 class Board:
@@ -59,7 +54,7 @@ class Board:
         self.trials = {name: self.trial(trial, overview(trials.values())) for name, trial in trials.items()}
         for epoch in (1, 2):
             for number, trial in enumerate(self.trials.values()):
-                ended = {"test_accuracy": 62.5, "pictures": {"test/confusion": png()}, "stop_reason": "plateau"}
+                ended = {"test_accuracy": 62.5, "pictures": {"test/confusion": PICTURE}, "stop_reason": "plateau"}
                 last = ended if number == 0 else {}
                 trial.report({**result(epoch, 50.0 + number), **(last if epoch == 2 else {})})
         self.address = ""
@@ -174,7 +169,7 @@ def test_pictures_are_served_as_they_were_drawn(board):
     (shown,) = board.ask("images/images", run=run, tag="test/confusion", sample="0")
     assert shown["step"] == 2
     with OPENER.open(f"{board.address}data/plugin/images/individualImage?{shown['query']}") as response:
-        assert response.read() == png()
+        assert Image.open(io.BytesIO(response.read())).tobytes() == PICTURE.tobytes()
 
 
 def test_the_layout_grows_with_the_grid(board):

@@ -131,7 +131,7 @@ def test_damage_in_another_sweep_is_ignored(storage, experiments):
     other, folder = SweepFolder(storage, "one"), SweepFolder(storage, "both")
     train(experiments, other)
     other.trial(experiments[0].settings).folder.write("record.json", b"{")
-    for name in other.trial(experiments[0].settings).checkpoints():
+    for name in other.trial(experiments[0].settings).checkpoints().values():
         other.trial(experiments[0].settings).folder.write(name, b"PK")
     assert "1 done" in plan_summary(make_plan(experiments, folder))
     assert len(train(experiments, folder)) == 3

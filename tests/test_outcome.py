@@ -64,9 +64,10 @@ def test_what_a_record_lacks_is_a_dash(folder, summary):
 
 
 def test_a_trial_that_was_interrupted_shows_its_epochs(folder):
-    for epoch in (6, 7):
-        folder.trial(SETTINGS).save_checkpoint(epoch, {})
-    assert cells(lines(folder)[1])[1:] == ["32-64", "4", "7", "unfinished: 7 of 100 epochs"]
+    for epoch in (2, 3):
+        folder.trial(SETTINGS).save_checkpoint(epoch, {"history": RESULTS.first(epoch)._asdict()})
+    row = cells(lines(folder)[1])
+    assert row[1:] == ["32-64", "4", "3", "61.23", "2", "-", "0.0", "unfinished: 3 of 100 epochs"]
 
 
 def test_a_trial_that_has_not_begun_is_unfinished(folder):
@@ -80,7 +81,7 @@ def test_a_trial_that_failed_says_why(folder):
 
 def test_a_trial_that_failed_got_over_it_and_was_interrupted_later_has_not_failed(folder):
     folder.trial(SETTINGS).save_failure("epoch 1: OSError: stale", "Traceback")
-    folder.trial(SETTINGS).save_checkpoint(1, {})
+    folder.trial(SETTINGS).save_checkpoint(1, {"history": RESULTS.first(1)._asdict()})
     assert lines(folder)[1].endswith("unfinished: 1 of 100 epochs")
 
 
@@ -98,7 +99,7 @@ def test_the_summary_says_who_runs_it_and_until_when():
         Outcome([], is_finished=True, epoch_s=30.0),
         Outcome([], epochs_left=10, epoch_s=60.0),
         Outcome([], epochs_left=20),  # as long an epoch as the mean of the others: 45 s
-        Outcome([], has_failed=True, epochs_left=5),
+        Outcome([], has_failed=True),
     ]
     line = summary(found, "process 7 on box")
     told = "1/4 trials finished, 1 failed; process 7 on box is running it; about 25 min 0 s left, until "

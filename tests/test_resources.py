@@ -15,7 +15,7 @@ from tune_cnn.sweep.resources import (
     Request,
     check_feasible,
     cpu_count,
-    gpu_share,
+    gpu_fraction,
     requests,
 )
 
@@ -27,13 +27,13 @@ def machines(gpus: int) -> list[Node]:
 
 @pytest.mark.parametrize("trials", [1, 20])
 def test_without_a_gpu_auto_asks_for_none(trials):
-    assert gpu_share("auto", machines(0), trials) == 0
+    assert gpu_fraction("auto", machines(0), trials) == 0
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 8])
 @pytest.mark.parametrize("trials", range(1, 41))
 def test_auto_is_the_largest_part_that_lets_all_trials_run_at_once_but_a_quarter_at_least(gpus, trials):
-    share = gpu_share("auto", machines(gpus), trials)
+    share = gpu_fraction("auto", machines(gpus), trials)
     per_gpu = round(1 / share)
     assert share == 1 / per_gpu
     assert 1 <= per_gpu <= MOST_TRIALS_PER_GPU == 4
@@ -46,7 +46,7 @@ def test_auto_is_the_largest_part_that_lets_all_trials_run_at_once_but_a_quarter
     [(0, 0), (0.75, 1), (0.51, 1), (0.5, 0.5), (0.34, 0.5), (0.3, 1 / 3), (1 / 3, 1 / 3), (0.1, 0.1), (1, 1), (2, 2)],
 )
 def test_a_fraction_is_rounded_up_to_one_that_divides_a_gpu(wanted, share):
-    assert gpu_share(wanted, machines(2), 14) == share
+    assert gpu_fraction(wanted, machines(2), 14) == share
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_fraction_is_rounded_up_to_one_that_divides_a_gpu(wanted, share):
 )
 def test_auto_leaves_memory_enough(gigabytes, trials, share):
     memory = GpuMemory(int(gigabytes * 2**30), 24 * 2**30)
-    assert gpu_share("auto", machines(1), trials, memory) == share
-    assert gpu_share(0.1, machines(1), trials, memory) == 0.1  # who writes a number knows
+    assert gpu_fraction("auto", machines(1), trials, memory) == share
+    assert gpu_fraction(0.1, machines(1), trials, memory) == 0.1  # who writes a number knows
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_each_trial_gets_the_share_that_it_needs():
 
 def test_no_fraction_of_ten_thousand_becomes_smaller_or_leaves_a_part_of_a_gpu_unused():
     for n in range(1, 10_000):
-        share = gpu_share(n / 10_000, machines(1), 14)
+        share = gpu_fraction(n / 10_000, machines(1), 14)
         assert share >= n / 10_000 - 1e-9
         assert math.isclose(1 / share, round(1 / share))
 

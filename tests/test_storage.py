@@ -100,17 +100,17 @@ def test_a_trial_continues_from_its_newest_checkpoint_and_keeps_two(trial):
     assert found["epoch"] == 3
     assert torch.equal(found["weights"], state(3)["weights"])
     assert warnings == []
-    assert trial.checkpoints() == ["epoch_0003.pt", "epoch_0002.pt"]
+    assert list(trial.checkpoints().values()) == ["epoch_0003.pt", "epoch_0002.pt"]
 
 
 def test_the_ten_thousandth_epoch_is_newer_than_the_one_before(trial):
     for epoch in (9998, 9999, 10000, 10001):
         trial.save_checkpoint(epoch, state(epoch))
-    assert trial.checkpoints() == ["epoch_10001.pt", "epoch_10000.pt"]
+    assert list(trial.checkpoints().values()) == ["epoch_10001.pt", "epoch_10000.pt"]
     trial.save_checkpoint(9999, state(9999))
     trial.save_checkpoint(10000, state(10000))
     assert resume(trial)[0]["epoch"] == 10000
-    assert trial.checkpoints() == ["epoch_10000.pt", "epoch_9999.pt"]
+    assert list(trial.checkpoints().values()) == ["epoch_10000.pt", "epoch_9999.pt"]
 
 
 @pytest.mark.parametrize("damage", [flip_a_byte, truncate, empty])
@@ -261,7 +261,7 @@ def test_starting_over_before_anything_is_written_changes_nothing(storage):
     SweepFolder(storage, "sweep").save_experiments({"a": SETTINGS})
     SweepFolder(storage, "sweep").trial(SETTINGS).save_checkpoint(1, state(1))
     SweepFolder(storage, "sweep").start_over()  # as a dry run does
-    assert SweepFolder(storage, "sweep").trial(SETTINGS).checkpoints() == ["epoch_0001.pt"]
+    assert SweepFolder(storage, "sweep").trial(SETTINGS).checkpoints() == {1: "epoch_0001.pt"}
 
 
 def test_without_sweep_json_the_newest_trials_are_found(storage):

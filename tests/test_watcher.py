@@ -25,7 +25,7 @@ class Watched:
         folder = SweepFolder(storage, "sweep")
         self.trial = folder.trial(SETTINGS)
         progress = Progress({self.trial.label: SETTINGS}, console=Console(file=self.text, width=200))
-        self.watcher = Watcher({SETTINGS.trial_id: SETTINGS}, folder, progress)
+        self.watcher = Watcher([SETTINGS], folder, progress)
 
     def report(self, epoch: int, stop_reason: str | None = None) -> None:
         keys = "train_loss", "validation_loss", "validation_accuracy", "best_validation_accuracy", "epoch_duration_s"

@@ -20,8 +20,7 @@ _CONTROLLERS = {"": "sys/fs/cgroup", "cpu": "sys/fs/cgroup/cpu", "cpu,cpuacct": 
 def cores(root: Path = Path("/")) -> int:
     """How many cores this process may use: those of its affinity (`taskset`, SLURM), within its container's CPU quota.
 
-    Args:
-        root: Of the file system that holds `/proc` and `/sys`.
+    `root` holds `/proc` and `/sys`.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:

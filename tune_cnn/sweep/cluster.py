@@ -21,46 +21,27 @@ from tune_cnn.sweep.resources import Node
 from tune_cnn.waiting import waiting
 
 _OBJECT_STORE_SLACK = 256 * 2**20
-_KNOCK_S = 10
+_PROBE_S = 10
 _ANSWER_S = 180  # Ray's workers run at the lowest priority but four: on a busy machine their start takes minutes
 _MARKER = "reached.txt"
 
 
 class ClusterOptions(NamedTuple):
-    """Which Ray to use.
+    """Which Ray to use."""
 
-    Attributes:
-        address: Of a running cluster (`auto`, or host:port); None: a Ray of one's own on this machine.
-        cpus: How many cores one's own Ray may use; None: all that it may.
-        gpus: How many GPUs; None: all.
-    """
-
-    address: str | None = None
-    cpus: int | None = None
-    gpus: int | None = None
-
-
-class Connection(NamedTuple):
-    """A Ray that runs.
-
-    Attributes:
-        nodes: Its machines.
-        is_new: It was started just now, on this machine.
-    """
-
-    nodes: list[Node]
-    is_new: bool
+    address: str | None = None  # of a running cluster (`auto`, or host:port); None: a Ray of one's own on this machine
+    cpus: int | None = None  # cores of one's own; None: all that this process may use
+    gpus: int | None = None  # None: all
 
 
 @contextmanager
-def connected(options: ClusterOptions, data_bytes: int) -> Iterator[Connection]:
-    """Start or join Ray, and leave it at the end.
+def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[Node], bool]]:
+    """Start or join Ray, and leave it at the end; one that this process is connected to already is used as it is.
 
-    A Ray that this process is connected to already is used as it is.
+    `data_bytes` is the size of the images that will be shared.
 
-    Args:
-        options: Which Ray.
-        data_bytes: Size of the images that will be shared.
+    Yields:
+        Its machines that are alive, and whether it was started just now.
 
     Raises:
         ResourceError: There is no cluster at the address, or Ray cannot start here.
@@ -80,17 +61,18 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[Connection]:
 
         ray._private.worker.listen_error_messages = lambda *_: None  # the watcher tells, in a line, what happens
         is_own = not ray.is_initialized()
+        is_new = is_own and options.address is None
         if is_own and options.address is not None:
             _join(options.address)
         elif is_own:
             _start(options, data_bytes)
     with ExitStack() as stack:
-        is_new = is_own and options.address is None
         if is_new:
             stack.enter_context(deleted_at_end(logs_folder().parent))
         if is_own:
             stack.callback(ray.shutdown)
-        yield Connection(nodes(), is_new)
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources], is_new
 
 
 def _start(options: ClusterOptions, data_bytes: int) -> None:
@@ -120,7 +102,14 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
 def _join(address: str) -> None:
     import ray
 
-    _knock(address)
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "://" not in address:  # Ray would ask for long where nobody listens
+        try:
+            socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
+        except (OSError, OverflowError) as error:
+            raise ResourceError(
+                f"--address {address}: no Ray cluster answers ({error}); start one with: ray start --head"
+            ) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config())
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -146,44 +135,14 @@ def _job_config() -> Any:
     return OwnPathOnly()
 
 
-def _knock(address: str) -> None:
-    """Find out at once, where an address names host and port, that nobody listens there.
-
-    Raises:
-        ResourceError: Nobody does.
-    """
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
-    except (OSError, OverflowError) as error:
-        raise ResourceError(
-            f"--address {address}: no Ray cluster answers ({error}); start one with: ray start --head"
-        ) from error
-
-
 def own_node(options: ClusterOptions) -> Node | None:
     """Cores and GPUs of the local Ray that is yet to be started; None if a running Ray will be used."""
     if options.address is not None or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         return None
     import torch
 
-    return Node(
-        options.cpus if options.cpus is not None else cores(),
-        options.gpus if options.gpus is not None else torch.cuda.device_count(),
-    )
-
-
-def nodes() -> list[Node]:
-    """The machines that are alive."""
-    import ray
-
-    return [
-        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    gpus = torch.cuda.device_count() if options.gpus is None else options.gpus
+    return Node(cores() if options.cpus is None else options.cpus, gpus)
 
 
 def check_reachable(folder: Folder) -> None:
@@ -197,25 +156,24 @@ def check_reachable(folder: Folder) -> None:
 
     content = secrets.token_hex(8).encode()
     folder.write(_MARKER, content)
-    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    see = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    sees = ray.remote(num_cpus=0, max_retries=0)(_sees)
     blind = []
     try:
-        answers = {
-            node: see.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                folder, content
-            )
-            for node in addresses
-        }
-        for node, answer in answers.items():
+        answers = []
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                answer = sees.options(scheduling_strategy=there).remote(folder, content)
+                answers.append((node["NodeManagerAddress"], answer))
+        for address, answer in answers:
             try:
                 if not ray.get(answer, timeout=_ANSWER_S):
-                    blind.append(addresses[node])
+                    blind.append(address)
             except ray.exceptions.GetTimeoutError:
-                blind.append(f"{addresses[node]} (no answer within {_ANSWER_S} s; it may be too busy)")
+                blind.append(f"{address} (no answer within {_ANSWER_S} s; it may be too busy)")
             except Exception as error:  # whatever that node said: no right to read, tune_cnn not installed, ...
                 reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-                blind.append(f"{addresses[node]} ({reason})")
+                blind.append(f"{address} ({reason})")
     finally:
         folder.delete(_MARKER)
     if blind:

@@ -17,16 +17,13 @@ _NAMESPACE = b"tune_cnn"
 
 
 class CountedBatches:
-    """Wraps a DataLoader, and reports every two seconds how many batches it has yielded, without a GPU sync.
+    """Wraps a DataLoader; every two seconds, `report` gets how many batches it has yielded so far, and their total.
 
-    Args:
-        batches: The DataLoader.
-        report: Called with the number of batches yielded so far, and their total.
+    It does not wait for the GPU.
     """
 
     def __init__(self, batches: Any, report: Callable[[int, int], object]) -> None:
-        self.batches = batches
-        self.report = report
+        self.batches, self.report = batches, report
 
     def __len__(self) -> int:
         return len(self.batches)

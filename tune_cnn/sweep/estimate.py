@@ -23,7 +23,7 @@ from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_
 from tune_cnn.sweep.plan import PlannedExperiment, expected_work
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
 from tune_cnn.texts import counted, duration
-from tune_cnn.training.devices import choose_device
+from tune_cnn.training.devices import default_device
 
 _SPAWN = multiprocessing.get_context("spawn")
 _WORKERS_START_S = 300.0
@@ -36,23 +36,14 @@ _STARTS_OF_A_PROCESS = 6.0
 
 
 class Estimate(NamedTuple):
-    """What a sweep takes if no trial stops early.
+    """What a sweep takes if no trial stops early."""
 
-    Attributes:
-        trial_s: Each unfinished trial's own time, by trial id.
-        wall_s: From the command to its end.
-        gpu_hours: Hours of whole GPUs.
-        at_once: How many trials run at the same time.
-        node: The machine.
-        scaled: How many trials were not timed, but scaled from one of a similar number of multiply-adds.
-    """
-
-    trial_s: dict[str, float]
-    wall_s: float
-    gpu_hours: float
-    at_once: int
+    trial_s: dict[str, float]  # each unfinished trial's own time, by trial id
+    wall_s: float  # from the command to its end
+    gpu_hours: float  # of whole GPUs
+    at_once: int  # trials that run at the same time
     node: Node
-    scaled: int
+    scaled: int  # trials that were not timed, but scaled from one of a similar number of multiply-adds
 
     def __str__(self) -> str:
         if not self.trial_s:
@@ -65,13 +56,9 @@ class Estimate(NamedTuple):
 def estimate(
     plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], node: Node, within_s: float
 ) -> Estimate:
-    """Time a few steps of each network that is to be trained, and add up.
+    """Time a few steps of each network that is to be trained on `node`, this machine, and add up.
 
-    Args:
-        plan: What would run.
-        experiments: The same experiments.
-        node: The machine on which they would run, which is this one.
-        within_s: About how long to measure, after the start of the processes that do it.
+    Measures for about `within_s`, after the start of the processes that do it.
 
     Raises:
         DataError: A folder of images is missing or unfit.
@@ -102,7 +89,7 @@ def estimate(
     except (BrokenProcessPool, BrokenBarrierError):
         raise ResourceError("a measuring process died, perhaps for want of memory") from None
     trial_s = {
-        key: _duration_of(e.settings, lines[key].epochs_left, _pace_of(network_of(e.settings), paces))
+        key: trial_duration(e.settings, lines[key].epochs_left, _pace_of(network_of(e.settings), paces))
         for key, e in trials.items()
     }
     wall_s = schedule([(asked[key], seconds) for key, seconds in trial_s.items()], node)[0]
@@ -114,9 +101,7 @@ def estimate(
 def schedule(jobs: Sequence[tuple[Request, float]], node: Node) -> tuple[float, int]:
     """When the last of some trials ends, and how many start at once, if each starts in its turn as soon as it fits.
 
-    Args:
-        jobs: What each asks for, no more than the machine has, and how long it takes.
-        node: The machine.
+    The `jobs` are what each asks for, no more than the machine has, and how long it takes.
     """
     now, at_once, running, waiting = 0.0, 0, list[tuple[float, Request]](), list(jobs)
     while waiting or running:
@@ -132,7 +117,8 @@ def schedule(jobs: Sequence[tuple[Request, float]], node: Node) -> tuple[float, 
     return now, at_once
 
 
-def _duration_of(settings: Settings, epochs: int, pace: Pace) -> float:
+def trial_duration(settings: Settings, epochs: int, pace: Pace) -> float:
+    """Seconds of a trial that has so many epochs left, and of its test."""
     train, validation, test = data.count_images(settings.data)
     batches = min(settings.batches, train / settings.bs_train)
     epoch_s = batches * pace.train_batch_s + validation * pace.evaluated_image_s + _EPOCH_S
@@ -169,25 +155,21 @@ def _paces(
     return {n: Pace(*np.mean(several, axis=0).tolist()) for n, several in found.items() if several}
 
 
-_device = torch.device("cpu")  # of a measuring process: its GPU, if there is one
-
-
 def _workers(count: int) -> ProcessPoolExecutor:
     """Processes that begin their work only when all of them are there."""
     return ProcessPoolExecutor(count, _SPAWN, initializer=_begin, initargs=(_SPAWN.Barrier(count),))
 
 
 def _begin(barrier: Any) -> None:
-    global _device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the end of the parent this
     os.nice(int(os.environ.get("RAY_worker_niceness", _RAYS_NICENESS)))  # noqa: SIM112 - so does Ray write it
     number = barrier.wait(_WORKERS_START_S)
     if torch.cuda.is_available():
-        _device = choose_device(f"cuda:{number % torch.cuda.device_count()}")
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _pace(network: Settings, request: Request, within_s: float, ended: float) -> Pace | None:
     if time.monotonic() > ended:
         return None
     torch.set_num_threads(request.cpus)
-    return measure_pace(network, _device if request.gpus else torch.device("cpu"), within_s)
+    return measure_pace(network, default_device() if request.gpus else torch.device("cpu"), within_s)

@@ -16,31 +16,20 @@ from tune_cnn.trial import Trial
 
 
 class Exported(NamedTuple):
-    """What `export` did.
+    """What `export` did."""
 
-    Attributes:
-        files: Of the experiments that have an epoch behind them.
-        unfinished: The names of those among them that are not finished.
-        missing: The experiments without a file, each with why it failed; None: it was not begun.
-        remarks: Why the test set was not measured, one line a reason.
-    """
-
-    files: list[Path]
-    unfinished: list[str]
-    missing: dict[str, str | None]
-    remarks: list[str]
+    files: list[Path]  # of the experiments that have an epoch behind them
+    unfinished: list[str]  # the names of those among them that are not finished
+    missing: dict[str, str | None]  # the experiments without a file, each with why it failed; None: it was not begun
+    remarks: list[str]  # why the test set was not measured, one line a reason
 
 
 def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
     """Write `<out_dir>/<name>.json` for every experiment whose trial has an epoch behind it, and has not failed.
 
     Experiments that share a trial each get a file, under their own name. That of an unfinished trial says so, has its
-    epochs so far, and what their best weights reach on the test set.
-
-    Args:
-        folder: The sweep's.
-        out_dir: Where to; made if need be.
-        not_measured: Why the test set is not to be measured for unfinished trials, which takes images and time.
+    epochs so far, and what their best weights reach on the test set; `not_measured` says why that is left out, which
+    takes images and time.
     """
     done = Exported([], [], {}, [])
     reasons = {}
@@ -62,7 +51,16 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         except ResultError:  # damaged, so the trial will run again
             return None
         state = trial.newest_state() if trial.failure() is None else None
-        return None if state is None else _as_it_stands(state, settings, images(settings.data))
+        found = trial.as_it_stands(state)
+        if state is not None and found is not None and (loaded := images(settings.data)) is not None:
+            tested = Trial(settings, loaded, default_device())
+            try:
+                tested.load_state_dict(state)
+            except ResultError:  # it does not fit
+                return None
+            tested.measure_test()
+            found[1].update({key: tested.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
+        return found
 
     searches = folder.searches()
     for name, settings in folder.experiments().items():
@@ -81,27 +79,3 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         told = dict.fromkeys([not_measured] if not_measured else reasons.values())
         done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in told)
     return done
-
-
-def _as_it_stands(
-    state: dict[str, Any], settings: Settings, images: data.Images | None
-) -> tuple[FitResult, dict[str, Any]] | None:
-    """Results and facts of an unfinished trial, from its newest checkpoint; None if it does not fit."""
-    try:
-        history = FitResult.from_state(state.get("history"))
-        facts = {
-            "id": settings.trial_id,
-            "best_epoch": history.best_epoch,
-            "best_validation_accuracy": history.best_accuracy,
-            **state.get("summary", {}),  # version 0.1.0 kept none
-            **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
-            "unfinished": True,
-        }
-        if images is not None:
-            trial = Trial(settings, images, default_device())
-            trial.load_state_dict(state)
-            trial.measure_test()
-            facts |= {key: trial.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")}
-    except ResultError:
-        return None
-    return history, facts

@@ -23,21 +23,14 @@ _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 1.0
 class Folder:
     """A folder on a local disk, or below a URI that pyarrow knows; it can be sent to other processes.
 
-    Every method raises a `StorageError` if the storage refuses for longer than this process is patient.
-
-    Args:
-        root: An absolute path, or a URI such as `s3://bucket/path?region=...`.
-        inner: The folder below it.
-
-    Attributes:
-        patience_s: For how many seconds this process tries again.
+    Every method raises a `StorageError` if the storage refuses for longer than this process is patient. It is the
+    folder `inner` below `root`, which is an absolute path, or a URI such as `s3://bucket/path?region=...`.
     """
 
-    patience_s: ClassVar[float] = 10.0
+    patience_s: ClassVar[float] = 10.0  # for which this process tries again
 
     def __init__(self, root: str, inner: str = "") -> None:
-        self.root = root
-        self.inner = inner
+        self.root, self.inner = root, inner
         self.is_local = "://" not in root
 
     def __truediv__(self, name: str) -> "Folder":

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import statistics
 import sys
 import threading
 import time
@@ -47,9 +48,12 @@ class _Row:
     said: float = 0.0  # when a line about it was shown last
 
     @property
-    def best(self) -> float:
-        """The best validation accuracy so far, in percent; 0 before the first epoch."""
-        return float(self.result["best_validation_accuracy"]) if self.result else 0.0
+    def is_going(self) -> bool:
+        return self.state in ("running", _RETRIED)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.is_going and self.state != "waiting"
 
     @property
     def epochs_done(self) -> int:
@@ -62,7 +66,7 @@ class Progress:
     Args:
         trials: Label and settings of every trial that will run.
         already_done: How many more were finished before.
-        console: Where; None: stderr.
+        console: None: stderr.
         within_epoch: The batch in which a trial of some label is, if it is known.
         upcoming: How many more will be added.
     """
@@ -127,8 +131,8 @@ class Progress:
         row = self._rows[label]
         how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
         row.state = "finished" if reason == "epochs" else how.partition(":")[0]
-        best = f"  best {row.best:.1f} %" if self._is_brief and row.result else ""
         if failure is None:
+            best = f"  best {row.result['best_validation_accuracy']:.1f} %" if self._is_brief and row.result else ""
             self._line(f"{label}  {how}{best}  ({self._ended()} trials ended)")
         else:
             self.say(f"{label}  {how}")
@@ -156,14 +160,14 @@ class Progress:
             for label, row in list(self._rows.items()):
                 is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
                 is_due = self._is_silent or (is_long and not self._is_brief)
-                if row.state == "running" and is_due and (progress := self._current(label, row)) is not None:
+                if is_due and (progress := self._current(label, row)) is not None:
                     row.said = time.monotonic()
                     self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
             if self._is_silent:
                 self.say(f"{_FIRST} ({time.monotonic() - self._started:.0f} s)")
 
     def _current(self, label: str, row: _Row) -> EpochProgress | None:
-        progress = self._within_epoch(label)
+        progress = self._within_epoch(label) if row.state == "running" else None
         return progress if progress is not None and progress.epoch > row.epochs_done else None
 
     def _line(self, text: str) -> None:
@@ -179,8 +183,8 @@ class Progress:
         for index, column in enumerate(columns):
             # Where there is too little room, the trial's name is cut first.
             table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index > 0, overflow="ellipsis")
-        ended = [row for row in self._rows.items() if row[1].state not in ("running", "waiting", _RETRIED)]
-        going = [row for row in self._rows.items() if row[1].state in ("running", _RETRIED)]
+        ended = [row for row in self._rows.items() if row[1].has_ended]
+        going = [row for row in self._rows.items() if row[1].is_going]
         waiting = [row for row in self._rows.items() if row[1].state == "waiting"]
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
@@ -190,65 +194,54 @@ class Progress:
 
     def _summary(self) -> str:
         """How many trials have ended, when all will have, the best so far, and how busy the GPUs are."""
-        going = sum(row.state in ("running", _RETRIED) for row in self._rows.values())
-        seconds = int(time.monotonic() - self._started)
-        best = max((row.best for row in self._rows.values() if row.result), default=None)
-        told = "" if best is None else f"; best so far {best:.1f} %"
+        rows = self._rows.values()
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        going, at_once = sum(row.is_going for row in rows), sum(row.state == "running" for row in rows)
+        lefts = [
+            (
+                0 if row.has_ended else row.settings.epochs - row.epochs_done,
+                row.result["epoch_duration_s"] if row.result else None,
+            )
+            for row in rows
+        ]
+        best = max((row.result["best_validation_accuracy"] for row in rows if row.result), default=None)
         if time.monotonic() - self._gpus_asked > _GPU_INTERVAL_S:
             self._gpu_use, self._gpus_asked = gpu_use(), time.monotonic()
-        told += f"; {self._gpu_use}" if self._gpu_use else ""
-        return (
-            f"{self._ended()} trials ended, {going} running, {seconds // 60} min {seconds % 60} s{self._left()}{told}"
+        parts = (
+            f"{self._ended()} trials ended, {going} running, {minutes} min {seconds} s",
+            time_left(lefts, at_once),
+            "" if best is None else f"best so far {best:.1f} %",
+            self._gpu_use,
         )
+        return "; ".join(filter(None, parts))
 
     def _ended(self) -> str:
         """How many trials have ended, of all: `3/8`."""
-        unfinished = sum(row.state in ("running", "waiting", _RETRIED) for row in self._rows.values())
-        ended = self._already_done + len(self._rows) - unfinished
-        return f"{ended}/{ended + unfinished + self._upcoming}"
-
-    def _left(self) -> str:
-        """What is left if no trial stops early, from the epochs measured so far; the longest trials start first."""
-        unfinished = [row for row in self._rows.values() if row.state in ("running", "waiting", _RETRIED)]
-        measured = [row.result["epoch_duration_s"] for row in self._rows.values() if row.result]
-        if not measured or not unfinished:
-            return ""
-        lefts = [
-            (row.settings.epochs - row.epochs_done, row.result["epoch_duration_s"] if row.result else None)
-            for row in unfinished
-        ]
-        return f"; {time_left(lefts, measured, sum(row.state == 'running' for row in unfinished))}"
+        ended = self._already_done + sum(row.has_ended for row in self._rows.values())
+        return f"{ended}/{self._already_done + len(self._rows) + self._upcoming}"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
-        progress = self._current(label, row) if row.state == "running" else None
+        progress = self._current(label, row)
         state = f"batch {progress.batch}/{progress.batches}" if progress is not None else row.state
         running_s = f"{time.monotonic() - row.started:.0f} s" if row.started and row.state == "running" else ""
-        result = row.result
-        if result is None:
-            return [label, state, f"0/{row.settings.epochs}", "", "", "", "", "", running_s]
-        return [
-            label,
-            state,
-            f"{result['epoch']}/{result['epochs']}",
-            f"{result['train_loss']:.3f}",
-            f"{result['validation_loss']:.3f}",
-            f"{result['validation_accuracy']:.1f}",
-            f"{result['best_validation_accuracy']:.1f}",
-            f"{result['epoch_duration_s']:.1f}",
-            running_s,
-        ]
+        numbers = [""] * 5
+        if result := row.result:
+            losses = [f"{result[key]:.3f}" for key in ("train_loss", "validation_loss")]
+            others = ("validation_accuracy", "best_validation_accuracy", "epoch_duration_s")
+            numbers = [*losses, *(f"{result[key]:.1f}" for key in others)]
+        return [label, state, f"{row.epochs_done}/{row.settings.epochs}", *numbers, running_s]
 
 
-def time_left(unfinished: Sequence[tuple[int, float | None]], measured: Sequence[float], at_once: int) -> str:
-    """What is left if no trial stops early, such as `about 5 min left, until Fri 14:05`.
+def time_left(trials: Sequence[tuple[int, float | None]], at_once: int) -> str:
+    """When all trials will have ended if none stops early: `about 5 min left, until Fri 14:05`; empty if not known.
 
-    Args:
-        unfinished: Of each such trial, how many epochs are left, and the seconds of its last one, if it has one.
-        measured: Seconds of the last epoch of each trial that has one.
-        at_once: How many trials run at the same time.
+    Of each of the `trials`, it takes how many epochs are left, and the seconds of its last one, if it has one.
     """
-    mean_s = sum(measured) / len(measured)
-    lefts_s = [epochs * (mean_s if epoch_s is None else epoch_s) for epochs, epoch_s in unfinished]
-    left_s = max(sum(lefts_s) / max(at_once, 1), *lefts_s, 0)
+    measured = [epoch_s for _, epoch_s in trials if epoch_s is not None]
+    if not measured or not any(epochs for epochs, _ in trials):
+        return ""
+    mean_s = statistics.fmean(measured)
+    lefts_s = [epochs * (mean_s if epoch_s is None else epoch_s) for epochs, epoch_s in trials]
+    left_s = max(sum(lefts_s) / max(at_once, 1), *lefts_s)
     end = time.strftime("%a %H:%M", time.localtime(time.time() + left_s))
     return f"about {duration(left_s)} left, until {end}"

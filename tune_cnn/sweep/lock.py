@@ -86,11 +86,11 @@ class Lock:
                 _kept_locked(self._folder, self._name).unlink(missing_ok=True)
 
     def _keep(self) -> None:
-        is_mine = True
-        while is_mine and not self._ended.wait(HEARTBEAT_S) and clock() - self._renewed <= self._most_s:
+        while not self._ended.wait(HEARTBEAT_S) and clock() - self._renewed <= self._most_s:
             try:
-                if is_mine := self._folder.read(self._name) is not None:
-                    self._renew()
+                if self._folder.read(self._name) is None:
+                    return
+                self._renew()
                 self._failure = None
             except StorageError as error:
                 self._failure = error

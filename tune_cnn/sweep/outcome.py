@@ -1,6 +1,5 @@
 """How the trials of a sweep ended, as a table."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from tune_cnn.errors import ResultError
 from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.live_table import time_left
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
+from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.texts import aligned, setting_text
 from tune_cnn.train_results import FitResult
 
@@ -18,21 +17,13 @@ _SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", 
 
 
 class Outcome(NamedTuple):
-    """How a trial ended, or how far it is.
+    """How a trial ended, or how far it is."""
 
-    Attributes:
-        cells: The texts of its row in the table.
-        is_finished: It will not be trained on.
-        has_failed: It ended with an error.
-        epochs_left: If it does not stop early.
-        epoch_s: Seconds of its last epoch; None: it has none.
-    """
-
-    cells: list[str]
-    is_finished: bool = False
-    has_failed: bool = False
-    epochs_left: int = 0
-    epoch_s: float | None = None
+    cells: list[str]  # of its row in the table
+    is_finished: bool = False  # it will not be trained on
+    has_failed: bool = False  # it ended with an error
+    epochs_left: int = 0  # if it does not stop early; 0 if it has ended
+    epoch_s: float | None = None  # seconds of its last epoch, if it has one
 
 
 def outcomes(folder: SweepFolder, experiments: Mapping[str, Settings]) -> dict[str, Outcome]:
@@ -44,14 +35,10 @@ def outcomes(folder: SweepFolder, experiments: Mapping[str, Settings]) -> dict[s
 def summary(found: Collection[Outcome], who: str | None) -> str:
     """How far a sweep is and when it will end, in one line; `who` runs it."""
     finished, failed = sum(outcome.is_finished for outcome in found), sum(outcome.has_failed for outcome in found)
-    line = f"{finished}/{len(found)} trials finished" + (f", {failed} failed" if failed else "")
-    line += f"; {who or 'nobody'} is running it"
-    unfinished = [o for o in found if not o.is_finished and not o.has_failed]
-    measured = [o.epoch_s for o in found if o.epoch_s is not None]
-    if not who or not unfinished or not measured:
-        return line
-    begun = sum(outcome.epoch_s is not None for outcome in unfinished)
-    return f"{line}; {time_left([(o.epochs_left, o.epoch_s) for o in unfinished], measured, begun)}"
+    counts = f"{finished}/{len(found)} trials finished" + (f", {failed} failed" if failed else "")
+    begun = sum(outcome.epochs_left > 0 and outcome.epoch_s is not None for outcome in found)
+    left = time_left([(outcome.epochs_left, outcome.epoch_s) for outcome in found], begun) if who else ""
+    return "; ".join(filter(None, [counts, f"{who or 'nobody'} is running it", left]))
 
 
 def outcome_table(
@@ -59,16 +46,13 @@ def outcome_table(
 ) -> str:
     """One line a trial: K, L, every other setting that differs, epochs, accuracies in percent, duration, how it ended.
 
-    Args:
-        folder: The sweep's.
-        experiments: Names and settings.
-        found: Their `outcomes`, if they were read already.
+    `found` are the `outcomes`, if they were read already.
     """
     found = outcomes(folder, experiments) if found is None else found
     trials = {settings.trial_id: settings for settings in experiments.values()}
     flat = {trial_id: settings.flat() for trial_id, settings in trials.items()}
     grid = [] if all(settings.model for settings in trials.values()) else ["filters_per_layer", "layers_per_block"]
-    keys = list(dict.fromkeys([*grid, *(varied_keys(flat.values()) if flat else [])]))
+    keys = list(dict.fromkeys([*grid, *varied_keys(flat.values())]))
     rows = [["trial", *(_SHOWN.get(key, key) for key in keys), *_COLUMNS]]
     for trial_id, settings in trials.items():
         shown = [setting_text(flat[trial_id].get(key)) for key in keys]
@@ -77,40 +61,37 @@ def outcome_table(
 
 
 def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:
-    asked = settings.epochs, settings.early_stopping
     failure = None
     try:
         record = trial.record()
     except ResultError as error:
         return Outcome([*[""] * 5, str(error)], has_failed=True)
     if record is None:
-        state = trial.newest_state() or {}
-        try:
-            results = FitResult.from_state(state.get("history"))
-        except ResultError:
-            epochs = max(map(epoch_of, trial.checkpoints()), default=0)
-            cells = [str(epochs), *[""] * 4, how_ended(None, epochs, *asked, trial.failure())]
-            return Outcome(cells, False, trial.failure() is not None, settings.epochs - epochs)
         failure = trial.failure()
-        ended = how_ended(None, results.num_epochs, *asked, failure)
-        durations_s = state.get("epoch_durations_s", [])
-        summary = {"duration_s": math.fsum(durations_s), "epoch_durations_s": durations_s}
-    else:
-        results, summary = record
-        reason = summary.get("stop_reason")
-        ended = how_ended(str(reason), results.num_epochs, *asked) if reason else "-"
-    cells = [
-        str(results.num_epochs),
-        f"{results.best_accuracy:.2f}",
-        str(results.best_epoch),
-        _number(summary.get("test_accuracy"), 2),
-        _number(summary.get("duration_s"), 1),
-        ended,
+    history, facts = record or trial.as_it_stands(trial.newest_state()) or (FitResult.empty(), {})
+    reason = facts.get("stop_reason")
+    ended = how_ended(
+        str(reason) if reason else None, history.num_epochs, settings.epochs, settings.early_stopping, failure
+    )
+    numbers = [
+        f"{history.best_accuracy:.2f}",
+        str(history.best_epoch),
+        _number(facts.get("test_accuracy"), 2),
+        _number(facts.get("duration_s"), 1),
     ]
-    durations = summary.get("epoch_durations_s")
+    durations = facts.get("epoch_durations_s")
     epoch_s = durations[-1] if isinstance(durations, list) and durations else None
-    left = settings.epochs - results.num_epochs
-    return Outcome(cells, record is not None, failure is not None, left, epoch_s if _is_number(epoch_s) else None)
+    return Outcome(
+        [
+            str(history.num_epochs),
+            *(numbers if history.num_epochs else [""] * 4),
+            ended if reason or not record else "-",
+        ],
+        is_finished=record is not None,
+        has_failed=failure is not None,
+        epochs_left=settings.epochs - history.num_epochs if record is None and failure is None else 0,
+        epoch_s=epoch_s if _is_number(epoch_s) else None,
+    )
 
 
 def _number(value: Any, digits: int) -> str:

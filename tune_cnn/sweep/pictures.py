@@ -1,6 +1,5 @@
 """Confusion matrix and misclassified images of a finished trial for TensorBoard, drawn by its process with Pillow."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +19,8 @@ _TILE = 80  # of a misclassified image
 _SHOWN = (4, 5)  # columns and rows of those
 
 
-def pictures(trial: Trial) -> dict[str, bytes]:
-    """The pictures of a trial that has been tested, as PNG files by their tag."""
+def pictures(trial: Trial) -> dict[str, Image.Image]:
+    """The pictures of a trial that has been tested, by their tag."""
     assert trial.test_predictions is not None
     classes, test, predictions = trial.images.classes, trial.images.test, trial.test_predictions
     found = {}
@@ -29,20 +28,16 @@ def pictures(trial: Trial) -> dict[str, bytes]:
         found["test/confusion"] = confusion_matrix(trial.confusion, classes)
     if (predictions != test.labels).any():
         found["test/misclassified"] = misclassified(test, predictions, classes)
-    return {tag: _png(picture) for tag, picture in found.items()}
+    return found
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Image.Image:
-    """Each true class (a row) by what it was taken for (columns), in percent of the row.
-
-    Args:
-        confusion: Numbers of images.
-        classes: Names, in that order.
-    """
+    """Each true class (a row) by what it was taken for (columns), in percent of the row, from numbers of images."""
     counts = np.array(confusion)
     percent = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     cell = max(9, min(_CELL, 600 // len(classes)))  # pixels
     font = _font(min(_TEXT, cell - 1))
+    upwards = ImageFont.TransposedFont(font, Image.Transpose.ROTATE_90)
     names = [_fitting(name, font, _TILE) for name in classes]
     label = round(max(map(font.getlength, names))) + _MARGIN
     left, top = _MARGIN + label, 2 * _MARGIN + _TEXT + label
@@ -53,8 +48,8 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     for row, name in enumerate(names):
         y = top + row * cell
         draw.text((left - _MARGIN / 2, y + cell / 2), name, _INK, font, anchor="rm")
-        upwards = _line(name, font).rotate(90, expand=True)
-        picture.paste(upwards, (left + row * cell + (cell - upwards.width) // 2, top - _MARGIN // 2 - upwards.height))
+        _, _, width, height = upwards.getbbox(name)
+        draw.text((left + row * cell + (cell - width) // 2, top - _MARGIN // 2 - height), name, _INK, upwards)
         for column, value in enumerate(percent[row]):
             x = left + column * cell
             # The root, so that the few that are taken for another class can be seen.
@@ -70,10 +65,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str])
 def misclassified(test: ImageSet, predictions: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
     """Some test images that were taken for another class, spread evenly over all of those.
 
-    Args:
-        test: All test images.
-        predictions: What each was taken for, (N,).
-        classes: Names of the classes.
+    `predictions` are what each was taken for, (N,).
     """
     wrong = np.flatnonzero(predictions != test.labels)
     columns, rows = _SHOWN
@@ -105,21 +97,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text, cut where it is wider than so many pixels."""
-    for length in range(min(len(text), width), 0, -1):
-        shown = text if length == len(text) else text[:length] + "…"
-        if font.getlength(shown) <= width:
-            return shown
-    return ""
-
-
-def _line(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """A text as a picture of its own, which can be turned."""
-    line = Image.new("RGB", (round(font.getlength(text)) + 1, round(font.size * 1.3)), _PAPER)
-    ImageDraw.Draw(line).text((0, 0), text, _INK, font)
-    return line
-
-
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()
+    shown = text[:width]
+    while shown and font.getlength(shown) > width:
+        shown = shown.removesuffix("…")[:-1] + "…" * (len(shown) > 1)
+    return shown

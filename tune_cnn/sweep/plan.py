@@ -11,7 +11,7 @@ from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS, epoch_of
+from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS
 from tune_cnn.texts import aligned, counted, duration, setting_text, size
 
 State = Literal["done", "continue", "new"]
@@ -19,27 +19,16 @@ _MOST_LINES = 20  # about trainings that are found elsewhere
 
 
 class PlannedExperiment(NamedTuple):
-    """One line of the plan.
-
-    Attributes:
-        name: The experiment.
-        settings: Its trial's settings.
-        cost: Of its network.
-        shares_with: The first experiment with the same trial; None if this is the first.
-        state: Of its trial: `done`, `continue` from a checkpoint, or `new`.
-        epochs_left: Number of epochs its trial still has to train, without early stopping.
-        earlier: The other training that its trial is taken from; None: there is none, or it is its own.
-        is_open: Whether Optuna has not suggested its settings yet; these are possible ones.
-    """
+    """One line of the plan: an experiment, and its trial."""
 
     name: str
     settings: Settings
     cost: Cost
-    shares_with: str | None
-    state: State
-    epochs_left: int
-    earlier: Earlier | None = None
-    is_open: bool = False
+    shares_with: str | None  # the first experiment with the same trial; None if this is the first
+    state: State  # `continue` from a checkpoint
+    epochs_left: int  # that its trial still has to train, without early stopping
+    earlier: Earlier | None = None  # the other training that its trial is taken from
+    is_open: bool = False  # Optuna has not suggested its settings yet; these are possible ones
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
@@ -49,20 +38,16 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
     first: dict[str, PlannedExperiment] = {}
     plan = []
     for experiment in experiments:
-        trial_id, settings = experiment.settings.trial_id, experiment.settings
+        name, settings = experiment.name, experiment.settings
+        trial_id = settings.trial_id
         if experiment.is_open:
-            plan.append(
-                PlannedExperiment(experiment.name, settings, cost(settings), None, "new", settings.epochs, is_open=True)
-            )
-            continue
-        first_of_trial = first.get(trial_id)
-        if first_of_trial is not None:
-            plan.append(first_of_trial._replace(name=experiment.name, shares_with=first_of_trial.name))
-            continue
-        first[trial_id] = PlannedExperiment(
-            experiment.name, settings, cost(settings), None, *_progress(folder, experiment, found.get(trial_id))
-        )
-        plan.append(first[trial_id])
+            line = PlannedExperiment(name, settings, cost(settings), None, "new", settings.epochs, is_open=True)
+        elif trial_id in first:
+            line = first[trial_id]._replace(name=name, shares_with=first[trial_id].name)
+        else:
+            progress = _progress(folder, experiment, found.get(trial_id))
+            line = first[trial_id] = PlannedExperiment(name, settings, cost(settings), None, *progress)
+        plan.append(line)
     return plan
 
 
@@ -76,27 +61,24 @@ def _progress(
         return ("done", 0, earlier) if earlier.is_finished else ("continue", left, earlier)
     if trial.is_finished() and (experiment.scheduler is not None or not trial.is_cut_short()):
         return "done", 0, None
-    checkpoints = trial.checkpoints()
-    state: State = "continue" if checkpoints else "new"
-    return state, settings.epochs - max(map(epoch_of, checkpoints), default=0), None
+    epoch = max(trial.checkpoints(), default=0)
+    return "continue" if epoch else "new", settings.epochs - epoch, None
 
 
 def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
     """A line for each sweep that finished trials are copied from, and for each trial that another one continues in."""
-    lines = [line for line in plan if line.earlier is not None and line.shares_with is None]
-    finished = Counter(line.earlier.sweep for line in lines if line.earlier and line.earlier.is_finished)
-    told = [
+    found = {line.name: line.earlier for line in plan if line.earlier is not None and line.shares_with is None}
+    finished = Counter(earlier.sweep for earlier in found.values() if earlier.is_finished)
+    lines = [
         f"{counted(count, 'trial')} finished in sweep {name}: copied from there" for name, count in finished.items()
     ]
-    for line in lines:
-        if line.earlier and not line.earlier.is_finished:
-            source = f"{line.earlier.trial.label} of sweep {line.earlier.sweep}"
-            told.append(
-                f"{line.name}: ends with epoch {line.earlier.epoch} of {source}; only its test is left"
-                if line.earlier.ends
-                else f"{line.name}: continues after epoch {line.earlier.epoch} of {source}"
-            )
-    return told if len(told) <= _MOST_LINES else [*told[:_MOST_LINES], f"and {len(told) - _MOST_LINES} more"]
+    for name, earlier in found.items():
+        source = f"epoch {earlier.epoch} of {earlier.trial.label} of sweep {earlier.sweep}"
+        if earlier.ends:
+            lines.append(f"{name}: ends with {source}; only its test is left")
+        elif not earlier.is_finished:
+            lines.append(f"{name}: continues after {source}")
+    return lines if len(lines) <= _MOST_LINES else [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
 
 
 def expected_work(settings: Settings) -> int:
@@ -109,62 +91,49 @@ def plan_table(
 ) -> str:
     """The plan for a terminal, one line an experiment, and the count of experiments and trials.
 
-    Args:
-        plan: What would run.
-        verdicts: Whether a trial will learn, by trial id.
-        times_s: How long a trial takes at most, by trial id.
+    `verdicts` are whether a trial will learn, and `times_s` how long it takes at most, by trial id.
     """
-    upcoming = [line for line in plan if line.is_open]
     known = [line for line in plan if not line.is_open]
     is_own = all(line.settings.model for line in known)  # what has a K and an L of its own, if any
     grid = {} if is_own else {"filters_per_layer": "K", "layers_per_block": "L"}
     varied = varied_keys(line.settings.flat() for line in known)
     varied = [key for key in varied if key not in grid and not key.startswith("data.")]
-    measured = [
-        *([] if is_own else ["conv"]),
-        "parameters",
-        "mult-adds",
-        "verdict",
-        "time",
-        "state",
-        "shares its trial with",
-    ]
-    rows = [["experiment", "trial", *grid.values(), *varied, *measured]]
+    rows = []
     for line in known:
-        settings, values = line.settings, line.settings.flat()
+        trial_id, values = line.settings.trial_id, line.settings.flat()
+        row = {"experiment": line.name, "trial": trial_id}
+        row |= {grid.get(key, key): setting_text(values.get(key)) for key in (*grid, *varied)}
+        if not is_own:
+            row["conv"] = str(len(line.settings.filters))
         rows.append(
-            [
-                line.name,
-                settings.trial_id,
-                *(setting_text(values[key]) for key in grid),
-                *(setting_text(values.get(key)) for key in varied),
-                *([] if is_own else [str(len(settings.filters))]),
-                f"{line.cost.parameters:,}",
-                f"{line.cost.multiply_adds / 1e6:,.1f} M",
-                verdicts.get(settings.trial_id, "-"),
-                duration(times_s[settings.trial_id]) if settings.trial_id in times_s else "-",
-                line.state,
-                line.shares_with or "",
-            ]
+            row
+            | {
+                "parameters": f"{line.cost.parameters:,}",
+                "mult-adds": f"{line.cost.multiply_adds / 1e6:,.1f} M",
+                "verdict": verdicts.get(trial_id, "-"),
+                "time": duration(times_s[trial_id]) if trial_id in times_s else "-",
+                "state": line.state,
+                "shares its trial with": line.shares_with or "",
+            }
         )
-    told = [aligned(rows)] if known else []
-    if upcoming:
-        told.append(f"settings that Optuna will suggest as the sweep runs, not known yet: {len(upcoming)}")
-    return "\n".join([*told, plan_summary(plan), *found_elsewhere(plan)])
+    lines = [aligned([list(rows[0]), *(list(row.values()) for row in rows)])] if rows else []
+    if len(known) < len(plan):
+        count = len(plan) - len(known)
+        lines.append(f"settings that Optuna will suggest as the sweep runs, not known yet: {count}")
+    return "\n".join([*lines, plan_summary(plan), *found_elsewhere(plan)])
 
 
 def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
     """One line: `20 experiments, 14 trials: 3 done, 1 to continue, 10 new`."""
     trials = [line for line in plan if line.shares_with is None]
-    count = {state: sum(line.state == state for line in trials) for state in ("done", "continue", "new")}
+    count = Counter(line.state for line in trials)
     states = f"{count['done']} done, {count['continue']} to continue, {count['new']} new"
     return f"{counted(len(plan), 'experiment')}, {counted(len(trials), 'trial')}: {states}"
 
 
-# Adam keeps two numbers for each weight; a checkpoint also holds the best weights; all are 4 bytes long.
-_CHECKPOINT_BYTES = 4 * 4
-# The best weights, and the state after the last epoch, from which more epochs could follow.
-_FINISHED_BYTES = 4 + 3 * 4
+# Weights, two numbers of Adam for each, and the best weights, of 4 bytes: those of a checkpoint, and those that stay of
+# a finished trial, which more epochs could follow.
+_BYTES = 4 * 4
 
 
 class DiskUse(NamedTuple):
@@ -175,18 +144,12 @@ class DiskUse(NamedTuple):
 
 
 def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> DiskUse:
-    """What the trials that are not done will write.
-
-    Args:
-        plan: What would run.
-        at_once: How many trials run at the same time.
-    """
+    """What the trials that are not done will write, if so many run at once."""
     written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.earlier is not None)]
     sizes = sorted((line.cost.parameters for line in written), reverse=True)
-    finished = _FINISHED_BYTES * sum(sizes)
+    finished = _BYTES * sum(sizes)
     # One more than is kept: the new checkpoint is written before the oldest is deleted.
-    checkpoints = (KEPT_CHECKPOINTS + 1) * _CHECKPOINT_BYTES * sum(sizes[:at_once])
-    return DiskUse(finished + checkpoints, finished)
+    return DiskUse(finished + (KEPT_CHECKPOINTS + 1) * _BYTES * sum(sizes[:at_once]), finished)
 
 
 def check_disk(folder: SweepFolder, use: DiskUse) -> None:

@@ -8,12 +8,9 @@ _OPEN_FILES = 1024  # with which Ray starts for sure
 
 
 def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
-    """Why `ray.init` failed and, if known, the remedy: an environment variable or a limit to change.
+    """Why `ray.init` raised an error and, if known, the remedy: an environment variable or a limit to change.
 
-    Args:
-        error: What `ray.init` raised.
-        gpus: Number of GPUs requested.
-        data_bytes: Size of the images that it should have shared.
+    `gpus` were requested, and images of `data_bytes` should have been shared.
     """
     reason = " ".join(str(error).split())
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
@@ -52,11 +49,7 @@ def lost_daemon() -> str | None:
 
 
 def words_of_dead_workers(logs: Path) -> str | None:
-    """Why all worker processes ended before they were ready; None: one is alive, or none was started.
-
-    Args:
-        logs: The folder of Ray's logs.
-    """
+    """Why all worker processes ended before they were ready; None: one is alive, or none was started."""
     try:
         log = (logs / "raylet.out").read_text(errors="replace")
     except OSError:  # RAY_LOG_TO_STDERR=1
@@ -78,12 +71,7 @@ def _is_there(pid: int) -> bool:
 
 
 def last_words(error: str, logs: Path) -> str:
-    """Why the process of a trial ended: its own last line, if it left any.
-
-    Args:
-        error: What Tune keeps of a trial's failures.
-        logs: The folder of Ray's logs.
-    """
+    """Why the process of a trial ended: its own last line, if it left any; `error` is what Tune keeps of failures."""
     last = re.sub(r"\x1b\[\d+m", "", re.split(r"^Failure # .*$", error, flags=re.MULTILINE)[-1])
     if "node has died" in last:
         return "its machine was lost"

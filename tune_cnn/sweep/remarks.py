@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tune_cnn import data
 from tune_cnn.errors import DataError, ResourceError, ResultError
 from tune_cnn.files import parse_json, read_file
 from tune_cnn.machine import SLOWDOWN, slow_here, slow_remark
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.config.search_space import Experiment
-from tune_cnn.sweep.estimate import estimate
+from tune_cnn.sweep.estimate import estimate, trial_duration
+from tune_cnn.sweep.pace import Pace
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
 from tune_cnn.texts import counted, duration, enumerated
 
@@ -34,15 +34,15 @@ def before_start(
 
 def _of_another_machine(cluster: ClusterOptions) -> list[str]:
     """Remarks on cores and GPUs that this machine does not have; Ray hands them out all the same."""
-    if cluster.address is not None:
+    there = own_node(cluster._replace(cpus=None, gpus=None))
+    if there is None:
         return []
-    there = own_node(ClusterOptions())
     remarks = []
-    if there is not None and cluster.cpus is not None and cluster.cpus > there.cpus:
+    if cluster.cpus is not None and cluster.cpus > there.cpus:
         remarks.append(
             f"--cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share"
         )
-    if there is not None and cluster.gpus is not None and cluster.gpus > there.gpus:
+    if cluster.gpus is not None and cluster.gpus > there.gpus:
         has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
         remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none")
     return remarks
@@ -72,13 +72,11 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
     for line in plan:
         settings = line.settings
         if line.shares_with is None and line.epochs_left:
-            train, validation, _ = data.count_images(settings.data)
-            batches = min(settings.batches, train / settings.bs_train)
-            images = 3 * batches * settings.bs_train + validation  # backward takes twice as long as forward
-            image_s = (
-                line.cost.multiply_adds / _MULTIPLY_ADDS_PER_S * (SLOWDOWN if slow_here(settings.precision) else 1)
-            )
-            seconds += line.epochs_left * (images * image_s + batches * _BATCH_S) / node.cpus
+            slowdown = SLOWDOWN if slow_here(settings.precision) else 1
+            image_s = line.cost.multiply_adds / _MULTIPLY_ADDS_PER_S * slowdown
+            # Backward takes twice as long as forward.
+            pace = Pace(3 * settings.bs_train * image_s + _BATCH_S, image_s)
+            seconds += trial_duration(settings, line.epochs_left, pace) / node.cpus
     if seconds < _LONG_S:
         return []
     return [
@@ -88,11 +86,9 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
 
 
 def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
-    """A remark on result files of other settings, or of other programs.
+    """A remark on result files of other settings, or of other programs, that will be written over.
 
-    Args:
-        trial_ids: Of the experiments whose files will be written, by name.
-        out_dir: Where to.
+    `trial_ids` are those of the experiments whose files will be written, by name.
     """
     changed = []
     for name, trial_id in trial_ids.items():

@@ -44,36 +44,31 @@ def requests(
     trial_count: int,
     memory: Mapping[str, GpuMemory] = {},
 ) -> dict[str, Request]:
-    """What each trial of a sweep asks for.
+    """What each trial that is not finished asks for, by trial id.
 
     Args:
-        todo: The trials that are not finished, by trial id.
+        todo: These trials.
         nodes: The machines.
         trial_count: Number of trials in the sweep, finished ones included, so that a resumed sweep gives each trial
             as many threads as before: floating-point rounding depends on the number of threads.
-        memory: What was measured, by trial id.
+        memory: What was measured.
     """
     found = {}
     for trial_id, experiment in todo.items():
-        wanted = experiment.resources
+        cpus, gpus = experiment.resources.cpus_per_trial, experiment.resources.gpus_per_trial
         needs = memory.get(trial_id)
         if needs is not None:  # and the images, which lie there too
             needs = needs._replace(needed=needs.needed + data.nbytes(experiment.settings.data))
-        gpus = gpu_share(wanted.gpus_per_trial, nodes, len(todo), needs)
-        found[trial_id] = Request(cpu_count(wanted.cpus_per_trial, nodes, trial_count, on_gpu=gpus > 0), gpus)
+        fraction = gpu_fraction(gpus, nodes, len(todo), needs)
+        found[trial_id] = Request(cpu_count(cpus, nodes, trial_count, on_gpu=fraction > 0), fraction)
     return found
 
 
 def cpu_count(wanted: int | Literal["auto"], nodes: Sequence[Node], trial_count: int, on_gpu: bool = False) -> int:
     """The cores, and threads, that each trial gets.
 
-    Args:
-        wanted: A number, or `auto`: the most with which as many trials run at once as there are trials and cores,
-            since two trials with a thread each are faster than one after the other with two. One for a trial on a
-            GPU, which has nothing more to compute.
-        nodes: The machines.
-        trial_count: How many trials there are.
-        on_gpu: Whether they compute on GPUs.
+    `auto` is the most with which as many trials run at once as there are trials and cores, since two trials with a
+    thread each are faster than one after the other with two; and one on a GPU, where there is nothing more to compute.
     """
     if wanted != "auto":
         return wanted
@@ -85,17 +80,13 @@ def cpu_count(wanted: int | Literal["auto"], nodes: Sequence[Node], trial_count:
     return next(count for count in range(max(cores), 0, -1) if sum(core // count for core in cores) >= at_once)
 
 
-def gpu_share(
+def gpu_fraction(
     wanted: float | Literal["auto"], nodes: Sequence[Node], trial_count: int, memory: GpuMemory | None = None
 ) -> float:
     """The part of a GPU that a trial gets.
 
-    Args:
-        wanted: A fraction, a whole number, or `auto`: as small a part as lets all trials run at once, but no less
-            than a quarter, and with memory enough; nothing where there is no GPU.
-        nodes: The cluster's machines.
-        trial_count: How many trials want to run.
-        memory: What the trial needs, if it was measured. One that needs more than a GPU has gets a whole one.
+    `auto` is as small a part as lets all trials run at once, but no less than a quarter, and with memory enough, if
+    what the trial needs was measured; one that needs more than a GPU has gets a whole one. Nothing without a GPU.
 
     Returns:
         0, 1/n or a whole number: a fraction cannot span two GPUs, so any other would leave parts unused.
@@ -111,8 +102,8 @@ def gpu_share(
     return _fitting(wanted)
 
 
-def _fitting(share: float) -> float:
-    return 1 / math.floor(1 / share + 1e-9) if 0 < share < 1 else float(share)
+def _fitting(wanted: float) -> float:
+    return 1 / math.floor(1 / wanted + 1e-9) if 0 < wanted < 1 else float(wanted)
 
 
 def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
@@ -125,11 +116,10 @@ def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
         if any(cpus <= node.cpus and gpus <= node.gpus for node in nodes):
             continue
         have = "; ".join(sorted({f"{node.cpus:g} cores and {node.gpus:g} GPUs" for node in nodes})) or "nothing"
+        remedy = "ask for fewer cores: --set resources.cpus_per_trial=1"
         if gpus > max((node.gpus for node in nodes), default=0):
             remedy = "ask for what there is: --set resources.gpus_per_trial=auto"
-        else:
-            remedy = "ask for fewer cores: --set resources.cpus_per_trial=1"
         raise ResourceError(
             f"resources: a trial asks for {cpus} cores and {gpus:g} GPUs, but no node has them (nodes have: {have}); "
-            + remedy
+            f"{remedy}"
         )

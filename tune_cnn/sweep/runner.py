@@ -4,19 +4,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 
 from tune_cnn import data, models
+from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.live_table import Progress
-from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
+from tune_cnn.sweep.resources import GpuMemory, Node, check_feasible, requests
 from tune_cnn.sweep.study import UPCOMING, Suggestions, open_studies, settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
@@ -36,10 +36,8 @@ def run_sweep(
     Args:
         experiments: What was asked for; those with equal settings are trained once.
         folder: Where the sweep lies; the caller holds its lock.
-        cluster: The Ray to run on.
         keep_others: The folder's earlier experiments of other names stay part of the sweep, though they are not run.
         check_lock: Raises StorageError if another process may be running the sweep now; asked all the time.
-        callbacks: Further callbacks for Tune.
         tune_options: Further arguments of `tune.TuneConfig`, such as `time_budget_s`.
 
     Returns:
@@ -52,29 +50,31 @@ def run_sweep(
         KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
     """
     experiments = settled(experiments, folder)
-    upcoming = [experiment for experiment in experiments if experiment.is_open]
-    experiments = [experiment for experiment in experiments if not experiment.is_open]
-    trials = distinct_trials(experiments)
-    take_over((same_trial[0].settings for same_trial in trials.values()), folder)
+    upcoming = [e for e in experiments if e.is_open]
+    experiments = [e for e in experiments if not e.is_open]
+    trials = {trial_id: same_trial[0] for trial_id, same_trial in distinct_trials(experiments).items()}
+    take_over((e.settings for e in trials.values()), folder)
     todo = {}
-    for trial_id, same_trial in trials.items():
-        trial = folder.trial(same_trial[0].settings)
-        if same_trial[0].scheduler is None and trial.is_cut_short():
+    for trial_id, experiment in trials.items():
+        trial = folder.trial(experiment.settings)
+        if experiment.scheduler is None and trial.is_cut_short():
             trial.reopen()
         if (record := trial.whole_record()) is not None:
             trial.forget_training(record[0].num_epochs)  # if its process was killed before it could
         else:
-            todo[trial_id] = same_trial[0]
+            todo[trial_id] = experiment
     node = own_node(cluster)
     # The trials that Optuna will suggest are not known yet: a possible one stands for all of them.
-    possible = todo | dict(zip([UPCOMING], upcoming, strict=False))
+    possible = todo | ({UPCOMING: upcoming[0]} if upcoming else {})
     count = len(trials) + len(upcoming)
     if possible and node is not None:
         check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded
-    others = folder.earlier_experiments() if keep_others else {}
+    others: dict[str, Settings] = {}
+    with suppress(StorageError):  # nothing was asked for yet, or what was cannot be read
+        others = folder.experiments() if keep_others else {}
 
     def save() -> None:
-        searches = {experiment.name: experiment.search for experiment in experiments if experiment.search}
+        searches = {e.name: e.search for e in experiments if e.search}
         folder.save_experiments(others | {e.name: e.settings for e in experiments}, folder.searches() | searches)
 
     save()
@@ -99,14 +99,22 @@ def run_sweep(
             with waiting("loading images", at_once=not loading.done()):
                 images = loading.result()
             from tune_cnn.sweep.epoch_progress import read
+            from tune_cnn.sweep.tune_run import run_tune
             from tune_cnn.sweep.watcher import Watcher
 
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             done = len(trials) - len(todo)
             with Progress(labels, done, None, lambda label: read(folder.trials / label), len(upcoming)) as progress:
-                options = {"callbacks": callbacks, "tune_options": tune_options, "suggestions": suggestions}
-                watch = partial(Watcher, folder=folder, progress=progress, check_lock=check_lock, is_new_ray=is_new)
-                return _train(todo, asked, images, folder, watch, options)
+                watcher = Watcher([e.settings for e in todo.values()], folder, progress, check_lock, is_new)
+                while todo or suggestions:
+                    run_tune(todo, asked, images, folder, watcher, callbacks, tune_options, suggestions)
+                    suggestions = None
+                    # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
+                    again = [trial_id for trial_id in watcher.out_of_memory if 0 < asked[trial_id].gpus < 1]
+                    asked = {trial_id: asked[trial_id].with_twice_the_gpu() for trial_id in again}
+                    todo = {trial_id: todo[trial_id] for trial_id in again}
+                    watcher.forget(again)
+                return watcher.failures
 
 
 def _load(sources: Iterable[DataSettings]) -> Future[dict[DataSettings, data.Images]]:
@@ -134,35 +142,6 @@ def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: 
     except ray.exceptions.RayError:  # the shares are then told from the number of trials alone
         return {}
     return found
-
-
-def _train(
-    todo: dict[str, Experiment],
-    asked: dict[str, Request],
-    images: dict[DataSettings, data.Images],
-    folder: SweepFolder,
-    watch: Callable[[dict[str, Settings]], Any],
-    options: Mapping[str, Any],
-) -> dict[str, str]:
-    """Run Tune until every trial is finished or has failed for good; the failures by trial id."""
-    from tune_cnn.sweep.tune_run import run_tune
-
-    failures: dict[str, str] = {}
-    while todo or options["suggestions"]:
-        watcher = watch({trial_id: e.settings for trial_id, e in todo.items()})
-        run_tune(todo, asked, images, folder, watcher, **options)
-        failures |= watcher.failures
-        options = {**options, "suggestions": None}
-        # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
-        asked = {
-            trial_id: asked[trial_id].with_twice_the_gpu()
-            for trial_id in watcher.out_of_memory
-            if 0 < asked[trial_id].gpus < 1
-        }
-        todo = {trial_id: todo[trial_id] for trial_id in asked}
-        for trial_id in todo:
-            del failures[trial_id]
-    return failures
 
 
 @contextmanager

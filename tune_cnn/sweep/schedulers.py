@@ -5,11 +5,9 @@ from typing import Any, NamedTuple
 
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
-from tune_cnn.errors import ResultError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
-from tune_cnn.train_results import FitResult
 
 _METRIC, _TIME = "best_validation_accuracy", "epoch"
 
@@ -72,25 +70,17 @@ def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings],
     """
     ((name, arguments),) = spec.items()
     trials = list(trials)
-    further: dict[str, Any] = {"max_t": max(settings.epochs for settings in trials), "stop_last_trials": False}
-    if name == "median":
-        further = {"min_time_slice": float("inf")}  # it never pauses a trial, since none can be paused in mid-epoch
-    kind = {"asha": _Asha, "median": _Median}[name]
-    made = kind(time_attr=_TIME, metric=_METRIC, mode="max", **arguments, **further)
+    common = {"time_attr": _TIME, "metric": _METRIC, "mode": "max", **arguments}
+    made: _Asha | _Median
+    if name == "asha":
+        made = _Asha(max_t=max(settings.epochs for settings in trials), stop_last_trials=False, **common)
+    else:  # it never pauses a trial, since none can be paused in mid-epoch
+        made = _Median(min_time_slice=float("inf"), **common)
     made.folders = {settings.trial_id: folder.trial(settings) for settings in trials}
     for trial_id, trial in made.folders.items():
-        if accuracies := _accuracies(trial):
-            made.recall(trial_id, accuracies)
+        if found := trial.whole_record() or trial.as_it_stands(trial.newest_state()):
+            made.recall(trial_id, found[0].test_acc)
     return made
-
-
-def _accuracies(trial: TrialFolder) -> list[float]:
-    if (record := trial.whole_record()) is not None:
-        return list(record[0].test_acc)
-    try:
-        return list(FitResult.from_state((trial.newest_state() or {}).get("history")).test_acc)
-    except ResultError:
-        return []
 
 
 def _candidate(trial: Any) -> _Candidate:

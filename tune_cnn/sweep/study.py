@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,6 @@ class Studies:
         self._opened: dict[str, Any] = {}  # studies by name
         self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
 
-    def settled(self, experiments: Iterable[Experiment]) -> list[Experiment]:
-        """The experiments, those that were suggested already with their settings."""
-        experiments = list(experiments)
-        suggested = self._suggested(experiment for experiment in experiments if experiment.is_open)
-        return [_with(e, suggested[e.name].params) if e.is_open and e.name in suggested else e for e in experiments]
-
     def suggest(self, experiment: Experiment) -> Experiment:
         """Settings for an experiment that has none yet; they are in the folder when this returns."""
         trial = self._study(experiment).ask(_space(experiment.search or {}))
@@ -57,8 +51,8 @@ class Studies:
         import optuna
 
         is_news = False
-        of_studies = [experiment for experiment in experiments if experiment.study and not experiment.is_open]
-        suggested = self._suggested(of_studies)
+        of_studies = [e for e in experiments if e.study and not e.is_open]
+        suggested = self.suggested(of_studies)
         for experiment in of_studies:
             trial = suggested.get(experiment.name)
             if trial is None or trial.state != optuna.trial.TrialState.RUNNING:
@@ -71,7 +65,7 @@ class Studies:
         if is_news:
             self._publish()
 
-    def _suggested(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
+    def suggested(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
         """What the studies of some experiments have suggested so far: Optuna's trials, by the experiments' names."""
         studies = {experiment.study: self._study(experiment) for experiment in experiments}
         trials = [trial for study in studies.values() for trial in study.get_trials(deepcopy=False)]
@@ -117,43 +111,34 @@ def open_studies(folder: SweepFolder) -> Iterator[Studies]:
 
 def settled(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Experiment]:
     """The experiments, those that Optuna suggested already with their settings."""
-    if not any(experiment.is_open for experiment in experiments):
+    upcoming = [experiment for experiment in experiments if experiment.is_open]
+    if not upcoming:
         return list(experiments)
     with open_studies(folder) as studies:
-        return studies.settled(experiments)
+        suggested = studies.suggested(upcoming)
+    return [_with(e, suggested[e.name].params) if e.is_open and e.name in suggested else e for e in experiments]
 
 
+@dataclass
 class Suggestions:
-    """What is left to be suggested in a sweep, in `left`.
+    """What is left to be suggested in a sweep."""
 
-    Args:
-        studies: The sweep's.
-        experiments: Those whose settings are known; each suggestion is added.
-        upcoming: The others.
-        save: Called after each suggestion, to keep the experiments.
-    """
-
-    def __init__(
-        self,
-        studies: Studies,
-        experiments: list[Experiment],
-        upcoming: Sequence[Experiment],
-        save: Callable[[], object],
-    ) -> None:
-        self._studies, self._experiments, self._save = studies, experiments, save
-        self.left = list(upcoming)
+    studies: Studies
+    experiments: list[Experiment]  # those whose settings are known; each suggestion is added
+    left: list[Experiment]  # the others
+    save: Callable[[], object]  # called after each suggestion, to keep the experiments
 
     def next(self) -> Experiment | None:
         """The next suggestion; None: there are as many as were asked for."""
         if not self.left:
             return None
-        self._experiments.append(self._studies.suggest(self.left.pop(0)))
-        self._save()
-        return self._experiments[-1]
+        self.experiments.append(self.studies.suggest(self.left.pop(0)))
+        self.save()
+        return self.experiments[-1]
 
     def tell(self) -> None:
         """Tell the studies what is finished."""
-        self._studies.tell(self._experiments)
+        self.studies.tell(self.experiments)
 
 
 def _space(search: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

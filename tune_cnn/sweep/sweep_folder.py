@@ -42,15 +42,7 @@ _MOST_NAMED = 5
 
 
 class SweepFolder:
-    """The files of one sweep.
-
-    Args:
-        storage: Where sweeps lie: a path, or a URI that pyarrow knows.
-        name: The sweep's name.
-
-    Attributes:
-        is_fresh: Started with --fresh: no trials of other sweeps are reused.
-    """
+    """The files of one sweep; `storage` is where sweeps lie: a path, or a URI that pyarrow knows."""
 
     def __init__(self, storage: str, name: str) -> None:
         self.name = name
@@ -59,7 +51,7 @@ class SweepFolder:
         self.folder = self.storage / name
         manifest = self._manifest()
         self.trials = self.folder / (manifest.get("trials") or _generation(max(self._newest(), 1)))
-        self.is_fresh = manifest.get("fresh") is True
+        self.is_fresh = manifest.get("fresh") is True  # by --fresh: no trials of other sweeps are reused
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -84,9 +76,9 @@ class SweepFolder:
             if found.folder.read("sweep.json") is not None:
                 return found
         place, name = candidates[-1]
-        found_there = list(islice(_sweeps_like(name, Folder(place)), _MOST_NAMED + 1))
-        there = ", ".join([*found_there[:_MOST_NAMED], *(["and more"] if len(found_there) > _MOST_NAMED else [])])
-        remedy = f"there: {there}" if there else "run one first, such as: tune-cnn sweep quick"
+        there = list(islice(_sweeps_like(name, Folder(place)), _MOST_NAMED + 1))
+        there[_MOST_NAMED:] = ["and more"] if len(there) > _MOST_NAMED else []
+        remedy = f"there: {', '.join(there)}" if there else "run one first, such as: tune-cnn sweep quick"
         raise StorageError(
             f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or --storage ({remedy})"
         )
@@ -103,11 +95,9 @@ class SweepFolder:
             tell(f"training everything in {self.trials}; what is in {before} stays there, and is not used", sys.stderr)
 
     def save_experiments(self, experiments: Mapping[str, Settings], searches: Mapping[str, Search] = {}) -> None:
-        """Keep what was asked for, names and settings; and the settings of what was asked for before.
+        """Keep what was asked for, names and settings, and the distributions of those that a search drew, by name.
 
-        Args:
-            experiments: Settings by name.
-            searches: The distributions of those that a search drew, by name.
+        The settings of what was asked for before are kept too.
         """
         asked = {settings.trial_id for settings in experiments.values()}
         before = [settings.to_json() for settings in self.known_settings() if settings.trial_id not in asked]
@@ -134,19 +124,17 @@ class SweepFolder:
             if len(asked) > _MOST_EXPERIMENTS:
                 raise ConfigError("", [f"{len(asked):,} experiments; at most {_MOST_EXPERIMENTS:,} are read"])
             experiments = {name: Settings.from_json(values) for name, values in asked.items()}
+            if problems := [problem for name in experiments for problem in name_problems(name)]:  # of file names
+                raise ConfigError("experiments", problems)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise self._damaged(error) from error
-        # They become file names.
-        if problems := [problem for name in experiments for problem in name_problems(name)]:
-            raise self._damaged(ConfigError("experiments", problems))
         return experiments
 
     def searches(self) -> dict[str, Search]:
         """The distributions of the experiments that a search drew, by name."""
         found = self._manifest().get("searches", {})
-        if not isinstance(found, dict) or not all(isinstance(search, dict) for search in found.values()):
-            return {}
-        return {name: search for name, search in found.items() if not any(map(distribution_fault, search.values()))}
+        usable = found.items() if isinstance(found, dict) else ()
+        return {n: s for n, s in usable if isinstance(s, dict) and not any(map(distribution_fault, s.values()))}
 
     def known_settings(self) -> list[Settings]:
         """The settings of all trials that were ever asked for; none if that cannot be read."""
@@ -158,20 +146,11 @@ class SweepFolder:
             return []
         return list({settings.trial_id: settings for settings in found}.values())
 
-    def earlier_experiments(self) -> dict[str, Settings]:
-        """As `experiments`; none where nothing was asked for yet, or what was cannot be read."""
-        try:
-            return self.experiments()
-        except StorageError:
-            return {}
-
     def _manifest(self) -> dict[str, Any]:
         try:
             content = self.folder.read("sweep.json")
-            if content is None:
-                return {}
-            manifest = parse_json(content)
-            if not (isinstance(manifest, dict) and _GENERATION.fullmatch(manifest["trials"])):
+            manifest: dict[str, Any] = {} if content is None else parse_json(content)
+            if content is not None and not _GENERATION.fullmatch(manifest["trials"]):
                 raise ValueError("it names no folder of trials")
         except (ValueError, KeyError, TypeError, ResultError) as error:
             raise self._damaged(error) from error

@@ -59,32 +59,21 @@ def overview(trials: Collection[Settings]) -> list[Summary]:
         is_text = any(isinstance(value, str) for value in values)
         data_type = api_pb2.DATA_TYPE_STRING if is_text else api_pb2.DATA_TYPE_FLOAT64
         columns.append(api_pb2.HParamInfo(name=name, type=data_type, differs=len(values) > 1))
-    metrics = [
-        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title) for tag, title in _METRICS.items()
-    ]
+    metrics = [api_pb2.MetricInfo(name={"tag": tag}, display_name=title) for tag, title in _METRICS.items()]
     table = plugin_data_pb2.HParamsPluginData(experiment=api_pb2.Experiment(hparam_infos=columns, metric_infos=metrics))
     table_value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=metadata.create_summary_metadata(table))
 
-    sizes = [_sizes(settings) for settings in sorted(trials, key=lambda s: (s.filters_per_layer, s.layers_per_block))]
-    depths = sorted(sizes, key=lambda size: size["L"])
-    charts = {
-        category: {
-            f"{fixed} = {size[fixed]}": ["Multiline", [f"{group}/{fixed}{size[fixed]}$"]]
-            for size in (sizes if fixed == "K" else depths)
-        }
-        for category, fixed, group, _ in _COMPARISONS
-    }
+    widths = [_sizes(settings) for settings in sorted(trials, key=lambda s: (s.filters_per_layer, s.layers_per_block))]
+    sizes = {"K": widths, "L": sorted(widths, key=lambda size: size["L"])}
+    charts = {}
+    for category, fixed, group, _ in _COMPARISONS:
+        numbers = [size[fixed] for size in sizes[fixed]]
+        charts[category] = {f"{fixed} = {n}": ["Multiline", [f"{group}/{fixed}{n}$"]] for n in numbers}
     return [Summary(value=[table_value]), custom_scalars(charts)]
 
 
 class TrialBoard:
-    """Writes the events of one trial into its folder, from the process that trains it; TensorBoard sees them at once.
-
-    Args:
-        folder: The trial's.
-        settings: The trial's.
-        overview: What `overview` gives for the sweep.
-    """
+    """Writes the events of one trial into its folder, from its process; TensorBoard sees them at once."""
 
     def __init__(self, folder: TrialFolder, settings: Settings, overview: Iterable[Summary]) -> None:
         self._folder = folder.folder
@@ -109,11 +98,10 @@ class TrialBoard:
         if diagnosis := result.get("diagnosis"):
             events += _of_diagnosis(diagnosis)
         for epoch in (*(earlier or ()), result):
-            for tag, key in self._keys.items():
-                if epoch.get(key) is not None:
-                    events.append(Event(summary=scalar(tag, epoch[key]), step=epoch["epoch"]))
-        for tag, png in result.get("pictures", {}).items():
-            events.append(Event(summary=_image(tag, png), step=result["epoch"]))
+            known = {tag: epoch[key] for tag, key in self._keys.items() if epoch.get(key) is not None}
+            events += [Event(summary=scalar(tag, value), step=epoch["epoch"]) for tag, value in known.items()]
+        for tag, picture in result.get("pictures", {}).items():
+            events.append(Event(summary=_image(tag, picture), step=result["epoch"]))
         if result["stop_reason"] is not None:
             events.append(Event(summary=self._end))
         self._append(events)
@@ -145,9 +133,11 @@ def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
     ]
 
 
-def _image(tag: str, png: bytes) -> Summary:
-    width, height = Image.open(io.BytesIO(png)).size
-    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+def _image(tag: str, picture: Image.Image) -> Summary:
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    size = {"width": picture.width, "height": picture.height, "colorspace": 3}
+    image = Summary.Image(**size, encoded_image_string=png.getvalue())
     return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 

@@ -3,15 +3,12 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from ray.tune import Callback
 
 from tune_cnn.errors import ConfigError
 from tune_cnn.texts import tell
-
-TRACKERS = {"mlflow": "mlflow", "wandb": "wandb"}  # names, and the packages that they need
 
 
 def tracker(name: str, sweep: str) -> Callback:
@@ -24,7 +21,7 @@ def tracker(name: str, sweep: str) -> Callback:
     """
     place = f"--track {name}"
     try:
-        importlib.import_module(TRACKERS[name])
+        importlib.import_module(name)
     except ImportError:
         raise ConfigError(place, [f"not installed; pip install 'tune_cnn[{name}]'"]) from None
     try:
@@ -58,11 +55,10 @@ class _Guarded(Callback):  # type: ignore[misc]
     def __getattribute__(self, name: str) -> Any:
         if not name.startswith("on_"):
             return super().__getattribute__(name)
-        hook: Callable[..., Any] = getattr(self._inner, name)
 
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
-                hook(*args, **kwargs)
+                getattr(self._inner, name)(*args, **kwargs)
             except Exception as error:
                 if not self._told:
                     fault = f"{type(error).__name__}: {error}"

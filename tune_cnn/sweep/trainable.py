@@ -63,10 +63,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
     ) -> None:
         models.adopt(networks)
         Folder.patience_s = _PATIENCE_S
-        self.plans = plans
-        self.images = images
-        self.sweep_folder = folder
-        self.overview = overview
+        self.plans, self.images, self.sweep_folder, self.overview = plans, images, folder, overview
         self.writer = ThreadPoolExecutor(1, "writer")
         self.writing: Future[None] | None = None
         self.reset_config(config)
@@ -104,13 +101,24 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
                 trial.end("scheduler")
             else:
                 trial.run_epoch()
-        report = _report(trial)
-        told = not is_first and trial.stop_reason == "scheduler"  # TensorBoard has its last epoch already
-        curves = _curve_points(trial, trial.history.num_epochs) if told else {}
-        shown = {key: value for key, value in report.items() if key not in curves or key == "epoch"}
-        self._keep(trial, {**shown, **_further(trial, is_first)})
+        epoch, test = trial.history.num_epochs, trial.test_result
+        curves = _curve_points(trial, epoch)
+        end = {
+            "epochs_without_improvement": trial.history.epochs_without_improvement,
+            "stop_reason": trial.stop_reason,
+            "test_accuracy": test.accuracy if test else None,
+            "test_loss": mean(test.losses) if test else None,
+        }
+        is_shown = not is_first and trial.stop_reason == "scheduler"  # TensorBoard has its last epoch already
+        shown: dict[str, Any] = {**({"epoch": epoch} if is_shown else curves), **end}
+        if test:
+            shown["pictures"] = pictures(trial)
+        if is_first:
+            earlier = [_curve_points(trial, number) for number in range(1, epoch)]
+            shown |= {**trial.further_facts, "earlier_epochs": earlier}
+        self._keep(trial, shown)
         warnings, self.warnings = self.warnings, []
-        return {**report, "warnings": warnings}
+        return {**curves, **end, "epochs": trial.settings.epochs, "warnings": warnings}
 
     @property
     def _epoch_begun(self) -> int:
@@ -181,46 +189,20 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             raise self.folder.folder.failed(error, "written") from error
         with contextlib.suppress(Exception):  # saving a checkpoint deletes error.txt: let it end first
             self._wait_for_writer()
-        epoch = self.trial.history.num_epochs + 1 if self.trial is not None else 1
-        message = " ".join(str(error).split())
-        failure = f"epoch {epoch}: {type(error).__name__}: {message}"
+        failure = f"epoch {self._epoch_begun}: {type(error).__name__}: {' '.join(str(error).split())}"
         before = self.folder.failure()
         self.folder.save_failure(failure, traceback.format_exc())
-        ended = {"done": True, "failure": failure}
-        if is_out_of_memory(error):
-            return {**ended, "out_of_memory": True}
-        if before == failure and not is_cuda_error(error):  # after which only a new process can use the GPU
-            return ended
-        raise error
+        out_of_memory = is_out_of_memory(error)
+        # After a CUDA error, only a new process can use the GPU.
+        if not out_of_memory and (before != failure or is_cuda_error(error)):
+            raise error
+        return {"done": True, "failure": failure, "out_of_memory": out_of_memory}
 
 
 def _suggested(config: Mapping[str, Any]) -> TrialPlan:
     """The plan of a trial that was suggested after the start."""
     cpus, gpus = config["request"]
     return TrialPlan(Settings.from_json(json.loads(config["settings"])), cpus, gpus, config["is_scheduled"])
-
-
-def _report(trial: Trial) -> dict[str, Any]:
-    """What Tune, the live table and TensorBoard are told after an epoch; accuracies in percent, losses in nats."""
-    history, settings = trial.history, trial.settings
-    test = trial.test_result
-    return {
-        **_curve_points(trial, history.num_epochs),
-        "epochs": settings.epochs,
-        "epochs_without_improvement": history.epochs_without_improvement,
-        "stop_reason": trial.stop_reason,
-        "test_accuracy": test.accuracy if test else None,
-        "test_loss": mean(test.losses) if test else None,
-    }
-
-
-def _further(trial: Trial, is_first: bool) -> dict[str, Any]:
-    """What TensorBoard alone is told."""
-    found: dict[str, Any] = {"pictures": pictures(trial)} if trial.test_result else {}
-    if is_first:
-        earlier = [_curve_points(trial, epoch) for epoch in range(1, trial.history.num_epochs)]
-        found |= {**trial.further_facts, "earlier_epochs": earlier}
-    return found
 
 
 def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:

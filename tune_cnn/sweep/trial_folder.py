@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -22,13 +23,6 @@ KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
 _whole: set[tuple[str, bytes]] = set()  # trial ids and digests of records that are whole: to parse one takes 50 ms
 
 
-def epoch_of(checkpoint: str) -> int:
-    """The number of epochs that a checkpoint has behind it."""
-    match = _CHECKPOINT.fullmatch(checkpoint)
-    assert match
-    return int(match[1])
-
-
 class TrialFolder:
     """The files of one trial."""
 
@@ -43,18 +37,18 @@ class TrialFolder:
         """Bytes of its largest file: weights, two moments, an average and the best weights take 20 bytes a weight."""
         return MOST_BYTES + 40 * cost(self._settings).parameters
 
-    def checkpoints(self) -> list[str]:
-        """The names of its checkpoints, the newest first."""
-        found = [name for name in self.folder.names() if _CHECKPOINT.fullmatch(name)]
-        return sorted(found, key=epoch_of, reverse=True)
+    def checkpoints(self) -> dict[int, str]:
+        """The names of its checkpoints by the epochs that they have behind them, the newest first."""
+        found = {int(match[1]): name for name in self.folder.names() if (match := _CHECKPOINT.fullmatch(name))}
+        return dict(sorted(found.items(), reverse=True))
 
     def save_checkpoint(self, epoch: int, state: dict[str, Any]) -> None:
         """Add a checkpoint, and delete those that are too old, and a failure that has been overcome."""
         self.folder.write(_checkpoint(epoch), state_to_bytes(state))
         # Those of later epochs were damaged: otherwise the training would have continued from them.
-        names = self.checkpoints()
-        later = [name for name in names if epoch_of(name) > epoch]
-        for name in [*later, *names[len(later) + KEPT_CHECKPOINTS :], "error.txt"]:
+        found = self.checkpoints()
+        kept = [number for number in found if number <= epoch][:KEPT_CHECKPOINTS]
+        for name in [*(name for number, name in found.items() if number not in kept), "error.txt"]:
             self.folder.delete(name)
 
     def resume(self, load: Callable[[dict[str, Any]], object]) -> list[str]:
@@ -69,45 +63,60 @@ class TrialFolder:
         for name in self.folder.names():
             if name.endswith(BESIDE_SUFFIX):
                 self.folder.delete(name)
-        for name in self.checkpoints():
+        for name in self.checkpoints().values():
+            state = None
             try:
-                state = self._state(name)
-            except ResultError:
-                fault = "damaged"
-            else:
-                try:
-                    if state is not None:
-                        load(state)
-                        return warnings
+                if (state := self._state(name)) is None:
                     continue
-                except ResultError as error:
-                    fault = f"does not fit ({error})"
+                load(state)
+                return warnings
+            except ResultError as error:
+                fault = "damaged" if state is None else f"does not fit ({error})"
             warnings.append(f"{self.folder}/{name}: {fault}; the training continues from what was before it")
         return warnings
 
     def newest_state(self) -> dict[str, Any] | None:
         """What the newest checkpoint that is whole holds, also of a trial that trains now; None: there is none."""
         for _ in range(2):  # whoever trains it may have replaced those that were listed
-            for name in self.checkpoints():
+            for name in self.checkpoints().values():
                 with contextlib.suppress(ResultError):
                     if (state := self._state(name)) is not None:
                         return state
         return None
 
+    def as_it_stands(self, state: Mapping[str, Any] | None) -> tuple[FitResult, dict[str, Any]] | None:
+        """Results and facts of the unfinished trial, from its `newest_state`; None if that has no history."""
+        state = state or {}
+        try:
+            history = FitResult.from_state(state.get("history"))
+        except ResultError:
+            return None
+        durations_s = state.get("epoch_durations_s", [])
+        return history, {
+            "id": self.trial_id,
+            "best_epoch": history.best_epoch,
+            "best_validation_accuracy": history.best_accuracy,
+            "duration_s": math.fsum(durations_s),
+            "epoch_durations_s": durations_s,
+            **state.get("summary", {}),  # version 0.1.0 kept none
+            **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
+            "unfinished": True,
+        }
+
     def best_weights(self) -> dict[str, Any] | None:
         """Those with the best validation accuracy so far; None: no epoch is finished."""
-        content = self.folder.read("best.pt", self._most) if self.is_finished() else None
-        if content is not None:
-            return state_from_bytes(content, f"{self.folder}/best.pt")
-        return (self.newest_state() or {}).get("best_weights")
+        best = self._load("best.pt") if self.is_finished() else None
+        return best if best is not None else (self.newest_state() or {}).get("best_weights")
 
     def _state(self, name: str) -> dict[str, Any] | None:
-        if (content := self.folder.read(name, self._most)) is None:
-            return None
-        state = state_from_bytes(content, f"{self.folder}/{name}")
-        if "best_weights" not in state and (best := self.folder.read("best.pt", self._most)) is not None:
-            state["best_weights"] = state_from_bytes(best, f"{self.folder}/best.pt")
+        state = self._load(name)
+        if state is not None and "best_weights" not in state and (best := self._load("best.pt")) is not None:
+            state["best_weights"] = best
         return state
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        content = self.folder.read(name, self._most)
+        return None if content is None else state_from_bytes(content, f"{self.folder}/{name}")
 
     def finish(
         self,

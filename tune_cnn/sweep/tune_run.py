@@ -4,7 +4,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -30,12 +29,9 @@ MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is
 
 
 class Suggester(Searcher):  # type: ignore[misc]
-    """A Tune searcher that hands out the trials that are known, then those that `suggest` gives.
+    """A Tune searcher that hands out the configs of `known` trials, then what `suggest` gives until that is None.
 
-    Args:
-        known: The configs of trials.
-        suggest: The config of a further trial; None: there is none.
-        tell: Called when a trial has ended.
+    `tell` is called when a trial has ended. It cannot be saved: the sweep's folder has everything.
     """
 
     def __init__(
@@ -53,12 +49,6 @@ class Suggester(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         self._tell()
 
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).touch()  # the sweep's folder has everything
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
-
 
 def run_tune(
     todo: dict[str, Experiment],
@@ -75,10 +65,6 @@ def run_tune(
     Args:
         todo: The trials to run, by id; those that are suggested are added.
         asked: What each gets of the machine; what a suggested one gets, under `UPCOMING`.
-        images: All images, by their source.
-        folder: The sweep's.
-        watcher: Is told what happens.
-        callbacks: Further callbacks.
         tune_options: Further arguments of `tune.TuneConfig`.
         suggestions: What is left to be suggested; None: nothing.
     """
@@ -95,7 +81,6 @@ def run_tune(
     sweep = [*folder.experiments().values(), *(e.settings for e in (suggestions.left if suggestions else ()))]
     shown = overview(sweep)
     varied = varied_keys(settings.flat() for settings in sweep)
-    hyperparameters = {trial_id: e.settings.flat() for trial_id, e in todo.items()}
     trainable = tune.with_resources(
         tune.with_parameters(
             CnnTrainable,
@@ -116,31 +101,27 @@ def run_tune(
             take_over([e.settings], folder)
             if trial_id not in todo and not trial.is_finished():
                 todo[trial_id], asked[trial_id] = e, asked[UPCOMING]
-                watcher.add(trial_id, e.settings)
+                watcher.add(e.settings)
                 if chosen is not None:
                     chosen.folders[trial_id] = trial
-                values = {key: e.settings.flat().get(key) for key in {*varied, *(e.search or {})}}
                 plan = {"settings": json.dumps(e.settings.to_json()), "is_scheduled": e.scheduler is not None}
-                return {"trial_id": trial_id, **values, **plan, "request": list(asked[trial_id])}
+                return {**config(e, {*varied, *(e.search or {})}), **plan, "request": list(asked[trial_id])}
             suggestions.tell()
         return None
 
-    # Beside the id, each trial's config has its hyperparameters, for whoever logs, plots or schedules trials.
-    space = {
-        "trial_id": tune.grid_search(longest_first),
-        **{
-            key: tune.sample_from(lambda spec, key=key: hyperparameters[spec.config.trial_id].get(key))
-            for key in varied
-        },
-    }
+    def config(experiment: Experiment, keys: Iterable[str]) -> dict[str, Any]:
+        # Beside the id, the hyperparameters, for whoever logs, plots or schedules trials.
+        values = experiment.settings.flat()
+        return {"trial_id": experiment.settings.trial_id, **{key: values.get(key) for key in keys}}
+
+    configs = {trial_id: config(todo[trial_id], varied) for trial_id in longest_first}
     search: dict[str, Any] = {}
     if suggestions:
-        known = [
-            {"trial_id": trial_id, **{key: hyperparameters[trial_id].get(key) for key in varied}}
-            for trial_id in longest_first
-        ]
-        count = len(known) + len(suggestions.left)
-        space, search = {}, {"search_alg": Suggester(known, suggest, suggestions.tell), "num_samples": count}
+        suggester = Suggester(list(configs.values()), suggest, suggestions.tell)
+        space, search = {}, {"search_alg": suggester, "num_samples": len(configs) + len(suggestions.left)}
+    else:
+        space = {key: tune.sample_from(lambda spec, key=key: configs[spec.config.trial_id][key]) for key in varied}
+        space["trial_id"] = tune.grid_search(longest_first)
     earlier = set(placement_group_table())
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
     with temporary_folder() as scratch:
@@ -178,8 +159,7 @@ def run_tune(
 def _free(groups: Iterable[str]) -> None:
     """End the workers of an interrupted run, which Tune leaves to a Ray that goes on, as a notebook's does.
 
-    Args:
-        groups: Ids of placement groups; those of other jobs are let be.
+    They are found by their placement groups; those of other jobs are let be.
     """
     job = ray.get_runtime_context().get_job_id()
     for group in groups:

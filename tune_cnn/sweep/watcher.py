@@ -13,7 +13,7 @@ from tune_cnn.settings import Settings
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon, words_of_dead_workers
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trial_folder import TrialFolder, epoch_of
+from tune_cnn.sweep.trial_folder import TrialFolder
 
 _REMOTE_INTERVAL_S = 1.0
 _FAILED_INTERVAL_S = 30.0  # a look at a silent storage takes about as long, while the trials' own news wait
@@ -23,30 +23,23 @@ class Watcher(Callback):  # type: ignore[misc]
     """A Tune callback.
 
     Args:
-        trials: Settings by trial id.
-        folder: The sweep's.
-        progress: The live table.
+        trials: Their settings.
         check_lock: Raises StorageError if another process may be running the sweep now.
         is_new_ray: No worker process has started yet, and none may be able to.
-
-    Attributes:
-        failures: Why trials failed for good, in one line, by trial id.
-        out_of_memory: The ids of those whose GPU memory was too small.
-        end: Why the whole sweep ends: its storage or Ray fails, or another process runs it now.
     """
 
     def __init__(
         self,
-        trials: Mapping[str, Settings],
+        trials: Iterable[Settings],
         folder: SweepFolder,
         progress: Progress,
         check_lock: Callable[[], object] = lambda: None,
         is_new_ray: bool = False,
     ) -> None:
-        self.failures: dict[str, str] = {}
-        self.out_of_memory: list[str] = []
-        self.end: TuneCnnError | None = None
-        self._folders = {trial_id: folder.trial(settings) for trial_id, settings in trials.items()}
+        self.failures: dict[str, str] = {}  # why trials failed for good, in one line, by trial id
+        self.out_of_memory: list[str] = []  # the ids of those whose GPU memory was too small
+        self.end: TuneCnnError | None = None  # of the sweep: its storage or Ray fails, or another process runs it now
+        self._folders = {settings.trial_id: folder.trial(settings) for settings in trials}
         self._sweep, self._progress = folder, progress
         self._unkept: dict[str, dict[str, Any]] = {}  # the last result of trials whose checkpoint is being written
         self._shown: dict[str, int] = {}  # the last epoch that was shown
@@ -57,15 +50,19 @@ class Watcher(Callback):  # type: ignore[misc]
         # Tune pickles its callbacks into a state of its own, from which we never restore.
         return {}
 
-    def add(self, trial_id: str, settings: Settings) -> None:
+    def add(self, settings: Settings) -> None:
         """A trial has got its settings."""
-        self._folders[trial_id] = trial = self._sweep.trial(settings)
+        self._folders[settings.trial_id] = trial = self._sweep.trial(settings)
         self._progress.added(trial.label, settings)
 
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._end_if_lost()
+    def forget(self, failed: Iterable[str]) -> None:
+        """Trials that failed will run again; who was out of memory is known no more."""
+        self.out_of_memory.clear()
+        for trial_id in failed:
+            self.failures.pop(trial_id, None)
 
-    def _end_if_lost(self) -> None:
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """End the sweep if its lock or Ray is lost."""
         try:
             self._check_lock()
             if (daemon := lost_daemon()) is not None:
@@ -81,14 +78,12 @@ class Watcher(Callback):  # type: ignore[misc]
             self.end = error
             raise
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._is_new_ray = False
         self._progress.started(self._folders[trial.config["trial_id"]].label)
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        self._end_if_lost()  # before the next epoch begins
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self.on_step_begin()  # before the next epoch begins
         trial_id = trial.config["trial_id"]
         folder = self._folders[trial_id]
         if result.get("storage_failed"):
@@ -110,7 +105,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self._unkept[trial_id] = result
         self._show_kept([trial_id])
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         # Tune calls this ten times a second. A storage elsewhere is asked for one trial a second.
         waiting = list(self._unkept)
         if waiting and not self._folders[waiting[0]].folder.is_local:
@@ -131,7 +126,7 @@ class Watcher(Callback):  # type: ignore[misc]
             return True
         if time.monotonic() - self._failed > _FAILED_INTERVAL_S:
             try:
-                return any(epoch_of(name) >= result["epoch"] for name in folder.checkpoints())
+                return max(folder.checkpoints(), default=0) >= int(result["epoch"])
             except StorageError:
                 self._failed = time.monotonic()
         return False
@@ -139,40 +134,32 @@ class Watcher(Callback):  # type: ignore[misc]
     def _show(self, trial_id: str, result: dict[str, Any]) -> None:
         if result["epoch"] > self._shown.get(trial_id, 0):  # a trial that a scheduler stops reports its last one twice
             self._shown[trial_id] = result["epoch"]
-            self._safely(lambda: self._progress.reported(self._folders[trial_id].label, result))
+            try:
+                self._progress.reported(self._folders[trial_id].label, result)
+            except Exception as error:  # which would end the sweep: the training matters more than its watching
+                self._progress.say(f"warning: {type(error).__name__}: {error}")
 
-    def _settle(self, trial_id: str) -> None:
-        """Show the last epoch if it is kept; otherwise it will be trained again."""
+    def _settled(self, trial: Any) -> tuple[str, TrialFolder]:
+        """Id and folder of a trial, whose last epoch is shown if it is kept; otherwise it will be trained again."""
+        trial_id = trial.config["trial_id"]
         self._show_kept([trial_id])
         self._unkept.pop(trial_id, None)
+        return trial_id, self._folders[trial_id]
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        trial_id = trial.config["trial_id"]
-        self._settle(trial_id)
-        reason = trial.last_result.get("stop_reason")
-        self._progress.ended(self._folders[trial_id].label, reason, self.failures.get(trial_id))
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        trial_id, folder = self._settled(trial)
+        self._progress.ended(folder.label, trial.last_result.get("stop_reason"), self.failures.get(trial_id))
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        trial_id = trial.config["trial_id"]
-        folder = self._folders[trial_id]
-        self._settle(trial_id)
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        folder = self._settled(trial)[1]
         self._progress.to_be_retried(folder.label, _failure(folder) or "its process was lost")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        trial_id = trial.config["trial_id"]
-        folder = self._folders[trial_id]
-        self._settle(trial_id)
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        trial_id, folder = self._settled(trial)
         self.failures[trial_id] = _failure(folder) or (
             f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
         )
         self._progress.ended(folder.label, None, self.failures[trial_id])
-
-    def _safely(self, action: Callable[[], object]) -> None:
-        # An exception in a callback would abort the whole sweep; the training matters more than its watching.
-        try:
-            action()
-        except Exception as error:
-            self._progress.say(f"warning: {type(error).__name__}: {error}")
 
 
 def _failure(folder: TrialFolder) -> str | None:
