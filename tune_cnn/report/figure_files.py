@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from tune_cnn.errors import ConfigError
@@ -62,7 +62,9 @@ def _saved(title: str, curves: list["Curve"], format: str) -> bytes:
     with own_style():
         # Not pyplot's: it would open a window, or stay in the notebook's memory.
         fig = Figure(figsize=(11, 8), layout="constrained")
-        draw_row(fig, title, curves)
+        draw_row(fig, curves)
+        draw_legend(fig, fig.axes[-1])
+        fig.suptitle(literal(title), wrap=True)
         content = io.BytesIO()
         date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
         fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
@@ -73,7 +75,7 @@ class Curve(NamedTuple):
     """One experiment in the figure of its row."""
 
     name: str  # in the legend: `L = 8`
-    colour: Any  # None: the next of the cycle
+    colour: str | None  # None: the next of the cycle
     history: FitResult
     classes: int
     unfinished: bool = False
@@ -82,8 +84,8 @@ class Curve(NamedTuple):
     def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "Curve":
         data = trial.get("data")
         classes = data.get("classes") if isinstance(data, dict) else None
-        size = total(row.values.get(index, ""))
-        colour = parameter_colour(row.axis, size) if row.axis in ("K", "L") and size is not None else None
+        level = row.values.get(index, "")
+        colour = parameter_colour(row.axis, level) if row.axis in ("K", "L") and total(level) is not None else None
         classes = classes if isinstance(classes, int) and classes > 1 else 10
         return cls(row.labels[index], colour, history, classes, trial.get("unfinished") is True)
 
@@ -98,18 +100,19 @@ class Curve(NamedTuple):
         return self.best is None or self.unfinished or self.history.has_learned(self.classes)
 
 
-def parameter_colour(parameter: str, value: int) -> tuple[float, float, float, float]:
-    """The colour of a K or an L, the same in every figure, red, green, blue and alpha from 0 to 1.
+def parameter_colour(parameter: str, level: str) -> str:
+    """The colour of a K or an L, the same in every figure.
 
     Args:
         parameter: `K` or `L`.
-        value: Its value; the sum of several.
+        level: Its value, such as `64`; of several, such as `64-128`, the sum counts.
     """
+    size = total(level) or 0
     # Logistic over log2, which spreads the usual widths and depths and never ends.
-    return _COLOURS(value / (value + {"K": 90, "L": 5.7}[parameter]))  # type: ignore[no-any-return]
+    return to_hex(_COLOURS(size / (size + {"K": 90, "L": 5.7}[parameter])))
 
 
-def draw_row(fig: Figure, title: str, curves: list[Curve]) -> None:
+def draw_row(fig: Figure, curves: list[Curve]) -> None:
     """Draw losses and accuracies of a row in four panels; curves of one name are the seeds of a cell."""
     axes = fig.subplots(2, 2).ravel()
     flat = [curve for curve in curves if not curve.learned]
@@ -140,11 +143,9 @@ def draw_row(fig: Figure, title: str, curves: list[Curve]) -> None:
         ax.set_ylabel("Loss (nats, log)")
     for ax, words in zip(axes, _PANEL_TITLES, strict=True):
         ax.set_title(words)
-    draw_legend(fig, axes[-1])
     top = max(3 * max(chance(curve.classes) for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance
         ax.set_ylim(0, top)
-    fig.suptitle(literal(title), wrap=True)
 
 
 def _outcome(cell: list[Curve]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import publish_file
 from tune_cnn.plot import own_style
 from tune_cnn.report.grids import Grid
-from tune_cnn.report.page_figures import PageFigure, panels
+from tune_cnn.report.page_figures import PageFigure, page_figure
 from tune_cnn.report.runs import Run, read_run
 from tune_cnn.report.wording import listed, number, percent
 from tune_cnn.settings import varied_keys
@@ -66,13 +65,13 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
     shown = [run for run in runs if run.accuracy is not None]
     figures = []
     if shown:
-        with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+        with own_style():
             key = _KEY if any(map(_is_stopped, shown)) else []
-            described = "Best validation accuracy over each setting that varies"
+            title = "Best validation accuracy over each setting that varies"
             if keys:
-                figures.append(PageFigure(described, key, panels(_settings_figure(shown, keys), described)))
-            described = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
-            figures.append(PageFigure(described, [], panels(_progress_figure(shown), described)))
+                figures.append(page_figure(title, key, _settings_figure(shown, keys), title))
+            title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
+            figures.append(page_figure(title, [], _progress_figure(shown), title))
     return SearchReport([*_cost(runs), *_common(shown, keys)], _ranking(runs, keys), figures)
 
 
