@@ -44,6 +44,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
+def symbol(key: str) -> str:
+    """K, L or P for a key of theirs; another key as it is."""
+    return {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P"}.get(key, key)
+
+
 def setting_text(value: object) -> str:
     """A setting's value for people: `64-128`, `none`, `0.001`, `true`."""
     if isinstance(value, tuple | list):

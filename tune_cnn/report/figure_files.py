@@ -53,21 +53,22 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     for row in figure_rows([(printable(path.stem), config, trial) for path, config, _, trial in read]):
         curves = [Curve.of(row, index, *read[index][2:]) for index in row.labels]
         path = out_dir / f"{row.name}.{format}"
-        publish_file(path, _saved(row.title, curves, format))
+        with own_style():
+            # Not pyplot's: it would open a window, or stay in the notebook's memory.
+            fig = Figure(figsize=(11, 8), layout="constrained")
+            draw_row(fig, curves)
+            draw_legend(fig, fig.axes[-1])
+            fig.suptitle(literal(row.title), wrap=True)
+            publish_file(path, saved(fig, format))
         written.append(path)
     return written
 
 
-def _saved(title: str, curves: list["Curve"], format: str) -> bytes:
-    with own_style():
-        # Not pyplot's: it would open a window, or stay in the notebook's memory.
-        fig = Figure(figsize=(11, 8), layout="constrained")
-        draw_row(fig, curves)
-        draw_legend(fig, fig.axes[-1])
-        fig.suptitle(literal(title), wrap=True)
-        content = io.BytesIO()
-        date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
-        fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
+def saved(fig: Figure, format: str) -> bytes:
+    """The content of a figure's file; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
+    fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
     return content.getvalue()
 
 

@@ -15,12 +15,12 @@ from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
-from tune_cnn.texts import setting_text
-from tune_cnn.train_results import FitResult, epoch_means
+from tune_cnn.texts import setting_text, symbol
+from tune_cnn.train_results import FitResult
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished", "no accuracies")
 
-_GRID = {"filters_per_layer": "K", "layers_per_block": "L"}
+_GRID = ("filters_per_layer", "layers_per_block")
 _MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
 
 
@@ -50,14 +50,24 @@ class Run:
         values = {key: value for key, value in self.settings.identity().items() if key not in (*_GRID, "seed")}
         return {key: text for key, text in {**_texts(values), **self.unknown}.items() if key != "data.path"}
 
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """All settings key by key, as `Settings.flat` has them, and the config keys that are none of ours."""
+        return {**self.settings.flat(), **self.unknown}
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it had."""
+        return self.history.num_epochs if self.history else 0
+
     @property
     def verdict(self) -> str:
         """One of `VERDICTS`."""
         if self.failure is not None:
             return "failed"
-        if self.history is None or self.fact("unfinished") is True:
+        if self.history is None or self.facts.get("unfinished") is True:
             return "unfinished"
-        if self.fact("stop_reason") == "diverged" or not self.history.is_finite:
+        if self.facts.get("stop_reason") == "diverged" or not self.history.is_finite:
             return "diverged"
         if self.accuracy is None:
             return "no accuracies"
@@ -73,16 +83,15 @@ class Run:
         """The verdict; of an unfinished training with results also how far it is: `unfinished: 3 of 30 epochs`."""
         if self.is_finished or self.history is None:
             return self.verdict
-        return f"{self.verdict}: {self.history.num_epochs} of {self.settings.epochs} epochs"
+        return f"{self.verdict}: {self.epochs} of {self.settings.epochs} epochs"
 
     @property
     def ended(self) -> str:
         """How it ended, or how far it is; nothing where a finished one's file does not tell."""
-        reason = self.fact("stop_reason")
+        reason = self.facts.get("stop_reason")
         if self.is_finished and not isinstance(reason, str):
             return ""
-        epochs = self.history.num_epochs if self.history else 0
-        return how_ended(reason, epochs, self.settings.epochs, self.settings.early_stopping, self.failure)
+        return how_ended(reason, self.epochs, self.settings.epochs, self.settings.early_stopping, self.failure)
 
     @property
     def accuracy(self) -> float | None:
@@ -97,46 +106,41 @@ class Run:
     @property
     def training_accuracy(self) -> float | None:
         """The training accuracy of the best epoch, in percent."""
-        if self.history is None or self.best_epoch is None:
-            return None
-        value = [*self.history.train_acc, *[math.nan] * self.best_epoch][self.best_epoch - 1]
+        value = self.history.train_acc[self.best_epoch - 1] if self.history and self.best_epoch else math.nan
         return value if math.isfinite(value) else None
 
     @property
     def work(self) -> float | None:
         """Multiply-adds of the forward passes over all training images."""
-        multiply_adds, images = self.number("multiply_adds"), self.fact("images")
+        multiply_adds, images = self.number("multiply_adds"), self.facts.get("images")
         if self.history is None or multiply_adds is None:
             return None
         seen = len(self.history.train_loss) * self.settings.bs_train
         train = images.get("train") if isinstance(images, Mapping) else None
         if isinstance(train, int):  # the last batch of an epoch may be short
-            seen = min(seen, train * self.history.num_epochs)
+            seen = min(seen, train * self.epochs)
         return multiply_adds * seen
 
     @property
     def expected(self) -> str | None:
         """The verdict of the diagnosis before the training; None where the file has none."""
-        verdict = self._diagnosis("verdict")
+        verdict = self._diagnosis.get("verdict")
         return verdict if verdict in EXPECTATIONS else None
 
     @property
     def score_spread(self) -> float | None:
         """How far the scores of different images differed before the training."""
-        spread = self._diagnosis("score_spread")
+        spread = self._diagnosis.get("score_spread")
         return spread if isinstance(spread, float) and math.isfinite(spread) else None
 
-    def epoch_losses(self) -> list[float]:
-        """The mean training loss of each epoch, in nats."""
-        return epoch_means(self.history.train_loss, self.history.num_epochs) if self.history else []
-
-    def fact(self, key: str) -> Any:
-        """One of the facts; None where there is none."""
-        return self.facts.get(key)
+    @property
+    def _diagnosis(self) -> Mapping[str, Any]:
+        found = self.facts.get("diagnosis")
+        return found if isinstance(found, Mapping) else {}
 
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""
-        value = self.fact(key)
+        value = self.facts.get(key)
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return value if is_number else None
 
@@ -147,10 +151,6 @@ class Run:
         if self.history is None or other.history is None:
             return True
         return self.history.first_difference(other.history) is None
-
-    def _diagnosis(self, key: str) -> Any:
-        diagnosis = self.fact("diagnosis")
-        return diagnosis.get(key) if isinstance(diagnosis, Mapping) else None
 
 
 def read_run(path: Path) -> Run:
@@ -174,10 +174,10 @@ def read_run(path: Path) -> Run:
         value = next((value for value in _readings(given[key]) if _is_setting(key, value)), given[key])
         is_ours = key in _GRID or _is_setting(key, value)
         (known if is_ours else unknown)[key] = value
-    for key, symbol in _GRID.items():
-        if key not in known and (told := re.search(rf"(?:^|_){symbol}(\d+(?:-\d+)*)", path.stem)):
+    for key in _GRID:
+        if key not in known and (told := re.search(rf"(?:^|_){symbol(key)}(\d+(?:-\d+)*)", path.stem)):
             numbers = [int(number) for number in told[1].split("-")]
-            known[key] = numbers if symbol == "K" else numbers[0]
+            known[key] = numbers if key == "filters_per_layer" else numbers[0]
     data, problems = parse_data(given.get("data", "cifar10"))
     if problems:
         unknown["data"] = given["data"]

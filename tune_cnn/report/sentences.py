@@ -49,7 +49,7 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
-    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].fact("search")]
+    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].facts.get("search")]
     if not single or len(variants) < 2:
         return [sentence]
     which = "Every cell" if len(single) == len(variants) else places(single)
@@ -81,13 +81,13 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
         "source of images": ", ".join(
             f"{key.removeprefix('data.')} {text}" for key, text in shared.items() if key.startswith("data.")
         ),
-        "images": _distinct(_pairs(run.fact("images"), "{1} for {0}") for run in runs),
+        "images": _distinct(_pairs(run.facts.get("images"), "{1} for {0}") for run in runs),
         "device": _distinct(
-            f"{device}, threads: {run.fact('threads')}" if device == "cpu" else device
+            f"{device}, threads: {run.facts.get('threads')}" if device == "cpu" else device
             for run in runs
-            if (device := run.fact("device"))
+            if (device := run.facts.get("device"))
         ),
-        "versions": _distinct(_pairs(run.fact("versions"), "{0} {1}") for run in runs),
+        "versions": _distinct(_pairs(run.facts.get("versions"), "{0} {1}") for run in runs),
         "training time": f"{duration(sum(durations))} in all" if durations else "",
     }
     return [(name, value) for name, value in found.items() if value]

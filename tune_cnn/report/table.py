@@ -20,16 +20,15 @@ def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
     """
     rows = []
     for run in [run for grid in grids for run in grid.runs]:
-        settings = run.settings.flat()
         facts = pd.json_normalize(dict(run.facts)).iloc[0].to_dict() if run.facts else {}
         results = {
-            "epochs_run": run.history.num_epochs if run.history else None,
+            "epochs_run": run.epochs if run.history else None,
             "best_epoch": run.best_epoch,
             "best_validation_accuracy": run.accuracy,
             "training_accuracy_at_best": run.training_accuracy,
             "failure": run.failure,
         }
-        row = {"verdict": run.verdict, **settings, **run.unknown, **results}
+        row = {"verdict": run.verdict, **run.values, **results}
         row |= {key: value for key, value in facts.items() if key not in row and not isinstance(value, list)}
         rows += [{"experiment": name, **row} for name in run.names]
     return pd.DataFrame(rows).convert_dtypes()
@@ -53,7 +52,7 @@ def _line(cell: Cell, name: str) -> dict[str, str]:
         "conv layers": str(len(cell.settings.filters)),
         "parameters": "–" if parameters is None else f"{parameters:,.0f}",
         "multiply-adds": "–" if multiply_adds is None else f"{multiply_adds / 1e6:,.1f} M",
-        "epochs": _span([run.history.num_epochs for run in cell.runs if run.history]),
+        "epochs": _span([run.epochs for run in cell.runs if run.history]),
         "best val. acc. (%)": number(cell.accuracy, 2),
         "at epoch": _span([run.best_epoch for run in cell.runs if run.best_epoch]),
         "test acc. (%)": number(cell.test_accuracy, 2),
