@@ -27,7 +27,6 @@ from tune_cnn.training.memory import keep_freed_memory
 from tune_cnn.training.numerics import numerics
 from tune_cnn.trial import Trial
 
-_END_S = 10
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -178,7 +177,7 @@ def take_turn(
     theirs.close()
     try:
         answer: dict[str, float] | Exception = connection.recv()
-        process.join(_END_S)  # a process that is terminated leaves semaphores behind, of which Python warns
+        process.join(10)  # a process that is terminated leaves semaphores behind, of which Python warns
     except EOFError:
         remedy = "run it again with --only and fewer --batches"
         raise ResourceError(f"bench: a process died, perhaps for want of memory; {remedy}") from None

@@ -9,14 +9,12 @@ from typing import Any, NamedTuple
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
-from tune_cnn.errors import ConfigError
 from tune_cnn.files import publish_file
 from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit, readable
 from tune_cnn.report.figure_rows import Row, figure_rows, total
 from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult, chance
 
-FORMATS = ("png", "svg", "pdf")
 _PANEL_TITLES = ("Training loss", "Training accuracy", "Validation loss", "Validation accuracy")
 
 # Paul Tol's smooth rainbow, which colour-blind readers can tell apart.
@@ -36,17 +34,14 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     Args:
         result_files: In any order. A file that cannot be read is named on stderr and left out.
         out_dir: Where the figures are written; made if need be.
-        format: One of `FORMATS`.
+        format: `png`, `svg` or `pdf`.
 
     Returns:
         The files written, in natural order of their names.
 
     Raises:
-        ConfigError: Another format.
         StorageError: A figure cannot be written.
     """
-    if format not in FORMATS:
-        raise ConfigError("write_figures", [f"format: {format!r} is not one of {', '.join(FORMATS)}"])
     # Of a search, which varies everything at once, `write_search_figure` draws one.
     read = [found for found in readable(result_files) if not found[3].get("search")]
     written = []
@@ -119,11 +114,9 @@ def draw_row(fig: Figure, curves: list[Curve]) -> None:
     flat = [curve for curve in curves if not curve.learned]
     dashed = list(dict.fromkeys(curve.name for curve in flat))
     # Others who did the assignment keep one training loss an epoch, which has no place among iterations.
-    by_epoch = [
-        panel
-        for panel in ("train_loss", "test_loss")
-        if panel == "test_loss" or any(len(curve.history.train_loss) <= curve.history.num_epochs for curve in curves)
-    ]
+    by_epoch = ["test_loss"]
+    if any(len(curve.history.train_loss) <= curve.history.num_epochs for curve in curves):
+        by_epoch.append("train_loss")
     for number, name in enumerate(dict.fromkeys(curve.name for curve in curves)):
         cell = [curve for curve in curves if curve.name == name]
         legend = literal(f"{name} ({_outcome(cell)})")
@@ -152,13 +145,12 @@ def draw_row(fig: Figure, curves: list[Curve]) -> None:
 def _outcome(cell: list[Curve]) -> str:
     """What the legend says of a cell, such as `10.1 %, did not learn` or `61.0 to 63.2 %, 3 runs`."""
     best = [curve.best for curve in cell if curve.best is not None]
-    low, high = (f"{value:.1f}" for value in (min(best, default=0), max(best, default=0)))
-    text = "no accuracy" if not best else f"{high} %" if len(best) == 1 else f"{low} to {high} %"
+    accuracies = " to ".join(f"{accuracy:.1f}" for accuracy in (best if len(best) < 2 else (min(best), max(best))))
+    parts = [f"{accuracies} %" if best else "no accuracy"]
     if len(cell) > 1:
-        text += f", {len(cell)} runs"
-    if unfinished := sum(curve.unfinished for curve in cell):
-        text += ", unfinished" if unfinished == len(cell) else f", {unfinished} unfinished"
-    failed = sum(not curve.learned for curve in cell)
-    if not failed:
-        return text
-    return f"{text}, did not learn" if failed == len(cell) else f"{text}, {failed} did not learn"
+        parts.append(f"{len(cell)} runs")
+    unfinished, flat = sum(curve.unfinished for curve in cell), sum(not curve.learned for curve in cell)
+    for count, what in ((unfinished, "unfinished"), (flat, "did not learn")):
+        if count:
+            parts.append(what if count == len(cell) else f"{count} {what}")
+    return ", ".join(parts)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -190,15 +190,18 @@ def read_run(path: Path) -> Run:
     return Run((path.stem,), settings, history, facts, unknown=texts)
 
 
-def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """One level of texts, `kw.model.type`; what is None, or empty, is as if it were not there."""
-    found: dict[str, str] = {}
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """One level of texts; what is None, or empty, is as if it were not there."""
+    return {key: setting_text(value) for key, value in flat_items(values) if value is not None}
+
+
+def flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys and values on one level: `kw.model.type`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _texts(value, f"{prefix}{key}.")
-        elif value is not None:
-            found[f"{prefix}{key}"] = setting_text(value)
-    return found
+            yield from flat_items(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _readings(value: Any) -> list[Any]:

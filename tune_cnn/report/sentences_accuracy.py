@@ -190,11 +190,8 @@ def _largest_effect(rows: Sequence[Row]) -> str | None:
     if not pairs:
         return None
     row, (a, b) = max(pairs, key=lambda found: abs(_shown(found[1][0]) - _shown(found[1][1])))
-    return f"{abs(_shown(a) - _shown(b)):.1f} points (at {row.fixed}, {_from_to(row, a, b)})"
-
-
-def _from_to(row: Row, a: Cell, b: Cell) -> str:
-    return f"from {levels(row.varies, [a])} to {b.level(row.varies)}"
+    from_to = f"from {levels(row.varies, [a])} to {b.level(row.varies)}"
+    return f"{abs(_shown(a) - _shown(b)):.1f} points (at {row.fixed}, {from_to})"
 
 
 def _mention(row: Row, cell: Cell, *remarks: str) -> str:

@@ -45,29 +45,19 @@ def _table(trials: "Mapping[str, Sequence[Experiment]]", found: "Mapping[str, Di
     from tune_cnn.settings import dashed
 
     is_own = all(trials[trial_id][0].settings.model for trial_id in found)
-    rows = [
-        [
-            "experiment",
-            *([] if is_own else ["K", "L"]),
-            "verdict",
-            "score spread",
-            "least gradient/weight",
-            "in conv",
-            "most dead units",
-        ]
-    ]
+    rows = []
     for trial_id, diagnosis in found.items():
-        settings = trials[trial_id][0].settings
-        ratios = diagnosis.gradient_to_weight
+        experiment, ratios = trials[trial_id][0], diagnosis.gradient_to_weight
+        k, depth = dashed(experiment.settings.filters_per_layer), str(experiment.settings.layers_per_block)
         rows.append(
-            [
-                trials[trial_id][0].name,
-                *([] if is_own else [dashed(settings.filters_per_layer), str(settings.layers_per_block)]),
-                diagnosis.verdict,
-                f"{diagnosis.score_spread:.1e}",
-                f"{min(ratios):.1e}",
-                str(ratios.index(min(ratios)) + 1),
-                f"{max(diagnosis.dead_units, default=0):.0%}",
-            ]
+            {
+                "experiment": experiment.name,
+                **({} if is_own else {"K": k, "L": depth}),
+                "verdict": diagnosis.verdict,
+                "score spread": f"{diagnosis.score_spread:.1e}",
+                "least gradient/weight": f"{min(ratios):.1e}",
+                "in conv": str(ratios.index(min(ratios)) + 1),
+                "most dead units": f"{max(diagnosis.dead_units, default=0):.0%}",
+            }
         )
-    return aligned(rows)
+    return aligned([list(rows[0]), *(list(row.values()) for row in rows)])
