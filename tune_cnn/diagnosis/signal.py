@@ -117,15 +117,10 @@ def diagnose(
 
 
 class Diagnoses(NamedTuple):
-    """What `diagnose_all` found.
+    """What `diagnose_all` found."""
 
-    Attributes:
-        by_trial: The diagnosis of each trial id.
-        left_out: Why trials have none, a line for each reason.
-    """
-
-    by_trial: dict[str, Diagnosis]
-    left_out: list[str]
+    by_trial: dict[str, Diagnosis]  # by trial id
+    left_out: list[str]  # why trials have none, a line for each reason
 
 
 def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: float = math.inf) -> Diagnoses:

@@ -15,20 +15,14 @@ _NOT_COMPARED = ("seed", "bs_test")  # runs of several seeds are one cell; `bs_t
 
 
 class Comparison(NamedTuple):
-    """What some sweeps have in common, and what not.
+    """What some sweeps have in common, and what not."""
 
-    Attributes:
-        rows: A head, then a row a cell: what varies within a sweep, each sweep's best validation accuracy in percent,
-            and how far each further sweep's differs from the first one's.
-        settings: A line for each setting that differs between the sweeps, and not within one.
-        changed: How many cells differ from the first sweep by more than noise.
-        missing: How many cells have no result in some sweep.
-    """
-
+    # A head, then a row a cell: what varies within a sweep, each sweep's best validation accuracy in percent, and how
+    # far each further sweep's differs from the first one's.
     rows: list[list[str]]
-    settings: list[str]
-    changed: int
-    missing: int
+    settings: list[str]  # a line for each setting that differs between the sweeps, and not within one
+    changed: int  # cells that differ from the first sweep by more than noise
+    missing: int  # cells that have no result in some sweep
 
 
 def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:

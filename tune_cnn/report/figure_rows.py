@@ -31,22 +31,15 @@ _MOST_UNRELATED = 10  # experiments of which each differs from each in several p
 
 
 class Row(NamedTuple):
-    """The experiments of one figure.
+    """The experiments of one figure."""
 
-    Attributes:
-        name: Of the figure's file, without suffix.
-        title: Such as `exp1_1: K = 32 fixed, L varies`.
-        axis: The parameter of the names that varies, such as `L`; None if several do, or none can.
-        labels: What the legend calls each experiment, such as `L = 8`; seeds of a cell have the same. By the
-            experiment's place among all, and in the order of their values.
-        values: That of `axis` for each of them, as text.
-    """
-
-    name: str
-    title: str
-    axis: str | None
+    name: str  # of the figure's file, without suffix
+    title: str  # such as `exp1_1: K = 32 fixed, L varies`
+    axis: str | None  # the parameter of the names that varies, such as `L`; None if several do, or none can
+    # What the legend calls each experiment, such as `L = 8`; seeds of a cell have the same. By the experiment's place
+    # among all, and in the order of their values.
     labels: dict[int, str]
-    values: dict[int, str]
+    values: dict[int, str]  # that of `axis` for each of them
 
 
 def figure_rows(experiments: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> list[Row]:

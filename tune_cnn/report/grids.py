@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
@@ -121,17 +122,11 @@ def _told(counts: Counter[str], names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Cells of a grid that differ in K only, or in L only.
+    """Cells of a grid that differ in K only, or in L only."""
 
-    Attributes:
-        fixed: What they have in common, such as `K = 32`.
-        varies: `K` or `L`.
-        cells: In the order of what varies.
-    """
-
-    fixed: str
-    varies: str
-    cells: list[Cell]
+    fixed: str  # what they have in common, such as `K = 32`
+    varies: str  # `K` or `L`
+    cells: list[Cell]  # in the order of what varies
 
     @property
     def noun(self) -> str:
@@ -171,12 +166,10 @@ class Grid:
 
     def rows(self, varies: str) -> list[Row]:
         """The cells of each K over L, or those of each L over K."""
-        cells = self.cells if varies == "L" else sorted(self.cells, key=lambda cell: cell.depth)
         fixed = "K" if varies == "L" else "L"
-        found: dict[str, list[Cell]] = {}
-        for cell in cells:
-            found.setdefault(f"{fixed} = {cell.level(fixed)}", []).append(cell)
-        return [Row(name, varies, row) for name, row in found.items()]
+        cells = self.cells if varies == "L" else sorted(self.cells, key=lambda cell: cell.depth)
+        rows = groupby(cells, key=lambda cell: f"{fixed} = {cell.level(fixed)}")
+        return [Row(name, varies, list(row)) for name, row in rows]
 
 
 def load_grids(

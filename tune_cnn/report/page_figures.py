@@ -20,21 +20,13 @@ from tune_cnn.report.grids import Cell, Grid, Row
 from tune_cnn.report.wording import levels, percent
 from tune_cnn.train_results import chance
 
-_LIGHTNESS = 0.6, 0.9  # of colours on dark paper, the least and the most
-
 
 class PageFigure(NamedTuple):
-    """A title and its panels.
-
-    Attributes:
-        title: What they show.
-        key: Name, colour, and whether the lines are dashed, of each curve.
-        panels: SVG; they stand side by side, or on a narrow page one below the other.
-    """
+    """A title and its panels."""
 
     title: str
-    key: list[tuple[str, str, bool]]
-    panels: list[Markup]
+    key: list[tuple[str, str, bool]]  # name, colour, and whether the lines are dashed, of each curve
+    panels: list[Markup]  # SVG; they stand side by side, or on a narrow page one below the other
 
 
 def curve_figures(grid: Grid) -> Iterator[PageFigure]:
@@ -161,6 +153,5 @@ def page_figure(title: str, key: list[tuple[str, str, bool]], fig: Figure, descr
 def _on_both(colour: str) -> str:
     """A colour as it is on light paper, and lighter on dark paper."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
-    least, most = _LIGHTNESS
-    dark = to_hex(colorsys.hls_to_rgb(hue, min(max(lightness, 1 - lightness, least), most), saturation))
+    dark = to_hex(colorsys.hls_to_rgb(hue, min(max(lightness, 1 - lightness, 0.6), 0.9), saturation))
     return f"light-dark({colour}, {dark})"

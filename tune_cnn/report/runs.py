@@ -26,23 +26,14 @@ _MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not dec
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training.
+    """One training."""
 
-    Attributes:
-        names: Its experiments.
-        settings: Its settings, as far as we know the keys.
-        history: Its curves; None without a result file.
-        facts: What `Trial.summary` gave; {} where the file has none.
-        failure: Why it failed, in one line, if it did.
-        unknown: Config keys that are none of ours, with their values as texts.
-    """
-
-    names: tuple[str, ...]
-    settings: Settings
-    history: FitResult | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    failure: str | None = None
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...]  # of its experiments
+    settings: Settings  # as far as we know the keys
+    history: FitResult | None = None  # None without a result file
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what `Trial.summary` gave; {} where the file has none
+    failure: str | None = None  # why it failed, in one line, if it did
+    unknown: Mapping[str, str] = field(default_factory=dict)  # config keys that are none of ours, values as texts
 
     @cached_property
     def conditions(self) -> dict[str, str]:

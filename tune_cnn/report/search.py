@@ -28,17 +28,11 @@ _NARROW = 0.25  # of the whole range: what the best have in common; five values 
 
 
 class SearchReport(NamedTuple):
-    """The part of a report that only a search has.
+    """The part of a report that only a search has."""
 
-    Attributes:
-        lines: What it cost, and what the best trainings have in common.
-        ranking: A row a training, the best first, as texts.
-        figures: Accuracy over each setting that varies, and the best accuracy so far over the epochs spent.
-    """
-
-    lines: list[str]
-    ranking: pd.DataFrame
-    figures: list[PageFigure]
+    lines: list[str]  # what it cost, and what the best trainings have in common
+    ranking: pd.DataFrame  # a row a training, the best first, as texts
+    figures: list[PageFigure]  # accuracy over each setting that varies, and the best so far over the epochs spent
 
 
 def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
@@ -61,6 +55,7 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
     runs = _runs(grids)
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
+    ranked = sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
     figures = []
     if shown:
         with own_style():
@@ -70,7 +65,7 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
                 figures.append(page_figure(title, key, _settings_figure(shown, keys), title))
             title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
             figures.append(page_figure(title, [], _progress_figure(shown), title))
-    return SearchReport([*_cost(runs), *_common(shown, keys)], _ranking(runs, keys), figures)
+    return SearchReport([*_cost(runs), *_common(ranked[: len(shown)], keys)], _ranking(ranked, keys), figures)
 
 
 def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) -> list[Path]:
@@ -107,13 +102,9 @@ def _is_stopped(run: Run) -> bool:
     return bool(run.facts.get("stop_reason") == "scheduler")
 
 
-def _ranked(runs: Sequence[Run]) -> list[Run]:
-    return sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
-
-
-def _ranking(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
+def _ranking(ranked: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     rows = []
-    for place, run in enumerate(_ranked(runs), start=1):
+    for place, run in enumerate(ranked, start=1):
         seconds = run.number("duration_s")
         rows.append(
             {
@@ -138,21 +129,21 @@ def _cost(runs: Sequence[Run]) -> list[str]:
         f"{counted(len(runs), 'training')} could have had."
     ]
     if stopped := [run for run in runs if _is_stopped(run)]:
-        saved = sum(run.settings.epochs - run.epochs for run in stopped)
-        lines.append(f"The scheduler stopped {counted(len(stopped), 'training')}, {counted(saved, 'epoch')} early.")
+        unspent = sum(run.settings.epochs - run.epochs for run in stopped)
+        lines.append(f"The scheduler stopped {counted(len(stopped), 'training')}, {counted(unspent, 'epoch')} early.")
     return lines
 
 
-def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+def _common(ranked: Sequence[Run], keys: Sequence[str]) -> list[str]:
     """The settings whose range among the best is narrow."""
-    if len(runs) < _ENOUGH:
+    if len(ranked) < _ENOUGH:
         return []
-    best, found = _ranked(runs)[:_BEST], []
+    found = []
     for key in keys:
-        everywhere: list[Any] = [run.values.get(key) for run in runs]
-        among_best: list[Any] = [run.values.get(key) for run in best]
+        everywhere: list[Any] = [run.values.get(key) for run in ranked]
+        among_best = everywhere[:_BEST]
         if all(map(_is_number, everywhere)) and len(set(everywhere)) > _BEST:
-            scale = math.log if _is_log(runs, key) else float
+            scale = math.log if _is_log(ranked, key) else float
             part, whole = (scale(max(values)) - scale(min(values)) for values in (among_best, everywhere))
             if part <= _NARROW * whole:
                 spans = [f"{setting_text(min(v))} to {setting_text(max(v))}" for v in (among_best, everywhere)]

@@ -70,19 +70,12 @@ def _span(values: Sequence[int]) -> str:
 
 
 class Square(NamedTuple):
-    """One field of the map.
+    """One field of the map."""
 
-    Attributes:
-        accuracy: `68.2`, with its interval if there are several runs; empty without one.
-        remark: The verdict unless all runs learned.
-        shade: From 0 to 100, between the lowest and the highest accuracy that learned; None for all others.
-        is_finished: Whether a run has final results.
-    """
-
-    accuracy: str
-    remark: str
-    shade: float | None = None
-    is_finished: bool = False
+    accuracy: str  # `68.2`, with its interval if there are several runs; empty without one
+    remark: str  # the verdict unless all runs learned
+    shade: float | None = None  # 0 to 100, between the lowest and the highest accuracy that learned; None for others
+    is_finished: bool = False  # whether a run has final results
 
 
 def accuracy_range(grids: Sequence[Grid]) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.noise import Mean
@@ -41,12 +42,10 @@ def levels(symbol: str, cells: Iterable[Cell]) -> str:
 
 def places(cells: Sequence[Cell]) -> str:
     """The cells in words: `L = 8 and 16 at K = 32 and 64, and L = 32 at K = 64`."""
-    rows: dict[int, list[Cell]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.depth):
-        rows.setdefault(cell.depth, []).append(cell)
     same_widths: dict[str, list[Cell]] = {}
-    for row in rows.values():
-        same_widths.setdefault(levels("K", row), []).append(row[0])
+    for _, row in groupby(sorted(cells, key=lambda cell: cell.depth), key=lambda cell: cell.depth):
+        first, *others = row
+        same_widths.setdefault(levels("K", [first, *others]), []).append(first)
     return ", and ".join(f"{levels('L', found)} at {widths}" for widths, found in same_widths.items())
 
 
