@@ -124,7 +124,7 @@ def draw_row(fig: Figure, curves: list[Curve]) -> None:
             # Flat curves lie on one another: the second shows in the gaps of the first.
             linestyle = "-" if curve.learned else (4 * (dashed.index(name) % 2), (4, 4))
             colour = curve.colour or f"C{number}"
-            plot_fit(curve.history, fig, True, legend, colour=colour, linestyle=linestyle, by_epoch=by_epoch)
+            plot_fit(curve.history, fig, True, legend, by_epoch, color=colour, linestyle=linestyle)
             legend = "_"  # one entry for all seeds of a cell
     for classes in sorted({curve.classes for curve in flat}):
         for ax, panel in zip(axes, PANELS, strict=True):

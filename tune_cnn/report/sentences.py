@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tune_cnn.report.grids import Grid
+from tune_cnn.report.grids import Grid, known
 from tune_cnn.report.runs import VERDICTS
 from tune_cnn.report.sentences_accuracy import best_depths, interplay, ranked, width_trends
 from tune_cnn.report.sentences_learning import not_learned, tried
@@ -74,7 +74,7 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     ]
     runs = [run for grid in grids for run in grid.runs]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
-    durations = [seconds for run in runs if (seconds := run.number("duration_s")) is not None]
+    durations = known(run.number("duration_s") for run in runs)
     found = {
         "settings": ", ".join(settings),
         "seeds": listed(seeds) if seeds else "",

@@ -70,10 +70,10 @@ def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
     """What other grids gave on the same K and L."""
     flat = [cell for cell in grid.cells if cell.state == "did not learn"]
     lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in flat) else []
-    ours = {(cell.widths, cell.depth): cell for cell in grid.cells}
+    ours = {(cell.k, cell.depth): cell for cell in grid.cells}
     is_tried = False
     for other in others:
-        same = [(ours[place], cell) for cell in other.cells if (place := (cell.widths, cell.depth)) in ours]
+        same = [(ours[place], cell) for cell in other.cells if (place := (cell.k, cell.depth)) in ours]
         is_tried |= any(mine in flat for mine, _ in same)
         keys = differing([other.conditions, grid.conditions])
         names = variant(other.conditions, keys), variant(grid.conditions, keys)
