@@ -15,12 +15,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def tell(text: object, file: TextIO | None = None) -> None:
-    """Print a text of one or more lines, made `printable`; everything that the commands say goes through here.
-
-    Args:
-        text: Shown as `str` gives it.
-        file: Where; None: stdout.
-    """
+    """Print a text of one or more lines, made `printable`, to stdout or `file`; all that the commands say."""
     print(printable(str(text), keep="\n"), file=file or sys.stdout, flush=True)
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.early_stopping import how_ended
@@ -132,8 +132,7 @@ class Run:
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""
         value = self.facts.get(key)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return value if is_number else None
+        return value if is_number(value) and math.isfinite(value) else None
 
     def is_same_training(self, other: "Run") -> bool:
         """Whether two runs of equal conditions, K and L are one training; curves that differ are never one."""
@@ -142,6 +141,11 @@ class Run:
         if self.history is None or other.history is None:
             return True
         return self.history.first_difference(other.history) is None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_run(path: Path) -> Run:

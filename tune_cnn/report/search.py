@@ -15,7 +15,7 @@ from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import saved
 from tune_cnn.report.grids import Grid, load_grids
 from tune_cnn.report.page_figures import PageFigure, page_figure
-from tune_cnn.report.runs import Run
+from tune_cnn.report.runs import Run, is_number
 from tune_cnn.report.wording import listed, number, percent
 from tune_cnn.settings import varied_keys
 from tune_cnn.texts import counted, duration, setting_text, symbol
@@ -142,7 +142,7 @@ def _common(ranked: Sequence[Run], keys: Sequence[str]) -> list[str]:
     for key in keys:
         everywhere: list[Any] = [run.values.get(key) for run in ranked]
         among_best = everywhere[:_BEST]
-        if all(map(_is_number, everywhere)) and len(set(everywhere)) > _BEST:
+        if all(map(is_number, everywhere)) and len(set(everywhere)) > _BEST:
             scale = math.log if _is_log(ranked, key) else float
             part, whole = (scale(max(values)) - scale(min(values)) for values in (among_best, everywhere))
             if part <= _NARROW * whole:
@@ -165,10 +165,6 @@ def _in_order(value: object) -> tuple[str, Any]:
     return type(value).__name__, value if isinstance(value, int | float | str | list) else setting_text(value)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_log(runs: Sequence[Run], key: str) -> bool:
     """Whether a search drew it on a logarithmic scale, and all its values fit there: a grid beside it may hold 0."""
     drawn = any("log" in name for run in runs for name in (run.facts.get("search") or {}).get(key, ()))
@@ -187,7 +183,7 @@ def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = Non
 
 def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
     values = [run.values.get(key) for run in runs]
-    if is_numeric := all(map(_is_number, values)):
+    if is_numeric := all(map(is_number, values)):
         x = values
         if _is_log(runs, key):
             ax.set_xscale("log")

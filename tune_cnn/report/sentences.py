@@ -19,12 +19,7 @@ class Answer(NamedTuple):
 
 
 def answers(grid: Grid, others: Sequence[Grid] = ()) -> list[Answer]:
-    """Answer the assignment's questions from the cells of one grid.
-
-    Args:
-        grid: The cells.
-        others: What else was tried: the cells of the same K and L in them are compared.
-    """
+    """Answer the assignment's questions from the cells of one grid, and from those of the same K and L in others."""
     found = [
         Answer("1.1 Which depth is best, at each width?", best_depths(grid)),
         Answer("1.2 Which networks did not learn, and why?", not_learned(grid)),
@@ -102,12 +97,7 @@ def _pairs(fact: object, shape: str) -> str:
 
 
 def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
-    """How to read the report.
-
-    Args:
-        grids: All of them.
-        in_grids: Those that are shown as grids, not as a search.
-    """
+    """How to read the report on these grids, of which `in_grids` are shown as grids, not as a search."""
     runs = [run for grid in grids for run in grid.runs]
     found = [
         "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "
