@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tune_cnn.bench import CONTENDERS, Convolution, by_hand, convolutions, first_images, measure_cell, ours, take_turn
+from tune_cnn.bench import CONTENDERS, by_hand, convolutions, convolve, first_images, measure_cell, ours, take_turn
 from tune_cnn.cli import main
 from tune_cnn.cli.commands.bench import _CELLS, cells_table
 from tune_cnn.data import Images
@@ -64,22 +64,21 @@ def test_a_turn_has_the_images_of_its_batches_and_no_more():
 def test_the_limit_is_the_convolutions_of_the_network(precision, ycn, monkeypatch):
     ran = []
 
-    class Recorded(Convolution):
-        def run(self, batch, count, gradients=()):
-            ran.append((self.size, batch, count, gradients, self.weight.dtype))
-            super().run(batch, count, gradients)
+    def recorded(conv, images, times, is_training):
+        ran.append((tuple(images.shape), times, is_training, images.requires_grad, images.dtype))
+        convolve(conv, images, times, is_training)
 
-    monkeypatch.setattr("tune_cnn.bench.Convolution", Recorded)
+    monkeypatch.setattr("tune_cnn.bench.convolve", recorded)
     settings = replace(TINY, precision=precision, ycn=ycn, pool_every=1)
     passes = convolutions(settings, first_images(settings, batches=2), CPU)
     passes.training()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     assert ran == [
-        ((3, 8, 8), 20, 40, [False, True, not ycn], dtype),
-        ((4, 4, 4), 20, 40, [True, True, not ycn], dtype),
+        ((20, 3, 8, 8), 2, True, False, dtype),
+        ((20, 4, 4, 4), 2, True, True, dtype),
     ]
     passes.validation()
-    assert [run[2:4] for run in ran[2:]] == [(40, ()), (40, ())]
+    assert [run[1:4] for run in ran[2:]] == [(1, False, False)] * 2
 
 
 # Taking turns
@@ -96,7 +95,8 @@ def test_the_contenders_take_turns(monkeypatch):
         return {"training": rate, "validation": 10 * rate, "memory_mb": 100.0 + len(log)}
 
     monkeypatch.setattr("tune_cnn.bench.take_turn", turn)
-    cell = measure_cell("tiny", TINY, batches=1, rounds=2, threads=1, device=CPU, say=log.append)
+    monkeypatch.setattr("tune_cnn.bench.tell", lambda text, file: log.append(text))
+    cell = measure_cell("tiny", TINY, batches=1, rounds=2, threads=1, device=CPU)
     each = ["ours", "by_hand", "convolutions"]
     assert log == ["tiny: round 1 of 2", *each, "tiny: round 2 of 2", *each]
     assert json.loads(json.dumps(cell, allow_nan=False)) == cell

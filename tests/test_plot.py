@@ -18,7 +18,7 @@ from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from tune_cnn.errors import ConfigError, StorageError
+from tune_cnn.errors import StorageError
 from tune_cnn.plot import plot_exp_results, plot_fit
 from tune_cnn.report.figure_files import write_figures
 from tune_cnn.texts import printable
@@ -607,11 +607,6 @@ def test_a_figure_is_fit_for_a_paper(tmp_path: Path, drawn: list[Figure]) -> Non
 
     assert b"/Subtype /Type3" not in written.read_bytes()  # fonts that some publishers refuse
     assert [ax.get_ylabel() for ax in drawn[0].axes] == ["Loss (nats, log)", "Accuracy (%)"] * 2
-
-
-def test_another_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="format: 'gif' is not one of png, svg, pdf"):
-        write_figures([], tmp_path, "gif")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

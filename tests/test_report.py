@@ -837,6 +837,7 @@ def test_difference_is_welchs():
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=6), st.lists(st.floats(0, 100), min_size=2, max_size=6))
+@example_settings(deadline=None)
 def test_a_difference_is_the_same_the_other_way_round(a, b):
     there, back = difference(a, b), difference(b, a)
     assert there is not None

@@ -17,7 +17,6 @@ from crafted_results import FLAT, history, settings, write, write_grid
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_hex
 
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.report import write_report
@@ -198,8 +197,8 @@ def test_figures_have_a_key_and_the_colours_of_the_files(tmp_path):
         "K = 128: 69.7 %",
         "K = 256: 71.4 %",
     ]
-    for parameter, value in (("L", 4), ("K", 256)):
-        colour = to_hex(parameter_colour(parameter, value))
+    for parameter, level in (("L", "4"), ("K", "256")):
+        colour = parameter_colour(parameter, level)
         assert f"--c: light-dark({colour}, " in content
         assert f"stroke: {colour}; stroke: light-dark({colour}, " in content
     assert "<figcaption>L = 8, K varies: nothing learned</figcaption>" in content

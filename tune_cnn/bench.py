@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import re
 import signal
 import sys
 import time
@@ -13,9 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -24,11 +21,11 @@ from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.batches import evaluated_at_once
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
+from tune_cnn.texts import tell
 from tune_cnn.training import AUTOCAST
 from tune_cnn.training.devices import keep_freed_memory, numerics
 from tune_cnn.trial import Trial
 
-_END_S = 10
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -63,32 +60,22 @@ def ours(settings: Settings, images: Images, device: torch.device) -> Passes:
 # What a user would write without this package: nothing in it is made slow on purpose, and nothing is tuned.
 
 
-def conv_classifier(
-    in_size: Sequence[int], classes: int, filters: Sequence[int], pool_every: int, hidden_dims: Sequence[int]
-) -> nn.Sequential:
+def conv_classifier(settings: Settings) -> nn.Sequential:
     """`[(Conv -> ReLU)*P -> MaxPool]*(N/P) -> (Linear -> ReLU)*M -> Linear`, one layer after the other."""
-    channels, height, width = in_size
+    channels, height, width = settings.data.in_size
     layers: list[nn.Module] = []
-    for index, filter_count in enumerate(filters, start=1):
+    for index, filter_count in enumerate(settings.filters, start=1):
         layers += [nn.Conv2d(channels, filter_count, kernel_size=3, padding=1), nn.ReLU()]
         channels = filter_count
-        if index % pool_every == 0:
+        if index % settings.pool_every == 0:
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
     layers.append(nn.Flatten())
     features = channels * height * width
-    for hidden in hidden_dims:
+    for hidden in settings.hidden_dims:
         layers += [nn.Linear(features, hidden), nn.ReLU()]
         features = hidden
-    return nn.Sequential(*layers, nn.Linear(features, classes))
-
-
-def pairs(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> list[tuple[Tensor, int]]:
-    """Images (N, H, W, C) of bytes, each by itself as `ToTensor` makes it: float (C, H, W) in [0, 1]."""
-    return [
-        (torch.tensor(image).permute(2, 0, 1).contiguous().float() / 255, int(label))
-        for image, label in zip(images, labels, strict=True)
-    ]
+    return nn.Sequential(*layers, nn.Linear(features, settings.data.classes))
 
 
 def pass_by_hand(
@@ -114,13 +101,16 @@ def pass_by_hand(
 
 def by_hand(settings: Settings, images: Images, device: torch.device) -> Passes:
     """The loop written by hand, in fp32, with Adam, whatever else the settings ask for but TF32."""
+    from torchvision.transforms.functional import to_tensor  # which takes memory that a trial does without
+
     torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = settings.precision != "ieee"
-    train, validation = (pairs(*part) for part in images[:2])
+    train, validation = (
+        [(to_tensor(image), int(label)) for image, label in zip(*part, strict=True)] for part in images[:2]
+    )
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
-    sizes = settings.data.in_size, settings.data.classes, settings.filters, settings.pool_every, settings.hidden_dims
-    model = conv_classifier(*sizes) if settings.network == "ConvClassifier" else models.build(settings)
+    model = conv_classifier(settings) if settings.network == "ConvClassifier" else models.build(settings)
     model.to(device)
     adam = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg)
     shuffled: Any = DataLoader(train, settings.bs_train, shuffle=True)  # type: ignore[arg-type]
@@ -128,61 +118,41 @@ def by_hand(settings: Settings, images: Images, device: torch.device) -> Passes:
     return Passes(lambda: pass_by_hand(model, shuffled, adam)[0], lambda: pass_by_hand(model, in_order)[0])
 
 
-class Convolution:
-    """One conv layer without the rest of its network, in the layout that it has in a trial."""
-
-    def __init__(
-        self,
-        conv: nn.Conv2d,
-        size: tuple[int, int],
-        dtype: torch.dtype,
-        layout: torch.memory_format,
-        device: torch.device,
-    ) -> None:
-        self.size, self.layout = (conv.in_channels, *size), layout
-        self.how: list[Any] = [conv.stride, conv.padding, conv.dilation]
-        self.groups = conv.groups
-        self.weight = torch.randn(conv.weight.shape, dtype=dtype, device=device).to(memory_format=layout)
-        self.bias = torch.randn(conv.out_channels, dtype=dtype, device=device) if conv.bias is not None else None
-
-    @torch.inference_mode()
-    def run(self, batch: int, count: int, gradients: Sequence[bool] = ()) -> None:
-        """Go through `count` random images: forward, and perhaps the gradients of input, weights and biases."""
-        images = torch.randn(batch, *self.size, dtype=self.weight.dtype, device=self.weight.device)
-        images = images.to(memory_format=self.layout)
-        sizes = None if self.bias is None else [len(self.bias)]
-        forward: Any = torch.conv2d
-        for _ in range(math.ceil(count / batch)):
-            result = forward(images, self.weight, self.bias, *self.how, self.groups)
-            if gradients:  # the result stands for its gradient, which has the same size and layout
-                torch.ops.aten.convolution_backward(
-                    result, images, self.weight, sizes, *self.how, False, [0, 0], self.groups, gradients
-                )
+def convolve(conv: nn.Conv2d, images: Tensor, times: int, is_training: bool) -> None:
+    """Let one conv layer see a batch so many times: forward, and in training the gradients of all that has one."""
+    wanted = [part for part in (images, *conv.parameters()) if part.requires_grad]
+    with torch.inference_mode(not is_training):
+        for _ in range(times):
+            result = conv(images)
+            if is_training:  # the result stands for its gradient, which has the same size and layout
+                torch.autograd.grad(result, wanted, result.detach())
 
 
 def convolutions(settings: Settings, images: Images, device: torch.device) -> Passes:
-    """The limit: the conv layers alone, one after the other, in the trial's number format.
+    """The limit: the conv layers alone, one after the other, in the trial's number format and layout.
 
     A training batch is each layer's forward pass and the gradients of its weights and, but for the first layer, of its
     input. Nothing else is done, and each layer finds its images where it left them.
     """
     keep_freed_memory()
-    found = models.conv_layers(models.build(settings), settings)
-    layout = torch.channels_last if settings.model is None else torch.contiguous_format
     dtype = AUTOCAST.get(settings.precision, torch.float32)
-    layers = [Convolution(conv, (height, width), dtype, layout, device) for conv, height, width in found]
+    layout = torch.channels_last if settings.model is None else torch.contiguous_format
+    layers = models.conv_layers(models.build(settings), settings)
+    for conv, _, _ in layers:
+        conv.requires_grad_().to(device, dtype)
+
+    def run(batch: int, count: int, is_training: bool) -> None:
+        for index, (conv, height, width) in enumerate(layers):
+            drawn = torch.randn(batch, conv.in_channels, height, width, dtype=dtype, device=device)
+            drawn = drawn.to(memory_format=layout).requires_grad_(is_training and index > 0)
+            convolve(conv, drawn, math.ceil(count / batch), is_training)
+
     at_once = evaluated_at_once(device, settings.precision)
-
-    def training() -> None:
-        for index, layer in enumerate(layers):
-            layer.run(settings.bs_train, images.train.count, [index > 0, True, layer.bias is not None])
-
-    def validation() -> None:
-        for layer in layers:
-            layer.run(at_once, images.validation.count)
-
     numbers = numerics(device, settings.precision)
-    return Passes(numbers(training), numbers(validation))
+    return Passes(
+        numbers(lambda: run(settings.bs_train, images.train.count, is_training=True)),
+        numbers(lambda: run(at_once, images.validation.count, is_training=False)),
+    )
 
 
 CONTENDERS = {contender.__name__: contender for contender in (ours, by_hand, convolutions)}
@@ -194,24 +164,22 @@ def take_turn(
     """Let a contender pass over the images, in a new process, where none finds what another has left in memory.
 
     Returns:
-        Images per second of `training` and `validation`; `memory_mb`, the process's own beside its images, or NaN; on
-            a GPU, that which its tensors take there.
+        Images per second of `training` and `validation`; `memory_mb`, the process's own beside its images (NaN off
+        Linux), or that of its tensors on a GPU.
 
     Raises:
         ResourceError: The process died.
     """
     connection, theirs = _SPAWN.Pipe(duplex=False)
-    arguments = (theirs, contender, settings, images, threads, device)
-    process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
+    process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, images, threads, device), daemon=True)
     process.start()
     theirs.close()
     try:
         answer: dict[str, float] | Exception = connection.recv()
+        process.join(10)  # a process that is terminated leaves semaphores behind, of which Python warns
     except EOFError:
         remedy = "run it again with --only and fewer --batches"
         raise ResourceError(f"bench: a process died, perhaps for want of memory; {remedy}") from None
-    else:
-        process.join(_END_S)  # a process that is terminated leaves semaphores behind, of which Python warns
     finally:
         process.terminate()
         process.join()
@@ -232,8 +200,8 @@ def _serve(
         for run in passes:
             run()  # the first time, kernels are chosen and memory is fetched
         wait()
-        memory = torch.cuda.max_memory_reserved(device) / 1e6 if is_gpu else _own_memory_mb() - images.nbytes / 1e6
-        found = {"memory_mb": memory}
+        used = torch.cuda.max_memory_reserved(device) / 1e6 if is_gpu else _own_memory_mb() - images.nbytes / 1e6
+        found = {"memory_mb": used}
         for name, run, part in zip(passes._fields, passes, images[:2], strict=True):
             started = time.perf_counter()
             run()
@@ -248,30 +216,21 @@ def _own_memory_mb() -> float:
     """What this process keeps in memory, without what it shares with others."""
     if sys.platform != "linux":
         return math.nan
-    sizes = re.findall(r"^Private_\w+: +(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
-    return sum(map(int, sizes)) * 1024 / 1e6
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()  # such as `Private_Dirty:     512 kB`
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6
 
 
 def measure_cell(
-    name: str,
-    settings: Settings,
-    batches: int,
-    rounds: int,
-    threads: int,
-    device: torch.device,
-    say: Callable[[str], None],
+    name: str, settings: Settings, batches: int, rounds: int, threads: int, device: torch.device
 ) -> dict[str, Any]:
     """Let the contenders take turns at one cell, so that a busy time of the machine meets them all.
 
     Args:
-        name: Of its experiment.
-        settings: Its trial's.
+        name: Of its experiment, whose settings follow.
         batches: Training batches of a turn.
         rounds: Turns of each contender, each in a new process: how the C library keeps freed memory differs from
             process to process, and is worth up to a third of a training step.
-        threads: Each contender computes with so many.
-        device: Where each computes.
-        say: Is told what happens.
+        threads: Each contender computes with so many, on `device`.
 
     Returns:
         JSON values: of training and validation, images per second and ratios of the turns of a round, each as median,
@@ -283,7 +242,7 @@ def measure_cell(
     """
     images, turns = first_images(settings, batches), []
     for number in range(1, rounds + 1):
-        say(f"{name}: round {number} of {rounds}")
+        tell(f"{name}: round {number} of {rounds}", file=sys.stderr)
         turns.append({contender: take_turn(contender, settings, images, threads, device) for contender in CONTENDERS})
     cell: dict[str, Any] = {"name": name, "trial_id": settings.trial_id, "precision": settings.precision}
     cell |= models.cost(settings)._asdict()

@@ -41,10 +41,8 @@ def plot_fit(
     fig: Figure | None = None,
     log_loss: bool = False,
     legend: str | None = None,
-    *,
-    colour: Any = None,
-    linestyle: Any = "-",
     by_epoch: Collection[str] = (),
+    **style: Any,
 ) -> tuple[Figure, NDArray[Any]]:
     """Draw a training in four panels: train_loss, train_acc, test_loss, test_acc.
 
@@ -57,9 +55,8 @@ def plot_fit(
         fig: Add the curves to this figure, which has no axes or four; None: a new pyplot figure.
         log_loss: Logarithmic loss axes.
         legend: What the legend below the panels calls this training; None: no entry.
-        colour: Any matplotlib colour; None: the next of the cycle.
-        linestyle: Any matplotlib line style.
         by_epoch: Loss panels whose horizontal axis counts epochs, with one point for each.
+        **style: Of the curves, as `Axes.plot` takes it.
 
     Returns:
         The figure, and its four axes (4,) in the order of `PANELS`.
@@ -76,20 +73,19 @@ def plot_fit(
         raise ValueError(f"plot_fit: fig has {len(axes)} axes; pass an empty figure or one with four")
     for ax, panel in zip(axes, PANELS, strict=True):
         values = np.array(getattr(fit_res, panel), dtype=float)
-        style = {"color": colour, "linestyle": linestyle, "label": legend}
         if panel.endswith("loss"):
             # The weights stand still during a validation: its batches differ in their images only.
             training = panel == "train_loss"
             if log_loss:
                 values = np.maximum(values, 1e-8)  # 0 has no place on a logarithmic axis
             parts = max(fit_res.num_epochs, 1) * (10 if training and panel not in by_epoch else 1)
-            _draw_loss(ax, values, parts, panel in by_epoch, training, style)
+            _draw_loss(ax, values, parts, panel in by_epoch, training, label=legend, **style)
             ax.set(xlabel="Epoch #" if panel in by_epoch else "Iteration #", ylabel="Loss")
             if log_loss:
                 ax.set_ylabel("Loss (log)")
                 _log_scale(ax)
         else:
-            ax.plot(np.arange(1, len(values) + 1), values, marker=".", **style)
+            ax.plot(np.arange(1, len(values) + 1), values, marker=".", label=legend, **style)
             ax.set(xlabel="Epoch #", ylabel="Accuracy (%)")
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         ax.set_title(panel)
@@ -164,9 +160,7 @@ def natural(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def _draw_loss(
-    ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, band: bool, style: dict[str, Any]
-) -> None:
+def _draw_loss(ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, band: bool, **style: Any) -> None:
     """Draw the mean of each of `parts` stretches at its middle iteration, perhaps over the spread of its batches.
 
     With `number_parts`, they stand at 1, 2, ... instead.

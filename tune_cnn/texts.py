@@ -15,12 +15,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def tell(text: object, file: TextIO | None = None) -> None:
-    """Print a text of one or more lines, made `printable`; everything that the commands say goes through here.
-
-    Args:
-        text: Shown as `str` gives it.
-        file: Where; None: stdout.
-    """
+    """Print a text of one or more lines, made `printable`, to stdout or `file`; all that the commands say."""
     print(printable(str(text), keep="\n"), file=file or sys.stdout, flush=True)
 
 
@@ -49,6 +44,11 @@ def enumerated(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def symbol(key: str) -> str:
+    """K, L or P for a key of theirs; another key as it is."""
+    return {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P"}.get(key, key)
+
+
 def setting_text(value: object) -> str:
     """A setting's value for people: `64-128`, `none`, `0.001`, `true`."""
     if isinstance(value, tuple | list):
@@ -60,16 +60,10 @@ def setting_text(value: object) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of `printable` texts as columns; numbers to the right, words to the left."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    to_right = [
-        all(row[column][:1].isdigit() or row[column][:1] in ("-", "") for row in rows[1:])
-        for column in range(len(widths))
-    ]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, to_right, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    columns = []
+    for column in zip(*rows, strict=True):
+        head, *cells = map(printable, column)
+        width = max(map(len, (head, *cells)))
+        is_number = all(cell[:1].isdigit() or cell[:1] in ("-", "") for cell in cells)
+        columns.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in (head, *cells)])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

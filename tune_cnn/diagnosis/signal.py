@@ -46,11 +46,13 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, the numbers to four digits."""
-        values = asdict(self)
-        values["score_spread"] = _rounded(self.score_spread)
-        values["gradient_to_weight"] = [_rounded(ratio) for ratio in self.gradient_to_weight]
-        values["dead_units"] = [_rounded(share) for share in self.dead_units]
-        return {**values, "remedies": list(self.remedies)}
+
+        def rounded(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return [rounded(item) for item in value]
+            return float(f"{value:.4g}") if isinstance(value, float) else value
+
+        return {key: rounded(value) for key, value in asdict(self).items()}
 
 
 def diagnose(
@@ -115,15 +117,10 @@ def diagnose(
 
 
 class Diagnoses(NamedTuple):
-    """What `diagnose_all` found.
+    """What `diagnose_all` found."""
 
-    Attributes:
-        by_trial: The diagnosis of each trial id.
-        left_out: Why trials have none, a line for each reason.
-    """
-
-    by_trial: dict[str, Diagnosis]
-    left_out: list[str]
+    by_trial: dict[str, Diagnosis]  # by trial id
+    left_out: list[str]  # why trials have none, a line for each reason
 
 
 def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: float = math.inf) -> Diagnoses:
@@ -167,15 +164,10 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
 
 def _before_relu(model: nn.Module) -> list[nn.Module]:
     """The modules whose output goes into the ReLU of each conv layer: the last ones before it, as far as is known."""
-    has_norms = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    kind = nn.BatchNorm2d if has_norms else nn.Conv2d
-    return [module for module in model.modules() if isinstance(module, kind)]
+    norms: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return norms or [module for module in model.modules() if isinstance(module, nn.Conv2d)]
 
 
 def _dead(before_relu: Tensor) -> Tensor:
     """Fraction of the channels of (B, C, H, W) that are nowhere positive."""
     return (before_relu.detach().amax(dim=(0, 2, 3)) <= 0).float().mean()
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")

@@ -37,8 +37,8 @@ _RELATIVE_CHANGE = (0.02, 0.2)
 class Judgement(NamedTuple):
     """A verdict, its reason in a sentence, and what to change."""
 
-    verdict: Verdict
-    reason: str
+    verdict: Verdict = "trains"
+    reason: str = ""
     remedies: tuple[str, ...] = ()
 
 
@@ -52,9 +52,8 @@ def judge(settings: Settings, score_spread: float, relative_change: float, batch
         batches: Training batches before early stopping may end the training.
     """
     if not math.isfinite(score_spread):
-        return Judgement(
-            "will not learn", "The scores are not finite numbers.", ("fewer layers", *_other_networks(settings)[-1:])
-        )
+        remedies = ("fewer layers", *_other_networks(settings)[-1:])
+        return Judgement("will not learn", "The scores are not finite numbers.", remedies)
     judgements = (
         _of_signal(settings, score_spread),
         _of_time(settings, score_spread, batches),
@@ -107,11 +106,11 @@ def _other_networks(settings: Settings) -> tuple[str, ...]:
 
 def _of_time(settings: Settings, spread: float, batches: float) -> Judgement:
     if not 0 < spread < _SMALL_SPREAD or _is_other(settings) or settings.optimizer not in ("adam", "adamw"):
-        return Judgement("trains", "")
+        return Judgement()
     needed = _BATCHES_AT_1E_5 * math.sqrt(1e-5 / spread) * 1e-3 / settings.lr
     verdict = _verdict(batches / needed, *_BATCHES_TO_NEEDED)
     if verdict == "trains":
-        return Judgement(verdict, "")
+        return Judgement()
     reason = (
         f"The scores of different images differ by {spread:.1e} only, which takes some {needed:.0f} batches to grow; "
         f"the training may end after {batches:.0f}."
@@ -124,7 +123,7 @@ def _of_steps(settings: Settings) -> Judgement:
     layers = len(settings.filters) + len(settings.hidden_dims) + 1
     verdict = _verdict(-settings.lr * layers, *(-limit for limit in _LR_TIMES_LAYERS))
     if verdict == "trains" or _is_other(settings) or settings.optimizer in ("sgd", "muon"):
-        return Judgement("trains", "")
+        return Judgement()
     destroy = "destroy" if verdict == "will not learn" else "may destroy"
     reason = (
         f"Adam changes each weight by about lr = {settings.lr:g} in a batch; in {layers} layers without normalisation "
@@ -136,13 +135,10 @@ def _of_steps(settings: Settings) -> Judgement:
 def _of_change(relative_change: float) -> Judgement:
     verdict = _verdict(relative_change, *_RELATIVE_CHANGE)
     if verdict == "trains":
-        return Judgement(verdict, "")
-    changed = (
-        f"The whole training can change the weights of a conv layer by {relative_change:.1%} of their norm at most"
-    )
-    return Judgement(
-        verdict, f"{changed}; {_RELATIVE_CHANGE[1]:.0%} would do.", ("a higher lr", "more epochs or batches")
-    )
+        return Judgement()
+    change = f"The whole training can change the weights of a conv layer by {relative_change:.1%} of their norm at most"
+    reason = f"{change}; {_RELATIVE_CHANGE[1]:.0%} would do."
+    return Judgement(verdict, reason, ("a higher lr", "more epochs or batches"))
 
 
 def _one_digit_below(value: float) -> str:

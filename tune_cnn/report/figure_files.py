@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
-from tune_cnn.errors import ConfigError
 from tune_cnn.files import publish_file
 from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit, readable
 from tune_cnn.report.figure_rows import Row, figure_rows, total
 from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult, chance
 
-FORMATS = ("png", "svg", "pdf")
 _PANEL_TITLES = ("Training loss", "Training accuracy", "Validation loss", "Validation accuracy")
 
 # Paul Tol's smooth rainbow, which colour-blind readers can tell apart.
@@ -36,36 +34,36 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
     Args:
         result_files: In any order. A file that cannot be read is named on stderr and left out.
         out_dir: Where the figures are written; made if need be.
-        format: One of `FORMATS`.
+        format: `png`, `svg` or `pdf`.
 
     Returns:
         The files written, in natural order of their names.
 
     Raises:
-        ConfigError: Another format.
         StorageError: A figure cannot be written.
     """
-    if format not in FORMATS:
-        raise ConfigError("write_figures", [f"format: {format!r} is not one of {', '.join(FORMATS)}"])
     # Of a search, which varies everything at once, `write_search_figure` draws one.
     read = [found for found in readable(result_files) if not found[3].get("search")]
     written = []
     for row in figure_rows([(printable(path.stem), config, trial) for path, config, _, trial in read]):
         curves = [Curve.of(row, index, *read[index][2:]) for index in row.labels]
         path = out_dir / f"{row.name}.{format}"
-        publish_file(path, _saved(row.title, curves, format))
+        with own_style():
+            # Not pyplot's: it would open a window, or stay in the notebook's memory.
+            fig = Figure(figsize=(11, 8), layout="constrained")
+            draw_row(fig, curves)
+            draw_legend(fig, fig.axes[-1])
+            fig.suptitle(literal(row.title), wrap=True)
+            publish_file(path, saved(fig, format))
         written.append(path)
     return written
 
 
-def _saved(title: str, curves: list["Curve"], format: str) -> bytes:
-    with own_style():
-        # Not pyplot's: it would open a window, or stay in the notebook's memory.
-        fig = Figure(figsize=(11, 8), layout="constrained")
-        draw_row(fig, title, curves)
-        content = io.BytesIO()
-        date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
-        fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
+def saved(fig: Figure, format: str) -> bytes:
+    """The content of a figure's file; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    date = {"pdf": "CreationDate", "svg": "Date"}.get(format)
+    fig.savefig(content, format=format, dpi=120, metadata={date: None} if date else None)
     return content.getvalue()
 
 
@@ -73,7 +71,7 @@ class Curve(NamedTuple):
     """One experiment in the figure of its row."""
 
     name: str  # in the legend: `L = 8`
-    colour: Any  # None: the next of the cycle
+    colour: str | None  # None: the next of the cycle
     history: FitResult
     classes: int
     unfinished: bool = False
@@ -82,8 +80,8 @@ class Curve(NamedTuple):
     def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "Curve":
         data = trial.get("data")
         classes = data.get("classes") if isinstance(data, dict) else None
-        size = total(row.values.get(index, ""))
-        colour = parameter_colour(row.axis, size) if row.axis in ("K", "L") and size is not None else None
+        level = row.values.get(index, "")
+        colour = parameter_colour(row.axis, level) if row.axis in ("K", "L") and total(level) is not None else None
         classes = classes if isinstance(classes, int) and classes > 1 else 10
         return cls(row.labels[index], colour, history, classes, trial.get("unfinished") is True)
 
@@ -98,28 +96,27 @@ class Curve(NamedTuple):
         return self.best is None or self.unfinished or self.history.has_learned(self.classes)
 
 
-def parameter_colour(parameter: str, value: int) -> tuple[float, float, float, float]:
-    """The colour of a K or an L, the same in every figure, red, green, blue and alpha from 0 to 1.
+def parameter_colour(parameter: str, level: str) -> str:
+    """The colour of a K or an L, the same in every figure.
 
     Args:
         parameter: `K` or `L`.
-        value: Its value; the sum of several.
+        level: Its value, such as `64`; of several, such as `64-128`, the sum counts.
     """
+    size = total(level) or 0
     # Logistic over log2, which spreads the usual widths and depths and never ends.
-    return _COLOURS(value / (value + {"K": 90, "L": 5.7}[parameter]))  # type: ignore[no-any-return]
+    return to_hex(_COLOURS(size / (size + {"K": 90, "L": 5.7}[parameter])))
 
 
-def draw_row(fig: Figure, title: str, curves: list[Curve]) -> None:
+def draw_row(fig: Figure, curves: list[Curve]) -> None:
     """Draw losses and accuracies of a row in four panels; curves of one name are the seeds of a cell."""
     axes = fig.subplots(2, 2).ravel()
     flat = [curve for curve in curves if not curve.learned]
     dashed = list(dict.fromkeys(curve.name for curve in flat))
     # Others who did the assignment keep one training loss an epoch, which has no place among iterations.
-    by_epoch = [
-        panel
-        for panel in ("train_loss", "test_loss")
-        if panel == "test_loss" or any(len(curve.history.train_loss) <= curve.history.num_epochs for curve in curves)
-    ]
+    by_epoch = ["test_loss"]
+    if any(len(curve.history.train_loss) <= curve.history.num_epochs for curve in curves):
+        by_epoch.append("train_loss")
     for number, name in enumerate(dict.fromkeys(curve.name for curve in curves)):
         cell = [curve for curve in curves if curve.name == name]
         legend = literal(f"{name} ({_outcome(cell)})")
@@ -127,7 +124,7 @@ def draw_row(fig: Figure, title: str, curves: list[Curve]) -> None:
             # Flat curves lie on one another: the second shows in the gaps of the first.
             linestyle = "-" if curve.learned else (4 * (dashed.index(name) % 2), (4, 4))
             colour = curve.colour or f"C{number}"
-            plot_fit(curve.history, fig, True, legend, colour=colour, linestyle=linestyle, by_epoch=by_epoch)
+            plot_fit(curve.history, fig, True, legend, by_epoch, color=colour, linestyle=linestyle)
             legend = "_"  # one entry for all seeds of a cell
     for classes in sorted({curve.classes for curve in flat}):
         for ax, panel in zip(axes, PANELS, strict=True):
@@ -140,23 +137,20 @@ def draw_row(fig: Figure, title: str, curves: list[Curve]) -> None:
         ax.set_ylabel("Loss (nats, log)")
     for ax, words in zip(axes, _PANEL_TITLES, strict=True):
         ax.set_title(words)
-    draw_legend(fig, axes[-1])
     top = max(3 * max(chance(curve.classes) for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance
         ax.set_ylim(0, top)
-    fig.suptitle(literal(title), wrap=True)
 
 
 def _outcome(cell: list[Curve]) -> str:
     """What the legend says of a cell, such as `10.1 %, did not learn` or `61.0 to 63.2 %, 3 runs`."""
     best = [curve.best for curve in cell if curve.best is not None]
-    low, high = (f"{value:.1f}" for value in (min(best, default=0), max(best, default=0)))
-    text = "no accuracy" if not best else f"{high} %" if len(best) == 1 else f"{low} to {high} %"
+    accuracies = " to ".join(f"{accuracy:.1f}" for accuracy in (best if len(best) < 2 else (min(best), max(best))))
+    parts = [f"{accuracies} %" if best else "no accuracy"]
     if len(cell) > 1:
-        text += f", {len(cell)} runs"
-    if unfinished := sum(curve.unfinished for curve in cell):
-        text += ", unfinished" if unfinished == len(cell) else f", {unfinished} unfinished"
-    failed = sum(not curve.learned for curve in cell)
-    if not failed:
-        return text
-    return f"{text}, did not learn" if failed == len(cell) else f"{text}, {failed} did not learn"
+        parts.append(f"{len(cell)} runs")
+    unfinished, flat = sum(curve.unfinished for curve in cell), sum(not curve.learned for curve in cell)
+    for count, what in ((unfinished, "unfinished"), (flat, "did not learn")):
+        if count:
+            parts.append(what if count == len(cell) else f"{count} {what}")
+    return ", ".join(parts)

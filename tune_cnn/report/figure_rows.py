@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tune_cnn.plot import natural
+from tune_cnn.report.runs import flat_items
 from tune_cnn.report.wording import listed
 from tune_cnn.settings import Settings
 from tune_cnn.texts import setting_text
@@ -30,22 +31,15 @@ _MOST_UNRELATED = 10  # experiments of which each differs from each in several p
 
 
 class Row(NamedTuple):
-    """The experiments of one figure.
+    """The experiments of one figure."""
 
-    Attributes:
-        name: Of the figure's file, without suffix.
-        title: Such as `exp1_1: K = 32 fixed, L varies`.
-        axis: The parameter of the names that varies, such as `L`; None if several do, or none can.
-        labels: What the legend calls each experiment, such as `L = 8`; seeds of a cell have the same. By the
-            experiment's place among all, and in the order of their values.
-        values: That of `axis` for each of them, as text.
-    """
-
-    name: str
-    title: str
-    axis: str | None
+    name: str  # of the figure's file, without suffix
+    title: str  # such as `exp1_1: K = 32 fixed, L varies`
+    axis: str | None  # the parameter of the names that varies, such as `L`; None if several do, or none can
+    # What the legend calls each experiment, such as `L = 8`; seeds of a cell have the same. By the experiment's place
+    # among all, and in the order of their values.
     labels: dict[int, str]
-    values: dict[int, str]
+    values: dict[int, str]  # that of `axis` for each of them
 
 
 def figure_rows(experiments: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> list[Row]:
@@ -73,23 +67,16 @@ def _columns(name: str, config: Mapping[str, Any], trial: Mapping[str, Any]) -> 
     told = {_SYMBOLS.get(key, key): value for key, value in _PART.findall(name)}
     told.pop("S", None)
     kw = config["kw"] if isinstance(config.get("kw"), dict) else {}
+    config = {key: value for key, value in config.items() if key != "kw"}
     data = {"data": trial["data"]} if isinstance(trial.get("data"), dict) else {}
-    settings = dict(_flat({**config, "kw": None, **kw, **data})) if config else {}
+    settings = {_SYMBOLS.get(key, key): setting_text(value) for key, value in flat_items({**config, **kw, **data})}
     return {
         **told,
-        **{key: value for key, value in settings.items() if key not in _NO_SETTINGS},
+        **{key: value for key, value in settings.items() if config and key not in _NO_SETTINGS},
         "prefix": _PART.sub("", name).strip("_-"),
         "told": tuple(told),
         "has config": bool(config),
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield _SYMBOLS.get(prefix + key, prefix + key), setting_text(value)
 
 
 def _family(table: pd.DataFrame) -> Iterator[Row]:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from statistics import fmean
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
@@ -28,14 +28,9 @@ class Cell:
         return self.runs[0].settings
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """K."""
-        return tuple(self.settings.filters_per_layer)
-
-    @property
     def k(self) -> str:
         """K as a text: `64-128`."""
-        return dashed(self.widths)
+        return dashed(self.settings.filters_per_layer)
 
     @property
     def depth(self) -> int:
@@ -84,22 +79,21 @@ class Cell:
     @cached_property
     def accuracy(self) -> Mean | None:
         """The mean best validation accuracy, in percent; that of unfinished runs where none is finished."""
-        return mean(self.accuracies or [run.accuracy for run in self.runs if run.accuracy is not None])
+        return mean(self.accuracies or known(run.accuracy for run in self.runs))
 
     @cached_property
     def test_accuracy(self) -> Mean | None:
         """The mean accuracy on the test set, in percent."""
-        runs = self.finished or self.runs
-        return mean([value for run in runs if (value := run.number("test_accuracy")) is not None])
+        return mean(known(run.number("test_accuracy") for run in self.finished or self.runs))
 
     def values(self, attribute: str) -> list[float]:
         """A property of each finished run, where it has one."""
-        return [value for run in self.finished if (value := getattr(run, attribute)) is not None]
+        return known(getattr(run, attribute) for run in self.finished)
 
     def mean_of(self, fact: str) -> float | None:
         """The mean of a fact over the runs that tell it."""
-        values = [value for run in self.runs if (value := run.number(fact)) is not None]
-        return fmean(values) if values else None
+        found = mean(known(run.number(fact) for run in self.runs))
+        return found and found.value
 
     @property
     def names(self) -> str:
@@ -112,6 +106,11 @@ class Cell:
         return f"{', '.join(dict.fromkeys(found))} (seeds {listed})"
 
 
+def known(values: Iterable[float | None]) -> list[float]:
+    """The values that are known."""
+    return [value for value in values if value is not None]
+
+
 def _told(counts: Counter[str], names: Sequence[str]) -> str:
     """The only name that occurs, or how often each does: `2 learned, 1 did not learn`."""
     if len(counts) == 1:
@@ -121,17 +120,11 @@ def _told(counts: Counter[str], names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Cells of a grid that differ in K only, or in L only.
+    """Cells of a grid that differ in K only, or in L only."""
 
-    Attributes:
-        fixed: What they have in common, such as `K = 32`.
-        varies: `K` or `L`.
-        cells: In the order of what varies.
-    """
-
-    fixed: str
-    varies: str
-    cells: list[Cell]
+    fixed: str  # what they have in common, such as `K = 32`
+    varies: str  # `K` or `L`
+    cells: list[Cell]  # in the order of what varies
 
     @property
     def noun(self) -> str:
@@ -171,12 +164,10 @@ class Grid:
 
     def rows(self, varies: str) -> list[Row]:
         """The cells of each K over L, or those of each L over K."""
-        cells = self.cells if varies == "L" else sorted(self.cells, key=lambda cell: cell.depth)
         fixed = "K" if varies == "L" else "L"
-        found: dict[str, list[Cell]] = {}
-        for cell in cells:
-            found.setdefault(f"{fixed} = {cell.level(fixed)}", []).append(cell)
-        return [Row(name, varies, row) for name, row in found.items()]
+        cells = self.cells if varies == "L" else sorted(self.cells, key=lambda cell: cell.depth)
+        rows = groupby(cells, key=lambda cell: f"{fixed} = {cell.level(fixed)}")
+        return [Row(name, varies, list(row)) for name, row in rows]
 
 
 def load_grids(
@@ -184,13 +175,13 @@ def load_grids(
 ) -> list[Grid]:
     """Read result files, and add what was asked for and has none.
 
+    A file that is damaged or none of ours is named on stderr and left out. Experiments that share a training are one
+    run. The grid with the most cells comes first.
+
     Args:
-        result_files: In any order. A file that is damaged or none of ours is named on stderr and left out.
+        result_files: In any order.
         asked: The experiments of the sweep: names and settings.
         failures: Why experiments failed, by name.
-
-    Returns:
-        The grids, the one with the most cells first. Experiments that share a training are one run.
     """
     runs = []
     for path in sorted(result_files):

@@ -10,15 +10,10 @@ import numpy as np
 
 
 class Mean(NamedTuple):
-    """The mean of some runs.
-
-    Attributes:
-        value: The mean.
-        margin: Half the width of its 95 % interval (Student's t); None for a single run, which tells nothing of it.
-    """
+    """The mean of some runs."""
 
     value: float
-    margin: float | None
+    margin: float | None  # half the width of its 95 % interval (Student's t); None for a single run
 
 
 class Difference(NamedTuple):

@@ -24,26 +24,14 @@ _UNBREAKABLE = re.compile(r"(?<=\d) (?=%|±)|(?<=±) (?=\d)|(?<=\b[KL]) (?==)|(?
 
 
 def page(title: str, grids: Sequence[Grid]) -> str:
-    """The page of a report.
-
-    Args:
-        title: The sweep's name.
-        grids: What `load_grids` found; at least one.
-    """
+    """The page of the report on a sweep of this name, from what `load_grids` found; at least one grid."""
     return _rendered(
         "report.html", _html, title, grids, figures=lambda grid: (list(curve_figures(grid)), cost_figure(grid))
     )
 
 
 def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path], folder: Path) -> str:
-    """The Markdown of a report.
-
-    Args:
-        title: The sweep's name.
-        grids: What `load_grids` found; at least one.
-        figures: Files to show, such as PNG.
-        folder: Where the Markdown will lie.
-    """
+    """The same as Markdown, which shows the files of figures, and will lie in this folder."""
     links = {
         figure.stem: (figure.relative_to(folder) if figure.is_relative_to(folder) else figure).as_posix()
         for figure in figures

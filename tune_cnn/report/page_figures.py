@@ -3,7 +3,7 @@
 import colorsys
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -20,21 +20,13 @@ from tune_cnn.report.grids import Cell, Grid, Row
 from tune_cnn.report.wording import levels, percent
 from tune_cnn.train_results import chance
 
-_LIGHTNESS = 0.6, 0.9  # of colours on dark paper, the least and the most
-
 
 class PageFigure(NamedTuple):
-    """A title and its panels.
-
-    Attributes:
-        title: What they show.
-        key: Name, colour, and whether the lines are dashed, of each curve.
-        panels: SVG; they stand side by side, or on a narrow page one below the other.
-    """
+    """A title and its panels."""
 
     title: str
-    key: list[tuple[str, str, bool]]
-    panels: list[Markup]
+    key: list[tuple[str, str, bool]]  # name, colour, and whether the lines are dashed, of each curve
+    panels: list[Markup]  # SVG; they stand side by side, or on a narrow page one below the other
 
 
 def curve_figures(grid: Grid) -> Iterator[PageFigure]:
@@ -54,25 +46,25 @@ def curve_figures(grid: Grid) -> Iterator[PageFigure]:
 
 
 def _curve_figure(title: str, row: Row, cells: Sequence[Cell]) -> PageFigure:
+    colours = [parameter_colour(row.varies, cell.level(row.varies)) for cell in cells]
     key = [
-        (_described(row, cell), _on_both(_colour(row.varies, cell)), cell.state == "did not learn") for cell in cells
+        (_described(row, cell), _on_both(colour), cell.state == "did not learn")
+        for cell, colour in zip(cells, colours, strict=True)
     ]
     classes = max(cells[0].settings.data.classes, 2)
     if any(dashed for _, _, dashed in key):
         key.append((f"guessing: {chance(classes):.3g} %", _on_both("#666666"), True))
     curves = [
-        Curve(levels(row.varies, [cell]), _colour(row.varies, cell), run.history, classes, not run.is_finished)
-        for cell in cells
+        Curve(levels(row.varies, [cell]), colour, run.history, classes, not run.is_finished)
+        for cell, colour in zip(cells, colours, strict=True)
         for run in cell.runs
         if run.history
     ]
-    with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+    with own_style():
         fig = Figure(figsize=(10.6, 6.4))
-        draw_row(fig, "", curves)
-        fig.suptitle("")
-        while fig.legends:
-            fig.legends[0].remove()
-        return PageFigure(title, key, panels(fig, f"{title}. {'; '.join(name for name, _, _ in key)}"))
+        draw_row(fig, curves)
+        fig.legends.clear()  # the key replaces them
+        return page_figure(title, key, fig, f"{title}. {'; '.join(name for name, _, _ in key)}")
 
 
 def _described(row: Row, cell: Cell) -> str:
@@ -84,28 +76,26 @@ def _described(row: Row, cell: Cell) -> str:
 def cost_figure(grid: Grid) -> PageFigure | None:
     """Accuracy of the cells that learned against what they cost; lines join the cells of one L, points bear their K."""
     cells = [cell for cell in grid.cells if cell.state == "learned"]
-    longest = max((cell.mean_of("duration_s") or 0 for cell in cells), default=0)
+    durations_s = [cell.mean_of("duration_s") or 0 for cell in cells]
+    longest = max(durations_s, default=0)
     unit, name = (1, "s") if longest < 180 else (60, "min") if longest < 3 * 3600 else (3600, "h")
-    measures: dict[str, Callable[[Cell], float | None]] = {
-        "parameters": lambda cell: cell.mean_of("parameters"),
-        "multiply-adds × images seen in training": lambda cell: fmean(work) if (work := cell.values("work")) else None,
-        f"training time ({name})": lambda cell: (cell.mean_of("duration_s") or 0) / unit or None,
+    measures: dict[str, Sequence[float | None]] = {
+        "parameters": [cell.mean_of("parameters") for cell in cells],
+        "multiply-adds × images seen in training": [fmean(cell.values("work") or [0]) for cell in cells],
+        f"training time ({name})": [duration_s / unit for duration_s in durations_s],
     }
-    told = {title: costs for title, measure in measures.items() if len(costs := _costs(cells, measure)) > 1}
+    told = {title: {c: cost for c, cost in zip(cells, costs, strict=True) if cost} for title, costs in measures.items()}
+    told = {title: costs for title, costs in told.items() if len(costs) > 1}
     if not told:
         return None
     rows = [row for row in grid.rows("K") if row.learned]
-    with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+    key = [(row.fixed, _on_both(parameter_colour("L", row.cells[0].level("L"))), False) for row in rows]
+    with own_style():
         fig = Figure(figsize=(5.3 * len(told), 3.2))
         for ax, (title, costs) in zip(fig.subplots(1, len(told), squeeze=False)[0], told.items(), strict=True):
             _draw_costs(ax, title, costs, rows)
-        drawn = panels(fig, "Accuracy against cost")
-    key = [(row.fixed, _on_both(_colour("L", row.cells[0])), False) for row in rows]
-    return PageFigure("Accuracy of the networks that learned, against cost; points bear their K", key, drawn)
-
-
-def _costs(cells: Sequence[Cell], measure: Callable[[Cell], float | None]) -> dict[Cell, float]:
-    return {cell: cost for cell in cells if (cost := measure(cell))}
+        title = "Accuracy of the networks that learned, against cost; points bear their K"
+        return page_figure(title, key, fig, "Accuracy against cost")
 
 
 def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[Row]) -> None:
@@ -114,7 +104,8 @@ def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[R
         means = [cell.accuracy for cell in cells if cell.accuracy]
         x, y = [costs[cell] for cell in cells], [mean.value for mean in means]
         margins = [mean.margin or 0 for mean in means]
-        ax.errorbar(x, y, margins, color=_colour("L", row.cells[0]), marker="o", elinewidth=1)
+        colour = parameter_colour("L", row.cells[0].level("L"))
+        ax.errorbar(x, y, margins, color=colour, marker="o", elinewidth=1)
     if max(costs.values()) > 4 * min(costs.values()):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -135,42 +126,32 @@ def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[R
     ax.grid(True, alpha=0.4)
 
 
-def _colour(symbol: str, cell: Cell) -> str:
-    return to_hex(parameter_colour(symbol, _level(symbol, cell)))
-
-
-def _level(symbol: str, cell: Cell) -> int:
-    return sum(cell.widths) if symbol == "K" else cell.depth
-
-
-def panels(fig: Figure, description: str) -> list[Markup]:
+def page_figure(title: str, key: list[tuple[str, str, bool]], fig: Figure, description: str) -> PageFigure:
     """Each axes of a figure as an SVG of its own, without the figure's paper, readable on light and on dark paper."""
     fig.set_layout_engine(None)
     fig.subplots_adjust(hspace=0.5, wspace=0.3)
-    content = io.StringIO()
-    fig.savefig(content, format="svg", transparent=True)
-    svg = re.sub(r' id="(?!axes)[a-zA-Z.]+(?:2d)?_\d+"', "", content.getvalue())  # which the next figure has too
-    # A tenth of a point is enough.
-    svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d)\d+|\n", r"\1", path[0]), svg)
-    svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda found: f"{found[0]}; {found[1]}: {_on_both(found[2])}", svg)
-    svg, _, clips = svg.removesuffix("</svg>\n").rpartition("</g>\n <defs>")
-    found: list[Markup] = []
-    for ax, part in zip(fig.axes, re.split(r'<g id="axes_\d+">', svg)[1:], strict=True):
+    panels = []
+    for ax in fig.axes:
+        for other in fig.axes:
+            other.set_visible(other is ax)
         tight = ax.get_tightbbox()
         assert tight is not None
-        box = tight.padded(4)
-        scale = 72 / fig.dpi  # to points; y counts from the top
-        place = [box.x0, fig.bbox.height - box.y1, box.width, box.height]
-        view = " ".join(f"{scale * value:.0f}" for value in place)
+        content = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none"}):
+            box = tight.padded(4).transformed(fig.dpi_scale_trans.inverted())  # in inches
+            fig.savefig(content, format="svg", transparent=True, bbox_inches=box)
+        head, _, svg = content.getvalue().partition('<g id="figure_1">')
+        svg = re.sub(r' id="[a-zA-Z.]+(?:2d)?_\d+"', "", svg)  # which the next panel has too
+        svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d)\d+|\n", r"\1", path[0]), svg)  # a tenth is enough
+        svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda hit: f"{hit[0]}; {hit[1]}: {_on_both(hit[2])}", svg)
+        view = head.partition('viewBox="')[2].partition('"')[0]
         label = escape(f"{ax.get_title() or ax.get_xlabel()}. {description}")
-        defs = f"<defs>{clips}" if not found else ""
-        found.append(Markup(f'<svg viewBox="{view}" role="img" aria-label="{label}">{defs}<g>{part}</svg>'))
-    return found
+        panels.append(Markup(f'<svg viewBox="{view}" role="img" aria-label="{label}"><g>{svg.strip()}'))
+    return PageFigure(title, key, panels)
 
 
 def _on_both(colour: str) -> str:
     """A colour as it is on light paper, and lighter on dark paper."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
-    least, most = _LIGHTNESS
-    dark = to_hex(colorsys.hls_to_rgb(hue, min(max(lightness, 1 - lightness, least), most), saturation))
+    dark = to_hex(colorsys.hls_to_rgb(hue, min(max(lightness, 1 - lightness, 0.6), 0.9), saturation))
     return f"light-dark({colour}, {dark})"

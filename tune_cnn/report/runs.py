@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.early_stopping import how_ended
@@ -15,34 +15,25 @@ from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
-from tune_cnn.texts import setting_text
-from tune_cnn.train_results import FitResult, epoch_means
+from tune_cnn.texts import setting_text, symbol
+from tune_cnn.train_results import FitResult
 
 VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished", "no accuracies")
 
-_GRID = {"filters_per_layer": "K", "layers_per_block": "L"}
+_GRID = ("filters_per_layer", "layers_per_block")
 _MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training.
+    """One training."""
 
-    Attributes:
-        names: Its experiments.
-        settings: Its settings, as far as we know the keys.
-        history: Its curves; None without a result file.
-        facts: What `Trial.summary` gave; {} where the file has none.
-        failure: Why it failed, in one line, if it did.
-        unknown: Config keys that are none of ours, with their values as texts.
-    """
-
-    names: tuple[str, ...]
-    settings: Settings
-    history: FitResult | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    failure: str | None = None
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...]  # of its experiments
+    settings: Settings  # as far as we know the keys
+    history: FitResult | None = None  # None without a result file
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what `Trial.summary` gave; {} where the file has none
+    failure: str | None = None  # why it failed, in one line, if it did
+    unknown: Mapping[str, str] = field(default_factory=dict)  # config keys that are none of ours, values as texts
 
     @cached_property
     def conditions(self) -> dict[str, str]:
@@ -50,14 +41,24 @@ class Run:
         values = {key: value for key, value in self.settings.identity().items() if key not in (*_GRID, "seed")}
         return {key: text for key, text in {**_texts(values), **self.unknown}.items() if key != "data.path"}
 
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """All settings key by key, as `Settings.flat` has them, and the config keys that are none of ours."""
+        return {**self.settings.flat(), **self.unknown}
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it had."""
+        return self.history.num_epochs if self.history else 0
+
     @property
     def verdict(self) -> str:
         """One of `VERDICTS`."""
         if self.failure is not None:
             return "failed"
-        if self.history is None or self.fact("unfinished") is True:
+        if self.history is None or self.facts.get("unfinished") is True:
             return "unfinished"
-        if self.fact("stop_reason") == "diverged" or not self.history.is_finite:
+        if self.facts.get("stop_reason") == "diverged" or not self.history.is_finite:
             return "diverged"
         if self.accuracy is None:
             return "no accuracies"
@@ -73,16 +74,15 @@ class Run:
         """The verdict; of an unfinished training with results also how far it is: `unfinished: 3 of 30 epochs`."""
         if self.is_finished or self.history is None:
             return self.verdict
-        return f"{self.verdict}: {self.history.num_epochs} of {self.settings.epochs} epochs"
+        return f"{self.verdict}: {self.epochs} of {self.settings.epochs} epochs"
 
     @property
     def ended(self) -> str:
         """How it ended, or how far it is; nothing where a finished one's file does not tell."""
-        reason = self.fact("stop_reason")
+        reason = self.facts.get("stop_reason")
         if self.is_finished and not isinstance(reason, str):
             return ""
-        epochs = self.history.num_epochs if self.history else 0
-        return how_ended(reason, epochs, self.settings.epochs, self.settings.early_stopping, self.failure)
+        return how_ended(reason, self.epochs, self.settings.epochs, self.settings.early_stopping, self.failure)
 
     @property
     def accuracy(self) -> float | None:
@@ -97,48 +97,42 @@ class Run:
     @property
     def training_accuracy(self) -> float | None:
         """The training accuracy of the best epoch, in percent."""
-        if self.history is None or self.best_epoch is None:
-            return None
-        value = [*self.history.train_acc, *[math.nan] * self.best_epoch][self.best_epoch - 1]
+        value = self.history.train_acc[self.best_epoch - 1] if self.history and self.best_epoch else math.nan
         return value if math.isfinite(value) else None
 
     @property
     def work(self) -> float | None:
         """Multiply-adds of the forward passes over all training images."""
-        multiply_adds, images = self.number("multiply_adds"), self.fact("images")
+        multiply_adds, images = self.number("multiply_adds"), self.facts.get("images")
         if self.history is None or multiply_adds is None:
             return None
         seen = len(self.history.train_loss) * self.settings.bs_train
         train = images.get("train") if isinstance(images, Mapping) else None
         if isinstance(train, int):  # the last batch of an epoch may be short
-            seen = min(seen, train * self.history.num_epochs)
+            seen = min(seen, train * self.epochs)
         return multiply_adds * seen
 
     @property
     def expected(self) -> str | None:
         """The verdict of the diagnosis before the training; None where the file has none."""
-        verdict = self._diagnosis("verdict")
+        verdict = self._diagnosis.get("verdict")
         return verdict if verdict in EXPECTATIONS else None
 
     @property
     def score_spread(self) -> float | None:
         """How far the scores of different images differed before the training."""
-        spread = self._diagnosis("score_spread")
+        spread = self._diagnosis.get("score_spread")
         return spread if isinstance(spread, float) and math.isfinite(spread) else None
 
-    def epoch_losses(self) -> list[float]:
-        """The mean training loss of each epoch, in nats."""
-        return epoch_means(self.history.train_loss, self.history.num_epochs) if self.history else []
-
-    def fact(self, key: str) -> Any:
-        """One of the facts; None where there is none."""
-        return self.facts.get(key)
+    @property
+    def _diagnosis(self) -> Mapping[str, Any]:
+        found = self.facts.get("diagnosis")
+        return found if isinstance(found, Mapping) else {}
 
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""
-        value = self.fact(key)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return value if is_number else None
+        value = self.facts.get(key)
+        return value if is_number(value) and math.isfinite(value) else None
 
     def is_same_training(self, other: "Run") -> bool:
         """Whether two runs of equal conditions, K and L are one training; curves that differ are never one."""
@@ -148,9 +142,10 @@ class Run:
             return True
         return self.history.first_difference(other.history) is None
 
-    def _diagnosis(self, key: str) -> Any:
-        diagnosis = self.fact("diagnosis")
-        return diagnosis.get(key) if isinstance(diagnosis, Mapping) else None
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_run(path: Path) -> Run:
@@ -174,10 +169,10 @@ def read_run(path: Path) -> Run:
         value = next((value for value in _readings(given[key]) if _is_setting(key, value)), given[key])
         is_ours = key in _GRID or _is_setting(key, value)
         (known if is_ours else unknown)[key] = value
-    for key, symbol in _GRID.items():
-        if key not in known and (told := re.search(rf"(?:^|_){symbol}(\d+(?:-\d+)*)", path.stem)):
+    for key in _GRID:
+        if key not in known and (told := re.search(rf"(?:^|_){symbol(key)}(\d+(?:-\d+)*)", path.stem)):
             numbers = [int(number) for number in told[1].split("-")]
-            known[key] = numbers if symbol == "K" else numbers[0]
+            known[key] = numbers if key == "filters_per_layer" else numbers[0]
     data, problems = parse_data(given.get("data", "cifar10"))
     if problems:
         unknown["data"] = given["data"]
@@ -190,15 +185,18 @@ def read_run(path: Path) -> Run:
     return Run((path.stem,), settings, history, facts, unknown=texts)
 
 
-def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """One level of texts, `kw.model.type`; what is None, or empty, is as if it were not there."""
-    found: dict[str, str] = {}
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """One level of texts; what is None, or empty, is as if it were not there."""
+    return {key: setting_text(value) for key, value in flat_items(values) if value is not None}
+
+
+def flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys and values on one level: `kw.model.type`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _texts(value, f"{prefix}{key}.")
-        elif value is not None:
-            found[f"{prefix}{key}"] = setting_text(value)
-    return found
+            yield from flat_items(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _readings(value: Any) -> list[Any]:

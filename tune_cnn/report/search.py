@@ -1,28 +1,25 @@
 """The report of a search: the ranking, accuracy over each setting that varies, and what the search cost."""
 
-import io
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import publish_file
 from tune_cnn.plot import own_style
-from tune_cnn.report.grids import Grid
-from tune_cnn.report.page_figures import PageFigure, panels
-from tune_cnn.report.runs import Run, read_run
+from tune_cnn.report.figure_files import saved
+from tune_cnn.report.grids import Grid, load_grids
+from tune_cnn.report.page_figures import PageFigure, page_figure
+from tune_cnn.report.runs import Run, is_number
 from tune_cnn.report.wording import listed, number, percent
 from tune_cnn.settings import varied_keys
-from tune_cnn.texts import counted, duration, setting_text
+from tune_cnn.texts import counted, duration, setting_text, symbol
 
-_SHORT = {"filters_per_layer": "K", "layers_per_block": "L"}
 _COLOUR, _STOPPED = "#4E96BC", "#B8860B"
 _KEY = [("circles: ran to their end", _COLOUR, False), ("triangles: stopped by the scheduler", _STOPPED, False)]
 _BEST = 5  # trainings that are compared with all others
@@ -31,17 +28,11 @@ _NARROW = 0.25  # of the whole range: what the best have in common; five values 
 
 
 class SearchReport(NamedTuple):
-    """The part of a report that only a search has.
+    """The part of a report that only a search has."""
 
-    Attributes:
-        lines: What it cost, and what the best trainings have in common.
-        ranking: A row a training, the best first, as texts.
-        figures: Accuracy over each setting that varies, and the best accuracy so far over the epochs spent.
-    """
-
-    lines: list[str]
-    ranking: pd.DataFrame
-    figures: list[PageFigure]
+    lines: list[str]  # what it cost, and what the best trainings have in common
+    ranking: pd.DataFrame  # a row a training, the best first, as texts
+    figures: list[PageFigure]  # accuracy over each setting that varies, and the best so far over the epochs spent
 
 
 def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
@@ -52,7 +43,7 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
     searched = [
         grid
         for grid in grids
-        if any(isinstance(run.fact("search"), Mapping) or (_is_own(run) and len(grid.cells) == 1) for run in grid.runs)
+        if any(_is_sampled(run) or (run.settings.model and len(grid.cells) == 1) for run in grid.runs)
     ]
     if searched:
         searched += [grid for grid in grids if all(run.history is None for run in grid.runs)]
@@ -61,87 +52,68 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
 
 def search_report(grids: Sequence[Grid]) -> SearchReport:
     """What to report of the experiments of a search."""
-    runs = _runs(run for grid in grids for run in grid.runs)
+    runs = _runs(grids)
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
+    ranked = sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
     figures = []
     if shown:
-        with own_style(), matplotlib.rc_context({"svg.fonttype": "none"}):
+        with own_style():
             key = _KEY if any(map(_is_stopped, shown)) else []
-            described = "Best validation accuracy over each setting that varies"
+            title = "Best validation accuracy over each setting that varies"
             if keys:
-                figures.append(PageFigure(described, key, panels(_settings_figure(shown, keys), described)))
-            described = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
-            figures.append(PageFigure(described, [], panels(_progress_figure(shown), described)))
-    return SearchReport([*_cost(runs), *_common(shown, keys)], _ranking(runs, keys), figures)
+                figures.append(page_figure(title, key, _settings_figure(shown, keys), title))
+            title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
+            figures.append(page_figure(title, [], _progress_figure(shown), title))
+    return SearchReport([*_cost(runs), *_common(ranked[: len(shown)], keys)], _ranking(ranked, keys), figures)
 
 
 def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) -> list[Path]:
     """Write `<name>_search.png`, accuracy over each setting that varies; nothing if no setting varies in a search."""
-    runs = []
-    for path in result_files:
-        try:
-            runs.append(read_run(path))
-        except (ResultError, ConfigError):  # the report names it
-            continue
-    shown = [run for run in _runs(runs) if run.accuracy is not None and (run.fact("search") or _is_own(run))]
+    runs = _runs(load_grids(result_files))
+    shown = [run for run in runs if run.accuracy is not None and (_is_sampled(run) or run.settings.model)]
     if not (keys := _varied(shown)):
         return []
     with own_style():
-        content = io.BytesIO()
         fig = _settings_figure(shown, keys, layout="constrained")
         if any(map(_is_stopped, shown)):
             fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        fig.savefig(content, format="png", dpi=120)
-    publish_file(out_dir / f"{name}_search.png", content.getvalue())
-    return [out_dir / f"{name}_search.png"]
+        path = out_dir / f"{name}_search.png"
+        publish_file(path, saved(fig, "png"))
+    return [path]
 
 
-def _runs(runs: Iterable[Run]) -> list[Run]:
-    return sorted(runs, key=lambda run: run.names[0])
-
-
-def _values(run: Run) -> dict[str, Any]:
-    """The settings that can vary; `bs_test` follows from `bs_train`."""
-    values = run.settings.flat()
-    return {key: values[key] for key in values if key != "bs_test" and not key.startswith("data.")} | dict(run.unknown)
+def _runs(grids: Iterable[Grid]) -> list[Run]:
+    return sorted((run for grid in grids for run in grid.runs), key=lambda run: run.names[0])
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
-    """The keys that the search drew, then the others that vary."""
-    searched = dict.fromkeys(key for run in runs for key in run.fact("search") or () if key in _values(run))
-    return list(dict.fromkeys([*searched, *varied_keys(map(_values, runs))]))
+    """The keys that the search drew, then the others that vary; not `bs_test`, which follows from `bs_train`."""
+    drawn = (key for run in runs for key in run.facts.get("search") or () if key in run.values)
+    keys = dict.fromkeys([*drawn, *varied_keys(run.values for run in runs)])
+    return [key for key in keys if key != "bs_test" and not key.startswith("data.")]
 
 
-def _is_own(run: Run) -> bool:
-    return run.settings.model is not None
+def _is_sampled(run: Run) -> bool:
+    return isinstance(run.facts.get("search"), Mapping)
 
 
 def _is_stopped(run: Run) -> bool:
-    return bool(run.fact("stop_reason") == "scheduler")
+    return bool(run.facts.get("stop_reason") == "scheduler")
 
 
-def _epochs(run: Run) -> int:
-    return run.history.num_epochs if run.history else 0
-
-
-def _ranked(runs: Sequence[Run]) -> list[Run]:
-    return sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
-
-
-def _ranking(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
+def _ranking(ranked: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     rows = []
-    for place, run in enumerate(_ranked(runs), start=1):
-        values = _values(run)
+    for place, run in enumerate(ranked, start=1):
         seconds = run.number("duration_s")
         rows.append(
             {
                 "rank": str(place) if run.accuracy is not None else "–",
                 "experiment": listed(run.names),
-                **{_SHORT.get(key, key): setting_text(values.get(key)) for key in keys},
+                **{symbol(key): setting_text(run.values.get(key)) for key in keys},
                 "best val. acc. (%)": number(run.accuracy, 2),
                 "test acc. (%)": number(run.number("test_accuracy"), 2),
-                "epochs": f"{_epochs(run)} of {run.settings.epochs}",
+                "epochs": f"{run.epochs} of {run.settings.epochs}",
                 "time": "–" if seconds is None else duration(seconds),
                 "ended": run.ended or "–",
                 "verdict": run.verdict,
@@ -151,37 +123,33 @@ def _ranking(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
 
 
 def _cost(runs: Sequence[Run]) -> list[str]:
-    spent, budget = sum(map(_epochs, runs)), sum(run.settings.epochs for run in runs)
+    spent, budget = sum(run.epochs for run in runs), sum(run.settings.epochs for run in runs)
     lines = [
         f"The search spent {counted(spent, 'epoch')}, {percent(100 * spent / budget)} of the {budget} that its "
         f"{counted(len(runs), 'training')} could have had."
     ]
     if stopped := [run for run in runs if _is_stopped(run)]:
-        saved = sum(run.settings.epochs - _epochs(run) for run in stopped)
-        lines.append(f"The scheduler stopped {counted(len(stopped), 'training')}, {counted(saved, 'epoch')} early.")
+        unspent = sum(run.settings.epochs - run.epochs for run in stopped)
+        lines.append(f"The scheduler stopped {counted(len(stopped), 'training')}, {counted(unspent, 'epoch')} early.")
     return lines
 
 
-def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+def _common(ranked: Sequence[Run], keys: Sequence[str]) -> list[str]:
     """The settings whose range among the best is narrow."""
-    if len(runs) < _ENOUGH:
+    if len(ranked) < _ENOUGH:
         return []
-    best, found = _ranked(runs)[:_BEST], []
+    found = []
     for key in keys:
-        everywhere: list[Any] = [_values(run).get(key) for run in runs]
-        among_best: list[Any] = [_values(run).get(key) for run in best]
-        name = _SHORT.get(key, key)
-        if all(map(_is_number, everywhere)) and len(set(everywhere)) > _BEST:
-            as_scaled = _scaled(runs, key)
-            whole = as_scaled(max(everywhere)) - as_scaled(min(everywhere))
-            if as_scaled(max(among_best)) - as_scaled(min(among_best)) <= _NARROW * whole:
-                best_span, whole_span = (
-                    " to ".join(setting_text(bound(values)) for bound in (min, max))
-                    for values in (among_best, everywhere)
-                )
-                found.append(f"{name} from {best_span} (of {whole_span})")
+        everywhere: list[Any] = [run.values.get(key) for run in ranked]
+        among_best = everywhere[:_BEST]
+        if all(map(is_number, everywhere)) and len(set(everywhere)) > _BEST:
+            scale = math.log if _is_log(ranked, key) else float
+            part, whole = (scale(max(values)) - scale(min(values)) for values in (among_best, everywhere))
+            if part <= _NARROW * whole:
+                spans = [f"{setting_text(min(v))} to {setting_text(max(v))}" for v in (among_best, everywhere)]
+                found.append(f"{symbol(key)} from {spans[0]} (of {spans[1]})")
         elif len(set(map(setting_text, among_best))) == 1 < len(set(map(setting_text, everywhere))):
-            found.append(f"{name} = {setting_text(among_best[0])}")
+            found.append(f"{symbol(key)} = {setting_text(among_best[0])}")
     if not found:
         return [
             f"The best {_BEST} trainings agree on no setting: each one spreads over more than a quarter of its range."
@@ -197,18 +165,10 @@ def _in_order(value: object) -> tuple[str, Any]:
     return type(value).__name__, value if isinstance(value, int | float | str | list) else setting_text(value)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_log(runs: Sequence[Run], key: str) -> bool:
     """Whether a search drew it on a logarithmic scale, and all its values fit there: a grid beside it may hold 0."""
-    drawn = any("log" in name for run in runs for name in (run.fact("search") or {}).get(key, ()))
-    return drawn and all(_values(run)[key] > 0 for run in runs)
-
-
-def _scaled(runs: Sequence[Run], key: str) -> Any:
-    return math.log if _is_log(runs, key) else float
+    drawn = any("log" in name for run in runs for name in (run.facts.get("search") or {}).get(key, ()))
+    return drawn and all(run.values[key] > 0 for run in runs)
 
 
 def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = None) -> Figure:
@@ -216,18 +176,14 @@ def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = Non
     columns = min(len(keys), 2)
     rows = -(-len(keys) // columns)
     fig = Figure(figsize=(5.3 * columns, 3.2 * rows), layout=layout)
-    axes = fig.subplots(rows, columns, squeeze=False).flatten()
-    for ax, key in itertools.zip_longest(axes, keys):
-        if key is None:
-            ax.remove()
-        else:
-            _draw_setting(ax, runs, key)
+    for place, key in enumerate(keys, start=1):
+        _draw_setting(fig.add_subplot(rows, columns, place), runs, key)
     return fig
 
 
 def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
-    values = [_values(run).get(key) for run in runs]
-    if is_numeric := all(map(_is_number, values)):
+    values = [run.values.get(key) for run in runs]
+    if is_numeric := all(map(is_number, values)):
         x = values
         if _is_log(runs, key):
             ax.set_xscale("log")
@@ -236,15 +192,14 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
         names = list(dict.fromkeys(map(setting_text, sorted(values, key=_in_order))))
         x = [names.index(setting_text(value)) for value in values]
         ax.set_xticks(range(len(names)), names)
-    for stopped, colour in ((False, _COLOUR), (True, _STOPPED)):
-        points: list[Any] = [(at, run.accuracy) for at, run in zip(x, runs, strict=True) if _is_stopped(run) is stopped]
-        label = "stopped by the scheduler" if stopped else "ran to its end"
-        marker: Any = "v" if stopped else "o"
+    looks: Any = [(_COLOUR, "o", "ran to its end"), (_STOPPED, "v", "stopped by the scheduler")]
+    for stopped, (colour, marker, label) in enumerate(looks):
+        points: list[Any] = [(at, run.accuracy) for at, run in zip(x, runs, strict=True) if _is_stopped(run) == stopped]
         ax.plot([at for at, _ in points], [y for _, y in points], marker, color=colour, markersize=5, label=label)
     if is_numeric and len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
         ax.set_xticks(sorted(set(x)))
     ax.margins(0.08)
-    ax.set(xlabel=_SHORT.get(key, key), ylabel="Validation accuracy (%)")
+    ax.set(xlabel=symbol(key), ylabel="Validation accuracy (%)")
     ax.grid(True, alpha=0.4)
 
 

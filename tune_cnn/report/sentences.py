@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tune_cnn.report.grids import Grid
+from tune_cnn.report.grids import Grid, known
 from tune_cnn.report.runs import VERDICTS
 from tune_cnn.report.sentences_accuracy import best_depths, interplay, ranked, width_trends
 from tune_cnn.report.sentences_learning import not_learned, tried
@@ -19,12 +19,7 @@ class Answer(NamedTuple):
 
 
 def answers(grid: Grid, others: Sequence[Grid] = ()) -> list[Answer]:
-    """Answer the assignment's questions from the cells of one grid.
-
-    Args:
-        grid: The cells.
-        others: What else was tried: the cells of the same K and L in them are compared.
-    """
+    """Answer the assignment's questions from the cells of one grid, and from those of the same K and L in others."""
     found = [
         Answer("1.1 Which depth is best, at each width?", best_depths(grid)),
         Answer("1.2 Which networks did not learn, and why?", not_learned(grid)),
@@ -49,7 +44,7 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
-    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].fact("search")]
+    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].facts.get("search")]
     if not single or len(variants) < 2:
         return [sentence]
     which = "Every cell" if len(single) == len(variants) else places(single)
@@ -74,20 +69,20 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     ]
     runs = [run for grid in grids for run in grid.runs]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
-    durations = [seconds for run in runs if (seconds := run.number("duration_s")) is not None]
+    durations = known(run.number("duration_s") for run in runs)
     found = {
         "settings": ", ".join(settings),
         "seeds": listed(seeds) if seeds else "",
         "source of images": ", ".join(
             f"{key.removeprefix('data.')} {text}" for key, text in shared.items() if key.startswith("data.")
         ),
-        "images": _distinct(_pairs(run.fact("images"), "{1} for {0}") for run in runs),
+        "images": _distinct(_pairs(run.facts.get("images"), "{1} for {0}") for run in runs),
         "device": _distinct(
-            f"{device}, threads: {run.fact('threads')}" if device == "cpu" else device
+            f"{device}, threads: {run.facts.get('threads')}" if device == "cpu" else device
             for run in runs
-            if (device := run.fact("device"))
+            if (device := run.facts.get("device"))
         ),
-        "versions": _distinct(_pairs(run.fact("versions"), "{0} {1}") for run in runs),
+        "versions": _distinct(_pairs(run.facts.get("versions"), "{0} {1}") for run in runs),
         "training time": f"{duration(sum(durations))} in all" if durations else "",
     }
     return [(name, value) for name, value in found.items() if value]
@@ -102,12 +97,7 @@ def _pairs(fact: object, shape: str) -> str:
 
 
 def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
-    """How to read the report.
-
-    Args:
-        grids: All of them.
-        in_grids: Those that are shown as grids, not as a search.
-    """
+    """How to read the report on these grids, of which `in_grids` are shown as grids, not as a search."""
     runs = [run for grid in grids for run in grid.runs]
     found = [
         "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import combinations, pairwise
-from statistics import fmean
 
 from tune_cnn.report.grids import Cell, Grid, Row
-from tune_cnn.report.noise import Difference, difference
+from tune_cnn.report.noise import Difference, difference, mean
 from tune_cnn.report.wording import be, levels, listed, percent
 
 
@@ -96,14 +95,11 @@ def trend(row: Row) -> str:
 
 def _training_accuracy(row: Row, first: Cell, second: Cell) -> list[str]:
     """Whether the best cell of a row also fits the training images better than the next one."""
-    ours, theirs = (cell.values("training_accuracy") for cell in (first, second))
-    if not ours or not theirs or abs(fmean(ours) - fmean(theirs)) < 0.1:
+    ours, theirs = (mean(cell.values("training_accuracy")) for cell in (first, second))
+    if not ours or not theirs or abs(ours.value - theirs.value) < 0.1:
         return []
-    more = "more" if fmean(ours) > fmean(theirs) else "less"
-    return [
-        f"It fits the training images {more} closely than {levels(row.varies, [second])} "
-        f"({percent(fmean(ours))} against {percent(fmean(theirs))})."
-    ]
+    closely = f"{'more' if ours.value > theirs.value else 'less'} closely than {levels(row.varies, [second])}"
+    return [f"It fits the training images {closely} ({percent(ours.value)} against {percent(theirs.value)})."]
 
 
 def _noise_of_trend(row: Row) -> str:
@@ -154,10 +150,8 @@ def _learning_by_width(rows: Sequence[Row]) -> list[str]:
             never.append(row.cells[0])
     if lines or not (always and never):
         return lines
-    return [
-        f"Depth, not width, decides what learns: "
-        f"{levels('L', always)} learned at every K, {levels('L', never)} at none."
-    ]
+    where = f"{levels('L', always)} learned at every K, {levels('L', never)} at none"
+    return [f"Depth, not width, decides what learns: {where}."]
 
 
 def _best_everywhere(rows: Sequence[Row]) -> list[str]:
@@ -190,11 +184,8 @@ def _largest_effect(rows: Sequence[Row]) -> str | None:
     if not pairs:
         return None
     row, (a, b) = max(pairs, key=lambda found: abs(_shown(found[1][0]) - _shown(found[1][1])))
-    return f"{abs(_shown(a) - _shown(b)):.1f} points (at {row.fixed}, {_from_to(row, a, b)})"
-
-
-def _from_to(row: Row, a: Cell, b: Cell) -> str:
-    return f"from {levels(row.varies, [a])} to {b.level(row.varies)}"
+    from_to = f"from {levels(row.varies, [a])} to {b.level(row.varies)}"
+    return f"{abs(_shown(a) - _shown(b)):.1f} points (at {row.fixed}, {from_to})"
 
 
 def _mention(row: Row, cell: Cell, *remarks: str) -> str:

@@ -11,7 +11,7 @@ from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import above, be, differing, is_network, listed, percent, places, variant
 from tune_cnn.texts import counted
-from tune_cnn.train_results import chance
+from tune_cnn.train_results import chance, epoch_means
 
 # How far from ln(classes), relatively, the loss of a network may be whose scores do not depend on the image.
 _AT_GUESSING = 0.01
@@ -70,10 +70,10 @@ def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
     """What other grids gave on the same K and L."""
     flat = [cell for cell in grid.cells if cell.state == "did not learn"]
     lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in flat) else []
-    ours = {(cell.widths, cell.depth): cell for cell in grid.cells}
+    ours = {(cell.k, cell.depth): cell for cell in grid.cells}
     is_tried = False
     for other in others:
-        same = [(ours[place], cell) for cell in other.cells if (place := (cell.widths, cell.depth)) in ours]
+        same = [(ours[place], cell) for cell in other.cells if (place := (cell.k, cell.depth)) in ours]
         is_tried |= any(mine in flat for mine, _ in same)
         keys = differing([other.conditions, grid.conditions])
         names = variant(other.conditions, keys), variant(grid.conditions, keys)
@@ -149,9 +149,9 @@ def _confused(cell: Cell) -> list[str]:
 
 def _confusion(run: Run) -> list[tuple[list[str], NDArray[np.float64]]]:
     """Class names, and test images by true and by predicted class (classes, classes), if the file tells."""
-    names = run.fact("class_names")
+    names = run.facts.get("class_names")
     try:
-        counts = np.array(run.fact("confusion"))
+        counts = np.array(run.facts.get("confusion"))
     except ValueError:  # rows of several lengths
         return []
     if not (isinstance(names, list) and counts.dtype.kind == "i" and counts.shape == (len(names), len(names))):
@@ -233,7 +233,8 @@ def _stayed_at_guessing(cell: Cell) -> bool:
 
 def _losses(cell: Cell) -> list[float]:
     """The mean training loss of every epoch of the runs that did not learn."""
-    return [loss for run in _flat_runs(cell) for loss in run.epoch_losses()]
+    histories = [run.history for run in _flat_runs(cell) if run.history]
+    return [loss for fit in histories for loss in epoch_means(fit.train_loss, fit.num_epochs)]
 
 
 def _flat_runs(cell: Cell) -> list[Run]:

@@ -20,16 +20,15 @@ def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
     """
     rows = []
     for run in [run for grid in grids for run in grid.runs]:
-        settings = run.settings.flat()
         facts = pd.json_normalize(dict(run.facts)).iloc[0].to_dict() if run.facts else {}
         results = {
-            "epochs_run": run.history.num_epochs if run.history else None,
+            "epochs_run": run.epochs if run.history else None,
             "best_epoch": run.best_epoch,
             "best_validation_accuracy": run.accuracy,
             "training_accuracy_at_best": run.training_accuracy,
             "failure": run.failure,
         }
-        row = {"verdict": run.verdict, **settings, **run.unknown, **results}
+        row = {"verdict": run.verdict, **run.values, **results}
         row |= {key: value for key, value in facts.items() if key not in row and not isinstance(value, list)}
         rows += [{"experiment": name, **row} for name in run.names]
     return pd.DataFrame(rows).convert_dtypes()
@@ -53,7 +52,7 @@ def _line(cell: Cell, name: str) -> dict[str, str]:
         "conv layers": str(len(cell.settings.filters)),
         "parameters": "–" if parameters is None else f"{parameters:,.0f}",
         "multiply-adds": "–" if multiply_adds is None else f"{multiply_adds / 1e6:,.1f} M",
-        "epochs": _span([run.history.num_epochs for run in cell.runs if run.history]),
+        "epochs": _span([run.epochs for run in cell.runs if run.history]),
         "best val. acc. (%)": number(cell.accuracy, 2),
         "at epoch": _span([run.best_epoch for run in cell.runs if run.best_epoch]),
         "test acc. (%)": number(cell.test_accuracy, 2),
@@ -71,19 +70,12 @@ def _span(values: Sequence[int]) -> str:
 
 
 class Square(NamedTuple):
-    """One field of the map.
+    """One field of the map."""
 
-    Attributes:
-        accuracy: `68.2`, with its interval if there are several runs; empty without one.
-        remark: The verdict unless all runs learned.
-        shade: From 0 to 100, between the lowest and the highest accuracy that learned; None for all others.
-        is_finished: Whether a run has final results.
-    """
-
-    accuracy: str
-    remark: str
-    shade: float | None = None
-    is_finished: bool = False
+    accuracy: str  # `68.2`, with its interval if there are several runs; empty without one
+    remark: str  # the verdict unless all runs learned
+    shade: float | None = None  # 0 to 100, between the lowest and the highest accuracy that learned; None for others
+    is_finished: bool = False  # whether a run has final results
 
 
 def accuracy_range(grids: Sequence[Grid]) -> tuple[float, float] | None:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.noise import Mean
+from tune_cnn.settings import varied_keys
 
 
 def percent(value: Mean | float | None) -> str:
@@ -23,10 +25,8 @@ def number(value: Mean | float | None, digits: int = 1) -> str:
 
 def above(value: float, limit: float) -> str:
     """A percentage above a limit that is shown with one digit, with the digits that tell: `15.04 %` above 15.0 %."""
-    digits = next(
-        digits for digits in range(1, 17) if float(f"{value:.{digits}f}") > float(f"{limit:.1f}") or digits > 15
-    )
-    return f"{value:.{digits}f} %"
+    texts = [f"{value:.{digits}f}" for digits in range(1, 17)]
+    return next((text for text in texts if float(text) > round(limit, 1)), texts[-1]) + " %"
 
 
 def listed(items: Iterable[object]) -> str:
@@ -42,12 +42,10 @@ def levels(symbol: str, cells: Iterable[Cell]) -> str:
 
 def places(cells: Sequence[Cell]) -> str:
     """The cells in words: `L = 8 and 16 at K = 32 and 64, and L = 32 at K = 64`."""
-    rows: dict[int, list[Cell]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.depth):
-        rows.setdefault(cell.depth, []).append(cell)
     same_widths: dict[str, list[Cell]] = {}
-    for row in rows.values():
-        same_widths.setdefault(levels("K", row), []).append(row[0])
+    for _, row in groupby(sorted(cells, key=lambda cell: cell.depth), key=lambda cell: cell.depth):
+        first, *others = row
+        same_widths.setdefault(levels("K", [first, *others]), []).append(first)
     return ", and ".join(f"{levels('L', found)} at {widths}" for widths, found in same_widths.items())
 
 
@@ -79,10 +77,7 @@ def variant(conditions: Mapping[str, str], keys: Iterable[str]) -> str:
 
 def differing(tables: Iterable[Mapping[str, str]]) -> list[str]:
     """The keys whose values are not the same everywhere, the network's first."""
-    tables = list(tables)
-    keys = dict.fromkeys(key for table in tables for key in table)
-    found = [key for key in keys if len({table.get(key) for table in tables}) > 1]
-    return sorted(found, key=lambda key: key != "ycn" and not is_network(key))
+    return sorted(varied_keys(tables), key=lambda key: key != "ycn" and not is_network(key))
 
 
 def grid_names(grids: Iterable[Grid]) -> list[str]:

@@ -3,10 +3,8 @@
 import json
 import os
 import platform
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +49,8 @@ def run(options: Namespace) -> int:
         check_writable(options.out.parent)
     threads = options.threads or cores()
     device = choose_device(options.device)
-    say = partial(tell, file=sys.stderr)
     cells = [
-        measure_cell(same[0].name, same[0].settings, options.batches, options.rounds, threads, device, say)
+        measure_cell(same[0].name, same[0].settings, options.batches, options.rounds, threads, device)
         for same in distinct_trials(experiments).values()
     ]
     tell(cells_table(cells))
@@ -62,11 +59,8 @@ def run(options: Namespace) -> int:
     if options.out:
         versions = {"tune_cnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
         machine = {"processor": cpu_model(), "cores": cores(), "threads": threads, "system": platform.platform()}
-        machine |= {
-            "device": device_name(device),
-            "busy_at_the_end": round(os.getloadavg()[0], 2),
-            "versions": versions,
-        }
+        load = round(os.getloadavg()[0], 2)
+        machine |= {"device": device_name(device), "busy_at_the_end": load, "versions": versions}
         figures = {"machine": machine, "batches": options.batches, "rounds": options.rounds, "cells": cells}
         publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
         tell(f"figures: {options.out}")

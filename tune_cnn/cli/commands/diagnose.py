@@ -2,16 +2,10 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from tune_cnn.cli.options import add_files, read_experiments
 from tune_cnn.texts import aligned, tell
 from tune_cnn.waiting import waiting
-
-if TYPE_CHECKING:
-    from tune_cnn.diagnosis import Diagnosis
-    from tune_cnn.sweep.config.search_space import Experiment
 
 PURPOSE = "tell before any training which networks will learn, why not, and what helps"
 EXAMPLE = "tune-cnn diagnose configs/exp1_1.yaml --only 'exp1_1_K32*'"
@@ -27,47 +21,32 @@ def run(options: Namespace) -> int:
     with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
         from tune_cnn import data
         from tune_cnn.diagnosis import diagnose_all
+        from tune_cnn.settings import dashed
         from tune_cnn.sweep.config.search_space import distinct_trials
 
-    trials = distinct_trials(experiments)
+    trials = {trial_id: same[0] for trial_id, same in distinct_trials(experiments).items()}
     for source in {e.settings.data: None for e in experiments}:
         tell(data.describe(source), file=sys.stderr)
-    found = diagnose_all(same[0].settings for same in trials.values()).by_trial
-    tell(_table(trials, found))
+    found = diagnose_all(e.settings for e in trials.values()).by_trial
+    has_grid = not all(e.settings.model for e in trials.values())
+    rows = []
+    for trial_id, diagnosis in found.items():
+        settings, ratios = trials[trial_id].settings, diagnosis.gradient_to_weight
+        k, depth = dashed(settings.filters_per_layer), str(settings.layers_per_block)
+        rows.append(
+            {
+                "experiment": trials[trial_id].name,
+                **({"K": k, "L": depth} if has_grid else {}),
+                "verdict": diagnosis.verdict,
+                "score spread": f"{diagnosis.score_spread:.1e}",
+                "least gradient/weight": f"{min(ratios):.1e}",
+                "in conv": str(ratios.index(min(ratios)) + 1),
+                "most dead units": f"{max(diagnosis.dead_units, default=0):.0%}",
+            }
+        )
+    tell(aligned([list(rows[0]), *(list(row.values()) for row in rows)]))
     for trial_id, diagnosis in found.items():
         if diagnosis.verdict != "trains":
-            tell(f"\n{trials[trial_id][0].name}: {diagnosis.verdict}. {diagnosis.reason}")
+            tell(f"\n{trials[trial_id].name}: {diagnosis.verdict}. {diagnosis.reason}")
             tell(f"  remedies: {', or '.join(diagnosis.remedies)}")
     return 0
-
-
-def _table(trials: "Mapping[str, Sequence[Experiment]]", found: "Mapping[str, Diagnosis]") -> str:
-    from tune_cnn.settings import dashed
-
-    is_own = all(trials[trial_id][0].settings.model for trial_id in found)
-    rows = [
-        [
-            "experiment",
-            *([] if is_own else ["K", "L"]),
-            "verdict",
-            "score spread",
-            "least gradient/weight",
-            "in conv",
-            "most dead units",
-        ]
-    ]
-    for trial_id, diagnosis in found.items():
-        settings = trials[trial_id][0].settings
-        ratios = diagnosis.gradient_to_weight
-        rows.append(
-            [
-                trials[trial_id][0].name,
-                *([] if is_own else [dashed(settings.filters_per_layer), str(settings.layers_per_block)]),
-                diagnosis.verdict,
-                f"{diagnosis.score_spread:.1e}",
-                f"{min(ratios):.1e}",
-                str(ratios.index(min(ratios)) + 1),
-                f"{max(diagnosis.dead_units, default=0):.0%}",
-            ]
-        )
-    return aligned(rows)
