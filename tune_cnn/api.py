@@ -163,13 +163,19 @@ def sweep(
     """
     paths = [config_path(file) for file in files]
     name = name or sweep_name(paths)
-    if problems := name_problems(name):
-        raise ConfigError("name", problems)
     changes = [
         f"{key}={value if isinstance(value, str) else json.dumps(plain(value))}" for key, value in settings.items()
     ]
     only, finish = ([patterns] if isinstance(patterns, str) else patterns for patterns in (only, finish))
-    experiments = load_experiments(paths, overrides=changes, only=only, finish=finish, data=data, may_be_open=True)
+    experiments = load_experiments(
+        paths,
+        overrides=changes,
+        only=only,
+        finish=finish,
+        data=data,
+        may_be_open=True,
+        further={"name": name_problems(name)},
+    )
     folder = SweepFolder(str(storage), name)
     if fresh:
         folder.start_over()

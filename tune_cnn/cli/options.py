@@ -4,7 +4,6 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cnn.errors import ConfigError
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -71,27 +70,21 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
     from tune_cnn.rules import name_problems
     from tune_cnn.sweep.config.search_space import load_experiments
 
-    errors = []
+    faults = {}
     if "name" in options:
         named, options.name = options.name, options.name or sweep_name(options.files)
-        if problems := name_problems(options.name):
-            remedy = "" if named else "; rename the file, or give --name"
-            place = "--name" if named else ", ".join(map(str, options.files))
-            errors.append(ConfigError(place, [problem + remedy for problem in problems]))
-    try:
-        found = load_experiments(
-            options.files,
-            overrides=options.overrides,
-            only=options.only,
-            finish=vars(options).get("finish", ()),
-            data=options.data,
-            may_be_open="finish" in options,
-        )
-    except ConfigError as error:
-        errors.append(error)
-    if errors:
-        raise ConfigError.joined(errors)
-    return found
+        place = "--name" if named else ", ".join(map(str, options.files))
+        remedy = "" if named else "; rename the file, or give --name"
+        faults[place] = [problem + remedy for problem in name_problems(options.name)]
+    return load_experiments(
+        options.files,
+        overrides=options.overrides,
+        only=options.only,
+        finish=vars(options).get("finish", ()),
+        data=options.data,
+        may_be_open="finish" in options,
+        further=faults,
+    )
 
 
 def _change(text: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -55,6 +56,7 @@ def load_experiments(
     finish: Sequence[str] = (),
     data: str | Mapping[str, Any] | None = None,
     may_be_open: bool = False,
+    further: Mapping[str, Sequence[str]] = {},
 ) -> list[Experiment]:
     """Read config files into experiments.
 
@@ -65,6 +67,7 @@ def load_experiments(
         finish: Patterns of `--finish`; no scheduler stops experiments of these names.
         data: The source of `--data`, in place of the one of every file.
         may_be_open: Whether experiments may get their settings while the sweep runs.
+        further: Faults found elsewhere, by their places, which are reported with those found here.
 
     Returns:
         The experiments in the order of the files, and in a file in the order of its grid, the last key fastest.
@@ -72,38 +75,38 @@ def load_experiments(
     Raises:
         ConfigError: With every fault of every file and option.
     """
-    faults = _Faults()
+    faults: defaultdict[str, list[str]] = defaultdict(list, {place: list(found) for place, found in further.items()})
     changes, problems = parse_overrides(overrides)
-    faults.add("--set", problems)
+    faults["--set"] += problems
     source = None
     if data is not None:
         source, problems = read_source(data, Path())
         problems = problems or parse_data(source)[1]
-        faults.add("--data", problems)
+        faults["--data"] += problems
         source = {} if problems else source  # the `data` sections of the files, which it replaces, are not checked
     by_option = "--set" if any(change.section == "data" for change in changes) else "--data" if data else None
 
     found: dict[str, list[Experiment]] = {}  # by file
     for path in paths:
         if os.path.abspath(path) in map(os.path.abspath, found):
-            faults.add(str(path), ["given twice; give it once"])
+            faults[str(path)].append("given twice; give it once")
             continue
         file, problems = _read(path, changes, source)
         found[str(path)], more = _experiments(file) if file else ([], [])
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
             more.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
         for problem in problems + more:
-            faults.add(by_option or str(path) if problem.startswith("data") else str(path), [problem])
-    if not faults:  # the names of a faulty file are not known
+            faults[by_option or str(path) if problem.startswith("data") else str(path)].append(problem)
+    if not any(faults.values()):  # the names of a faulty file are not known
         names = [experiment.name for experiments in found.values() for experiment in experiments]
-        faults.add("--only", unmatched(names, only))
-        faults.add("--finish", unmatched(names, finish))
+        faults["--only"] += unmatched(names, only)
+        faults["--finish"] += unmatched(names, finish)
         if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
-            faults.add(str(paths[-1]), ["scheduler: not that of the other files; a sweep has one scheduler, or none"])
+            faults[str(paths[-1])].append("scheduler: not that of the other files; a sweep has one scheduler, or none")
 
     named = {place: [(e.name, e.settings) for e in experiments] for place, experiments in found.items()}
     for place, clash in name_clashes(named).items():
-        faults.add(place, [clash])
+        faults[place].append(clash)
     chosen: list[Experiment] = []
     for place, experiments in found.items():
         if only:
@@ -111,26 +114,18 @@ def load_experiments(
         if not experiments:
             continue  # without PyTorch, whose import takes seconds
         experiments, problems = _resolve(experiments)
-        faults.add(by_option or place, problems)
+        faults[by_option or place] += problems
         experiments, problems = _resolve_networks(experiments)
-        faults.add(place, problems)
-        faults.add(place, _network_problems(experiments))
+        faults[place] += problems + _network_problems(experiments)
         chosen += [
             replace(e, scheduler=None) if any(fnmatchcase(e.name, pattern) for pattern in finish) else e
             for e in experiments
         ]
-    if faults:
-        raise ConfigError.joined([ConfigError(place, problems) for place, problems in faults.items()])
+    told = {place: list(dict.fromkeys(problems)) for place, problems in faults.items() if problems}
+    if told:
+        first = next(iter(told))
+        raise ConfigError(first, told[first], told)
     return chosen
-
-
-class _Faults(dict[str, list[str]]):
-    """The faults of each file and option that has any, by its name."""
-
-    def add(self, place: str, problems: Sequence[str]) -> None:
-        """Add faults, each once."""
-        if problems:
-            self[place] = list(dict.fromkeys([*self.get(place, []), *problems]))
 
 
 def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
