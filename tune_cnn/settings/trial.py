@@ -160,7 +160,7 @@ class Settings:
         return self.network if self.model else f"K{dashed(self.filters_per_layer)}_L{self.layers_per_block}"
 
     def to_json(self) -> dict[str, Any]:
-        """All settings as JSON values; `from_json` reads them back."""
+        """All settings as JSON values; `parse_settings` reads them back."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
@@ -173,15 +173,6 @@ class Settings:
         values = self.identity()
         parts = {ARGUMENT_PREFIX: values.pop("model_args") or {}, "data.": values.pop("data")}
         return values | {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings from what `to_json` gave.
-
-        Raises:
-            ConfigError: A key or a value is not one of ours.
-        """
-        return parse_settings(values, "settings")
 
     @property
     def trial_id(self) -> str:
@@ -225,7 +216,7 @@ KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")
 OPTIONAL = KEYS[KEYS.index("ycn") + 1 :]
 
 
-def parse_settings(values: Mapping[str, Any], place: str) -> Settings:
+def parse_settings(values: Mapping[str, Any], place: str = "settings") -> Settings:
     """Settings from plain values, or from those of a notebook (`rules.plain`).
 
     Args:

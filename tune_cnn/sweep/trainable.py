@@ -18,7 +18,7 @@ from tune_cnn import models
 from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import StorageError
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import DataSettings, Settings, parse_settings
 from tune_cnn.sweep.epoch_progress import CountedBatches, publish
 from tune_cnn.sweep.folder import FULL, Folder
 from tune_cnn.sweep.live_table import EpochProgress
@@ -197,7 +197,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 def _suggested(config: Mapping[str, Any]) -> TrialPlan:
     """The plan of a trial that was suggested after the start."""
     cpus, gpus = config["request"]
-    return TrialPlan(Settings.from_json(json.loads(config["settings"])), cpus, gpus, config["is_scheduled"])
+    return TrialPlan(parse_settings(json.loads(config["settings"])), cpus, gpus, config["is_scheduled"])
 
 
 def _report(trial: Trial) -> dict[str, Any]:
