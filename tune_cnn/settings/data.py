@@ -40,6 +40,7 @@ SOURCES = {
     "svhn": SourceRules("optional", in_size=(3, 32, 32)),
 }
 
+FOUND_OUT = ("classes", "fingerprint")  # of the images, by `data.resolve`
 _InSize = Annotated[
     tuple[Annotated[int, OneOf(1, 3)], Count, Count],
     Field(description="[channels, height, width] with 1 or 3 channels", examples=[[3, 32, 32]]),

@@ -12,9 +12,10 @@ from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file
 from tune_cnn.rules import check, suggest
 from tune_cnn.settings import ARGUMENT_PREFIX, Settings, parse_data, source_mapping, with_arguments_apart
+from tune_cnn.settings.data import FOUND_OUT
 from tune_cnn.sweep.config import strict_yaml
 from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw, optuna_fault, stand_in
-from tune_cnn.sweep.config.file_model import FOUND_OUT, Resources, file_model
+from tune_cnn.sweep.config.file_model import Resources, file_model
 from tune_cnn.sweep.config.run_names import pattern_problems, with_seed
 from tune_cnn.sweep.config.shipped import shipped_names
 

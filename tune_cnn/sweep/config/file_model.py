@@ -10,9 +10,9 @@ from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole
 from tune_cnn.settings import ARGUMENT_PREFIX, Argument, DataSettings, Settings
+from tune_cnn.settings.data import FOUND_OUT
 from tune_cnn.sweep.config.distributions import DISTRIBUTION_SCHEMA
 
-FOUND_OUT = ("classes", "fingerprint")  # of the images
 _Auto = Annotated[Literal["auto"], OneOf("auto")]
 
 
