@@ -97,16 +97,3 @@ def draw(search: Mapping[str, Mapping[str, Any]], seed: int, sample: int) -> dic
 def rounded(value: Any) -> Any:
     """A drawn value; a float has the few digits that are printed."""
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
-
-
-def stand_in(search: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Possible values, for what is not drawn before the start: the lowest, and the first of a choice."""
-    return {key: bounds(distribution)[0] for key, distribution in search.items()}
-
-
-def optuna_fault(distribution: Mapping[str, Any]) -> str | None:
-    """Why Optuna cannot draw from a distribution without faults; None if it can."""
-    (name,) = distribution
-    if name in ("qloguniform", "qlograndint"):
-        return f"{name}: Optuna cannot round on a logarithmic scale; take {name[1:]}"
-    return None

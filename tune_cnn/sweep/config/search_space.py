@@ -3,49 +3,22 @@
 An experiment is one named run. Experiments with the same settings are one trial, which is trained once.
 """
 
-import hashlib
-import itertools
 import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from tune_cnn.errors import ConfigError, DataError, NetworkError
-from tune_cnn.rules import name_problems
-from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys, with_arguments_together
-from tune_cnn.sweep.config.config_file import check_document, read_document, read_source
-from tune_cnn.sweep.config.file_model import Resources
+from tune_cnn.settings import DataSettings, parse_data, varied_keys
+from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
-from tune_cnn.sweep.config.run_names import name_clashes, run_name, unmatched
+from tune_cnn.sweep.config.run_names import name_clashes, unmatched
 
-__all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One named run.
-
-    Attributes:
-        name: Also the name of its result file.
-        settings: Of its trial, with resolved data.
-        resources: What its trial gets.
-        search: The distribution of each settings key that was drawn; None: it is no sample of a search.
-        scheduler: The arguments of Tune's scheduler that may stop it, by the scheduler's name; None: none may.
-        study: The name and the seed of the Optuna study that suggests its settings; None: they do not come from one.
-        is_open: Whether its settings are only possible ones, as they are not suggested yet.
-    """
-
-    name: str
-    settings: Settings
-    resources: Resources
-    search: Mapping[str, Mapping[str, Any]] | None = None
-    scheduler: Mapping[str, Mapping[str, Any]] | None = None
-    study: tuple[str, int] | None = None
-    is_open: bool = False
+__all__ = ["Experiment", "distinct_trials", "load_experiments"]
 
 
 def load_experiments(
@@ -91,11 +64,10 @@ def load_experiments(
         if os.path.abspath(path) in map(os.path.abspath, found):
             faults[str(path)].append("given twice; give it once")
             continue
-        file, problems = _read(path, changes, source)
-        found[str(path)], more = _experiments(file) if file else ([], [])
+        found[str(path)], problems = _read(path, changes, source)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
-            more.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
-        for problem in problems + more:
+            problems.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
+        for problem in problems:
             faults[by_option or str(path) if problem.startswith("data") else str(path)].append(problem)
     if not any(faults.values()):  # the names of a faulty file are not known
         names = [experiment.name for experiments in found.values() for experiment in experiments]
@@ -136,41 +108,21 @@ def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experim
     return trials
 
 
-def _read(path: Path, overrides: Sequence[Override], source: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    """The values of a file, as `check_document` gives them, after the changes of the options; and the faults."""
+def _read(
+    path: Path, overrides: Sequence[Override], source: dict[str, Any] | None
+) -> tuple[list[Experiment], list[str]]:
+    """The experiments of a file after the changes of the options, if it has no fault; and the faults."""
     document, problems = read_document(path)
     if document is None:
-        return {}, problems
+        return [], problems
     if source is not None:
         document["data"] = dict(source)
     elif "data" in document:
         document["data"], found = read_source(document["data"], path.parent)
         problems += found
     problems += [f"--set {problem}" for override in overrides for problem in apply(override, document)]
-    values, found = check_document(document)
-    return ({} if problems else values), problems + found
-
-
-def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
-    """The cells of a file's grid, each with all samples of its search; or, if a name cannot be one, its fault."""
-    experiments = []
-    for *cell, (number, sample) in itertools.product(*file["grid"].values(), enumerate(file["samples"])):
-        varied = dict(zip(file["grid"], cell, strict=True)) | sample
-        settings = Settings(**with_arguments_together(file["settings"] | varied), data=file["data"])
-        name = run_name(file["run_name"], settings, number)
-        if problems := name_problems(name):
-            return [], [f"run_name: {problem}" for problem in problems]
-        for scheduler, arguments in (file["scheduler"] or {}).items():
-            if arguments["grace_period"] >= settings.epochs:
-                fault = f"{arguments['grace_period']} is no less than the {settings.epochs} epochs of {name}"
-                return [], [f"scheduler.{scheduler}.grace_period: {fault}, so nothing would stop; give less"]
-        study = None
-        if file["study_seed"] is not None:  # another cell or another search is another study
-            text = json.dumps([settings.identity(), file["search"], file["run_name"]], sort_keys=True)
-            study = (hashlib.sha256(text.encode()).hexdigest()[:8], file["study_seed"])
-        further = file["search"] or None, file["scheduler"], study, study is not None
-        experiments.append(Experiment(name, settings, file["resources"], *further))
-    return experiments, []
+    experiments, found = check_document(document)
+    return ([] if problems else experiments), problems + found
 
 
 def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
