@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
+from tune_cnn.waiting import waiting
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 if TYPE_CHECKING:
     from tune_cnn.sweep.config.search_space import Experiment
+    from tune_cnn.sweep.sweep_folder import SweepFolder
 
 
 def add_files(parser: ArgumentParser) -> None:
@@ -47,6 +49,18 @@ def add_sweep(parser: ArgumentParser) -> None:
     """A sweep that exists, and `--storage`."""
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
     add_storage(parser)
+
+
+def open_sweep(options: Namespace) -> "SweepFolder":
+    """The sweep that a command with `add_sweep` was given.
+
+    Raises:
+        StorageError: There is none.
+    """
+    with waiting("loading PyTorch"):
+        from tune_cnn.sweep.sweep_folder import SweepFolder
+
+    return SweepFolder.find(options.sweep, options.storage)
 
 
 def add_out(parser: ArgumentParser, help: str = "where to") -> None:
