@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tune_cnn.cli.options import add_files, read_experiments
-from tune_cnn.texts import aligned, tell
+from tune_cnn.texts import aligned, setting_text, tell
 from tune_cnn.waiting import waiting
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ def run(options: Namespace) -> int:
 
 
 def _table(trials: "Mapping[str, Sequence[Experiment]]", found: "Mapping[str, Diagnosis]") -> str:
-    from tune_cnn.settings import dashed
-
     is_own = all(trials[trial_id][0].settings.model for trial_id in found)
     rows = [
         [
@@ -62,7 +60,7 @@ def _table(trials: "Mapping[str, Sequence[Experiment]]", found: "Mapping[str, Di
         rows.append(
             [
                 trials[trial_id][0].name,
-                *([] if is_own else [dashed(settings.filters_per_layer), str(settings.layers_per_block)]),
+                *([] if is_own else [setting_text(settings.filters_per_layer), str(settings.layers_per_block)]),
                 diagnosis.verdict,
                 f"{diagnosis.score_spread:.1e}",
                 f"{min(ratios):.1e}",

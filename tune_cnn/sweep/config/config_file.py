@@ -20,7 +20,7 @@ from tune_cnn.settings.data import FOUND_OUT, DataSettings, parse_data, source_m
 from tune_cnn.sweep.config import strict_yaml
 from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw
 from tune_cnn.sweep.config.file_model import Resources, file_model
-from tune_cnn.sweep.config.run_names import pattern_problems, run_name, with_seed
+from tune_cnn.sweep.config.run_names import pattern_problems, run_name
 from tune_cnn.sweep.config.shipped import shipped_names
 
 _MOST_BYTES = 200_000
@@ -30,25 +30,15 @@ MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fi
 
 @dataclass(frozen=True)
 class Experiment:
-    """One named run.
+    """One named run."""
 
-    Attributes:
-        name: Also the name of its result file.
-        settings: Of its trial, with resolved data.
-        resources: What its trial gets.
-        search: The distribution of each settings key that was drawn; None: it is no sample of a search.
-        scheduler: The arguments of Tune's scheduler that may stop it, by the scheduler's name; None: none may.
-        study: The name and the seed of the Optuna study that suggests its settings; None: they do not come from one.
-        is_open: Whether its settings are only possible ones, as they are not suggested yet.
-    """
-
-    name: str
-    settings: Settings
-    resources: Resources
-    search: Mapping[str, Mapping[str, Any]] | None = None
-    scheduler: Mapping[str, Mapping[str, Any]] | None = None
-    study: tuple[str, int] | None = None
-    is_open: bool = False
+    name: str  # also that of its result file
+    settings: Settings  # of its trial, with resolved data
+    resources: Resources  # what its trial gets
+    search: Mapping[str, Mapping[str, Any]] | None = None  # the distribution of each settings key that was drawn
+    scheduler: Mapping[str, Mapping[str, Any]] | None = None  # Tune's that may stop it, and its arguments
+    study: tuple[str, int] | None = None  # name and seed of the Optuna study that suggests its settings
+    is_open: bool = False  # its settings are only possible ones, as they are not suggested yet
 
 
 def read_document(path: Path) -> tuple[Any, list[str]]:
@@ -102,14 +92,7 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Check each value by itself.
-
-    Args:
-        document: The plain values; `data` is a mapping.
-
-    Returns:
-        The values as settings have them, if none has a fault; and the faults, one line each.
-    """
+    """The values as settings have them, each checked by itself, if none has a fault; and the faults, one line each."""
     sections = [section for name in SECTIONS if isinstance(section := document.get(name), dict)]
     names = sorted({key for section in sections for key in section if key.startswith(ARGUMENT_PREFIX)})
     model = file_model(tuple(names))
@@ -148,14 +131,7 @@ def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
 
 
 def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[str]]:
-    """The experiments of a file: the cells of its grid, each with all samples of its search.
-
-    Args:
-        document: The plain values; `data` is a mapping.
-
-    Returns:
-        The experiments, whose data are not yet resolved, if there is no fault; and the faults, one line each.
-    """
+    """The experiments of a file, whose data are not yet resolved, if it has no fault; and the faults, one line each."""
     values, problems = check_values(document)
     faulty = {problem.partition(":")[0].partition("[")[0] for problem in problems}
     grid, search, settings = (
@@ -212,7 +188,9 @@ def _experiments(
     data: DataSettings,
 ) -> tuple[list[Experiment], list[str]]:
     """The cells of a grid, the last key fastest, each with all samples; or, if one cannot be, its fault."""
-    pattern = with_seed(values["run_name"]) if "seeds" in values else values["run_name"]
+    pattern = values["run_name"]
+    if "seeds" in values and "{S}" not in pattern and "{seed}" not in pattern:
+        pattern += "_S{S}"
     scheduler, resources = values.get("scheduler"), Resources(**values.get("resources", {}))
     is_open = values.get("algorithm") == "optuna"
     experiments = []

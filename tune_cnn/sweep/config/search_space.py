@@ -6,17 +6,17 @@ An experiment is one named run. Experiments with the same settings are one trial
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from tune_cnn.errors import ConfigError, DataError, NetworkError
-from tune_cnn.settings import DataSettings, parse_data, varied_keys
+from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys
 from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
-from tune_cnn.sweep.config.run_names import name_clashes, unmatched
+from tune_cnn.sweep.config.run_names import unmatched
 
 __all__ = ["Experiment", "distinct_trials", "load_experiments"]
 
@@ -34,7 +34,6 @@ def load_experiments(
     """Read config files into experiments.
 
     Args:
-        paths: The config files.
         overrides: Texts `key=value` of `--set`, which change every file.
         only: Patterns of `--only`, such as `*_L2`; experiments whose name matches none of them are left out.
         finish: Patterns of `--finish`; no scheduler stops experiments of these names.
@@ -76,8 +75,7 @@ def load_experiments(
         if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
             faults[str(paths[-1])].append("scheduler: not that of the other files; a sweep has one scheduler, or none")
 
-    named = {place: [(e.name, e.settings) for e in experiments] for place, experiments in found.items()}
-    for place, clash in name_clashes(named).items():
+    for place, clash in _name_clashes(found):
         faults[place].append(clash)
     chosen: list[Experiment] = []
     for place, experiments in found.items():
@@ -106,6 +104,30 @@ def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experim
     for experiment in experiments:
         trials.setdefault(experiment.settings.trial_id, []).append(experiment)
     return trials
+
+
+def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[str, str]]:
+    """The files with a name that was given already, each with the fault of the first such name."""
+    owners: dict[str, tuple[str, Experiment]] = {}
+    for place, experiments in found.items():
+        for experiment in experiments:
+            owner, other = owners.setdefault(experiment.name, (place, experiment))
+            if other is not experiment:
+                two = "two experiments" if owner == place else f"an experiment of {owner} too"
+                remedy = _remedy(other.settings, experiment.settings)
+                yield place, f"run_name: {experiment.name!r} names {two}{remedy}"
+                break
+
+
+def _remedy(one: Settings, other: Settings) -> str:
+    """What to do about two experiments of one name."""
+    for key in varied_keys([one.flat(), other.flat()]):
+        if not key.startswith("data."):
+            values = f"{one.flat().get(key)} and {other.flat().get(key)}"
+            return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
+    if one.data != other.data:
+        return ", on other images; change the pattern of one of them"
+    return " with the same settings; keep one of them"
 
 
 def _read(
