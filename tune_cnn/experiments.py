@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,10 +17,9 @@ from tune_cnn.machine import cores, slow_here, slow_remark
 from tune_cnn.models import network_fault, resolve
 from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import Text, check, name_problems, plain, suggest
-from tune_cnn.settings import KEYS, OPTIONAL, DataSettings, Settings, parse_settings
-from tune_cnn.settings.data import FOUND_OUT
+from tune_cnn.settings import KEYS, OPTIONAL, Settings, parse_settings
+from tune_cnn.settings.data import FOUND_OUT, DataSettings
 from tune_cnn.texts import tell
-from tune_cnn.train_results import mean
 from tune_cnn.training.devices import choose_device
 from tune_cnn.trial import Trial
 from tune_cnn.waiting import waiting
@@ -134,10 +134,9 @@ def train(
     """Train one network in this process and show its progress.
 
     Args:
-        settings: What decides the numbers.
         checkpoints: As in `run_experiment`.
-        device: Where to compute; None: the GPU if there is one.
-        threads: How many compute on cores; None: as many as PyTorch has, but no more than there are cores.
+        device: None: the GPU if there is one.
+        threads: None: as many as PyTorch has, but no more than there are cores.
         epochs: As in `Trial.run`.
 
     Raises:
@@ -164,7 +163,7 @@ def train(
     result = trial.test_result
     assert result is not None
     print(f"Test Accuracy: {result.accuracy}")
-    print(f"Test Loss: {mean(result.losses)}")
+    print(f"Test Loss: {fmean(result.losses)}")
     return trial
 
 

@@ -8,6 +8,7 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
-from tune_cnn.train_results import mean, of_epoch
+from tune_cnn.train_results import of_epoch
 from tune_cnn.training.devices import default_device, is_cuda_error, is_out_of_memory
 from tune_cnn.trial import Trial
 
@@ -210,7 +211,7 @@ def _report(trial: Trial) -> dict[str, Any]:
         "epochs_without_improvement": history.epochs_without_improvement,
         "stop_reason": trial.stop_reason,
         "test_accuracy": test.accuracy if test else None,
-        "test_loss": mean(test.losses) if test else None,
+        "test_loss": fmean(test.losses) if test else None,
     }
 
 
@@ -228,9 +229,9 @@ def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
     history = trial.history
     return {
         "epoch": epoch,
-        "train_loss": mean(of_epoch(history.train_loss, epoch, history.num_epochs)),
+        "train_loss": fmean(of_epoch(history.train_loss, epoch, history.num_epochs)),
         "train_accuracy": history.train_acc[epoch - 1],
-        "validation_loss": mean(of_epoch(history.test_loss, epoch, history.num_epochs)),
+        "validation_loss": fmean(of_epoch(history.test_loss, epoch, history.num_epochs)),
         "validation_accuracy": history.test_acc[epoch - 1],
         "best_validation_accuracy": max(history.test_acc[:epoch]),
         "epoch_duration_s": trial.epoch_durations_s[epoch - 1],
