@@ -114,9 +114,7 @@ def _change(text: str) -> str:
 
 def positive(text: str) -> int:
     """An argparse type: an integer from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
+    return not_negative(text, least=1)
 
 
 def seconds(text: str) -> float:
@@ -131,8 +129,8 @@ def seconds(text: str) -> float:
     return found
 
 
-def not_negative(text: str) -> int:
-    """An argparse type: an integer from 0 up."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+def not_negative(text: str, least: int = 0) -> int:
+    """An argparse type: an integer from 0 up, or from `least`."""
+    if not text.isdecimal() or int(text) < least:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
     return int(text)
