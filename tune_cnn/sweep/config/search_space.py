@@ -15,10 +15,11 @@ from typing import Any
 from tune_cnn.errors import ConfigError, DataError, NetworkError
 from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys
 from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
+from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
 
-__all__ = ["Experiment", "distinct_trials", "load_experiments"]
+__all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
 
 def load_experiments(
