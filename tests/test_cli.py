@@ -643,7 +643,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
     ("arguments", "messages"),
     [
         (["sweep", "absent.yaml"], ["absent.yaml: 1 problem", "no such file; name a config file"]),
-        (["sweep", "."], [".: 1 problem", "a folder; name the files in it"]),
+        (["sweep", "."], [".: 2 problems", "a folder; name the files in it"]),
         (["sweep", "tiny.yaml", "--set", "lr"], ["--set: 'lr' has no value; write --set lr=VALUE, in one word"]),
         (["sweep", "--set", "lr", "1", "tiny.yaml"], ["--set: 'lr' has no value; write --set lr=VALUE"]),
         (["trial", "tiny.yaml", "x", "--set", "lr", "1"], ["--set: 'lr' has no value; write --set lr=VALUE"]),
@@ -664,7 +664,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["sweep", "tiny.yaml", "--name", "a/b"], ["'a/b' cannot be a name"]),
         (
             ["sweep", "my grid.yaml"],
-            ["my grid.yaml: 1 problem", "'my grid' cannot be", "; rename the file, or give --name"],
+            ["my grid.yaml: 2 problems", "'my grid' cannot be", "; rename the file, or give --name"],
         ),
         (["sweep", "tiny.yaml", "tiny.yaml"], ["given twice; give it once"]),
         (

@@ -11,7 +11,7 @@ import pytest
 from tune_cnn import experiments
 from tune_cnn.errors import ConfigError, DataError, ResultError
 from tune_cnn.experiments import load_experiment, run_experiment
-from tune_cnn.settings import OPTIONAL, Settings
+from tune_cnn.settings import OPTIONAL, Settings, parse_settings
 from tune_cnn.train_results import FitResult
 from tune_cnn.trial import Trial
 
@@ -283,6 +283,6 @@ def test_a_damaged_checkpoint_is_named():
 
 
 def test_train_gives_the_trial_itself():
-    trial = experiments.train(Settings.from_json({**{k: v for k, v in QUICK.items() if k != "device"}}), device="cpu")
+    trial = experiments.train(parse_settings({**{k: v for k, v in QUICK.items() if k != "device"}}), device="cpu")
     assert trial.settings.data.classes == 10
     assert trial.history == run_and_load("run", **QUICK)

@@ -18,7 +18,7 @@ from tiny_sweep import train, write_config
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import parse_json, read_file, temporary_folder
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.training.checkpoint_format import load_state, save_state, state_from_bytes
 
@@ -233,7 +233,7 @@ def test_a_trial_falls_back_from_a_checkpoint_that_is_no_file_or_too_large(home)
 )
 def test_settings_of_absurd_counts_are_refused(settings, fault):
     with pytest.raises(ConfigError, match=fault):
-        Settings.from_json(settings)
+        parse_settings(settings)
 
 
 def test_status_names_an_absurd_depth(home, capsys):

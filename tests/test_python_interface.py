@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from tune_cnn import data
 from tune_cnn.api import Sweep, open_sweep, sweep
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.train_results import mean
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_history_has_a_row_an_epoch(trained):
     assert list(history.index) == [1, 2]
     assert list(history["validation_accuracy"]) == expected.test_acc
     half = len(expected.train_loss) // 2
-    assert list(history["train_loss"]) == [mean(expected.train_loss[:half]), mean(expected.train_loss[half:])]
+    assert list(history["train_loss"]) == [fmean(expected.train_loss[:half]), fmean(expected.train_loss[half:])]
     assert len(trained.history("tiny_L1_K6")) == 1
 
 

@@ -63,7 +63,7 @@ def test_two_ways_to_write_a_setting_are_one_trial(one: dict[str, Any], other: d
 
 def test_json_round_trip_keeps_everything() -> None:
     settings = Settings(**{**OTHER_SETTINGS, "data": DataSettings(**OTHER_DATA)})
-    assert Settings.from_json(settings.to_json()) == settings
+    assert parse_settings(settings.to_json()) == settings
 
 
 # Values as notebooks have them

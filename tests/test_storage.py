@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tune_cnn.errors import ResultError, StorageError
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import DataSettings, Settings, parse_settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
@@ -186,7 +186,7 @@ def test_a_record_is_strict_json_with_the_complete_settings(trial, on_disk):
     trial.finish(SETTINGS, RESULTS, SUMMARY, state(2))
     record = json.loads((on_disk / "record.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert record["results"]["test_loss"] == [2.3, None]
-    assert Settings.from_json(record["config"]) == SETTINGS
+    assert parse_settings(record["config"]) == SETTINGS
 
 
 def test_a_trial_killed_between_record_and_tidying_is_finished_and_can_be_tidied(trial):

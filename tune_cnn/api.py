@@ -3,7 +3,7 @@
 import html
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tune_cnn.sweep.config.search_space import Experiment, load_experiments
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.lock import locked
-from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary
+from tune_cnn.sweep.plan import PlannedExperiment, check_disk, disk_use, make_plan, plan_summary
 from tune_cnn.sweep.remarks import before_start, slow_precisions
 from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.study import settled
@@ -74,11 +74,12 @@ class Sweep:
         trial = self._files.trial(self._settings(name))
         record = trial.record()
         history = record[0] if record else FitResult.from_state((trial.newest_state() or {}).get("history"))
-        losses = {
-            key: epoch_means(values, history.num_epochs)
-            for key, values in (("train_loss", history.train_loss), ("validation_loss", history.test_loss))
+        columns = {
+            "train_loss": epoch_means(history.train_loss, history.num_epochs),
+            "validation_loss": epoch_means(history.test_loss, history.num_epochs),
+            "train_accuracy": history.train_acc,
+            "validation_accuracy": history.test_acc,
         }
-        columns = {**losses, "train_accuracy": history.train_acc, "validation_accuracy": history.test_acc}
         return pd.DataFrame(columns, index=pd.RangeIndex(1, history.num_epochs + 1, name="epoch"))
 
     def model(self, name: str) -> nn.Module:
@@ -163,13 +164,14 @@ def sweep(
     """
     paths = [config_path(file) for file in files]
     name = name or sweep_name(paths)
-    if problems := name_problems(name):
-        raise ConfigError("name", problems)
     changes = [
         f"{key}={value if isinstance(value, str) else json.dumps(plain(value))}" for key, value in settings.items()
     ]
     only, finish = ([patterns] if isinstance(patterns, str) else patterns for patterns in (only, finish))
-    experiments = load_experiments(paths, overrides=changes, only=only, finish=finish, data=data, may_be_open=True)
+    faults = {"name": name_problems(name)}
+    experiments = load_experiments(
+        paths, overrides=changes, only=only, finish=finish, data=data, may_be_open=True, further=faults
+    )
     folder = SweepFolder(str(storage), name)
     if fresh:
         folder.start_over()
@@ -212,9 +214,7 @@ def train(
     experiments = settled(experiments, folder)
     plan = make_plan(experiments, folder)
     use = disk_use(plan, at_once=cluster.cpus or cores())
-    describe(experiments)
-    for remark in slow_precisions(plan, experiments, cluster):
-        tell(remark, file=sys.stderr)
+    describe(experiments, plan, cluster)
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
     for remark in before_start(plan, experiments, cluster, out):
         tell(remark, file=sys.stderr)
@@ -253,7 +253,9 @@ def train(
     return failures, is_written and not left
 
 
-def describe(experiments: Iterable[Experiment]) -> None:
-    """Say which images the experiments take."""
+def describe(experiments: Sequence[Experiment], plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None:
+    """Say which images the experiments take, and which of their precisions are slow on the machines."""
     for source in {experiment.settings.data: None for experiment in experiments}:
         tell(images.describe(source), file=sys.stderr)
+    for remark in slow_precisions(plan, experiments, cluster):
+        tell(remark, file=sys.stderr)

@@ -5,12 +5,7 @@ from tune_cnn.train_results import FitResult
 
 
 def stop_reason(history: FitResult, epochs: int, early_stopping: int | None) -> str | None:
-    """The rule that ends a training.
-
-    Args:
-        history: What was run.
-        epochs: The most epochs.
-        early_stopping: How many epochs in a row without a better validation accuracy are enough; None: no number is.
+    """The rule that ends a training: after so many `epochs`, or `early_stopping` ones without a better accuracy.
 
     Returns:
         `diverged` (a loss is not a finite number), `plateau`, `epochs`, or None if the training goes on.

@@ -1,16 +1,6 @@
-"""The errors that users meet. The command line catches `TuneCnnError` once, prints it, and exits.
+"""The errors that users meet. The command line catches `TuneCnnError` once, prints it, and exits."""
 
-TuneCnnError                exit code 2 unless a subclass says otherwise
-├── ConfigError             one or more faults in a config file, a setting or an option, all listed
-├── DataError               images that cannot be found, read or downloaded
-├── ResourceError           cores, GPUs or a port that are asked for, and that no node has
-├── StorageError            a sweep's folder cannot be used: missing, locked, full, not reachable
-├── ResultError             a result file is damaged, or not one of ours
-├── NetworkError            an own network cannot be read, built or used
-└── TrialFailedError        exit code 1: a training failed for good
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class TuneCnnError(Exception):
@@ -20,7 +10,7 @@ class TuneCnnError(Exception):
 
 
 class ConfigError(TuneCnnError):
-    """All the faults of one place (a file, a call, an option), reported at once.
+    """One or more faults in a config file, a setting or an option, all reported at once.
 
     Args:
         place: Where the faults are: a file name, or what was called.
@@ -28,23 +18,17 @@ class ConfigError(TuneCnnError):
         others: The faults of further places; the message holds a block for each.
     """
 
-    def __init__(self, place: str, problems: Sequence[str], others: Sequence["ConfigError"] = ()) -> None:
-        self.place = place
+    def __init__(self, place: str, problems: Sequence[str], others: Mapping[str, Sequence[str]] = {}) -> None:
+        super().__init__(place, problems, others)  # by which it is rebuilt when it crosses a process
         self.problems = list(problems)
-        self.others = list(others)
-        count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
-        block = "\n".join([f"{place}: {count}", *(f"  {problem}" for problem in problems)])
-        super().__init__("\n".join([block, *map(str, others)]))
+        self._all = {place: problems, **others}
 
-    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, list[str], list["ConfigError"]]]:
-        # Exceptions are rebuilt from their message when they cross a process; this one has several arguments.
-        return type(self), (self.place, self.problems, self.others)
-
-    @classmethod
-    def joined(cls, errors: Sequence["ConfigError"]) -> "ConfigError":
-        """One error for at least one: its message is theirs, one block under the other."""
-        first, *rest = errors
-        return cls(first.place, first.problems, [*first.others, *rest])
+    def __str__(self) -> str:
+        blocks = [
+            [f"{place}: {len(problems)} problem" + ("s" if len(problems) != 1 else ""), *problems]
+            for place, problems in self._all.items()
+        ]
+        return "\n".join("\n  ".join(block) for block in blocks)
 
 
 class DataError(TuneCnnError):
@@ -56,7 +40,7 @@ class ResourceError(TuneCnnError):
 
 
 class StorageError(TuneCnnError):
-    """A sweep's folder cannot be used."""
+    """A sweep's folder cannot be used: missing, locked, full, not reachable."""
 
 
 class ResultError(TuneCnnError):
@@ -65,9 +49,3 @@ class ResultError(TuneCnnError):
 
 class NetworkError(TuneCnnError, ValueError):
     """An own network cannot be read, built or used."""
-
-
-class TrialFailedError(TuneCnnError):
-    """A training failed for good."""
-
-    exit_code = 1

@@ -1,9 +1,11 @@
 """One named experiment in this process, and the JSON file that every experiment leaves."""
 
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,19 +17,14 @@ from tune_cnn.machine import cores, slow_here, slow_remark
 from tune_cnn.models import network_fault, resolve
 from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import Text, check, name_problems, plain, suggest
-from tune_cnn.settings import KEYS, OPTIONAL, DataSettings, Settings, parse_settings
+from tune_cnn.settings import KEYS, OPTIONAL, Settings, parse_settings
+from tune_cnn.settings.data import FOUND_OUT, DataSettings
 from tune_cnn.texts import tell
-from tune_cnn.train_results import mean
 from tune_cnn.training.devices import choose_device
 from tune_cnn.trial import Trial
 from tune_cnn.waiting import waiting
 
-__all__ = ["experiment_config", "load_experiment", "run_experiment", "train"]
-
-CONFIG_KEYS = (
-    "run_name", "out_dir", "seed", "bs_train", "bs_test", "batches", "epochs", "early_stopping", "checkpoints", "lr",
-    "reg", "filters_per_layer", "layers_per_block", "pool_every", "hidden_dims", "ycn", "kw",
-)  # fmt: skip
+__all__ = ["experiment_config", "load_experiment", "run_experiment", "train", "train_and_save"]
 
 
 @dataclass(frozen=True)
@@ -105,14 +102,23 @@ def run_experiment(
     if problems or places is None:
         raise ConfigError(place, problems)
     # A folder that cannot be made should not be found out after hours of training.
-    problems += _folder_problems("out_dir", Path(places.out_dir))
-    problems += _folder_problems("checkpoints", Path(places.checkpoints or ".").parent)
+    for key, folder in (("out_dir", Path(places.out_dir)), ("checkpoints", Path(places.checkpoints or ".").parent)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problems.append(f"{key}: {str(folder)!r} cannot be used ({error.strerror}); name another folder")
     if problems:
         raise ConfigError(place, problems)
+    train_and_save(run_name, places.out_dir, settings, checkpoints=places.checkpoints, device=device)
 
-    trial = train(settings, checkpoints=places.checkpoints, device=device)
-    path = Path(places.out_dir) / f"{run_name}.json"
-    config = experiment_config(run_name, places.out_dir, trial.settings, places.checkpoints)
+
+def train_and_save(
+    run_name: str, out_dir: str | Path, settings: Settings, *, checkpoints: str | None = None, **options: Any
+) -> None:
+    """`train` one network, with the same options, and write `<out_dir>/<run_name>.json`."""
+    trial = train(settings, checkpoints=checkpoints, **options)
+    path = Path(out_dir) / f"{run_name}.json"
+    config = experiment_config(run_name, out_dir, trial.settings, checkpoints)
     save_experiment(path, config, trial.history, trial.summary())
     tell(f"*** Output file {path} written")
 
@@ -128,10 +134,9 @@ def train(
     """Train one network in this process and show its progress.
 
     Args:
-        settings: What decides the numbers.
         checkpoints: As in `run_experiment`.
-        device: Where to compute; None: the GPU if there is one.
-        threads: How many compute on cores; None: as many as PyTorch has, but no more than there are cores.
+        device: None: the GPU if there is one.
+        threads: None: as many as PyTorch has, but no more than there are cores.
         epochs: As in `Trial.run`.
 
     Raises:
@@ -158,17 +163,8 @@ def train(
     result = trial.test_result
     assert result is not None
     print(f"Test Accuracy: {result.accuracy}")
-    print(f"Test Loss: {mean(result.losses)}")
+    print(f"Test Loss: {fmean(result.losses)}")
     return trial
-
-
-def _folder_problems(key: str, folder: Path) -> list[str]:
-    """Make a folder; return why it cannot be made, or nothing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return [f"{key}: {str(folder)!r} cannot be used ({error.strerror}); name another folder"]
-    return []
 
 
 def experiment_config(
@@ -180,9 +176,9 @@ def experiment_config(
     source = {
         key: value
         for key, value in values.pop("data").items()
-        if key not in ("classes", "fingerprint") and (key == "source" or value != default[key])
+        if key not in FOUND_OUT and (key == "source" or value != default[key])
     }
     values["kw"] = {key: values[key] for key in OPTIONAL if values[key] != getattr(Settings, key)}
     if source != {"source": "cifar10"}:
         values["kw"]["data"] = source
-    return {key: values[key] for key in CONFIG_KEYS}
+    return {key: values[key] for key in inspect.signature(run_experiment).parameters}

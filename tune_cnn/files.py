@@ -24,15 +24,11 @@ BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was le
 
 
 def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a file that others may have made.
-
-    Args:
-        path: Read only if it is a regular file, or a link to one.
-        most: Bytes; a larger file is not read.
+    """The content of a file of at most `most` bytes that others may have made.
 
     Raises:
         OSError: It is missing, or may not be read.
-        ResultError: It is no regular file, or larger.
+        ResultError: It is no regular file, nor a link to one; or larger.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
@@ -53,11 +49,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def check_size(place: str, count: int, most: int) -> None:
-    """Refuse a file of more than `most` bytes.
-
-    Raises:
-        ResultError: It is larger.
-    """
+    """Raise a `ResultError` for a file of more than `most` bytes."""
     if count > most:
         raise _refusal(place, f"{size(count)}, where at most {size(most)} are expected")
 
@@ -97,11 +89,12 @@ def _whole_number(digits: str) -> int | float:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that readers, and a power loss, find the old content or the new one, never a part.
 
-    When this returns, it is the new one, whatever happens.
+    When this returns, it is the new one, whatever happens. The folder is made if need be.
 
     Raises:
-        OSError: The folder is missing, not writable, or full; the old content is still there.
+        OSError: The folder cannot be made, is not writable, or full; the old content is still there.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=BESIDE_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -117,13 +110,12 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def publish_file(path: Path, content: bytes) -> None:
-    """As `replace_file`, but the folder is made if need be, and a failure is the user's to mend.
+    """As `replace_file`, but a failure is the user's to mend.
 
     Raises:
         StorageError: The file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
     except OSError as error:
         raise StorageError(

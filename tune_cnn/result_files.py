@@ -22,16 +22,8 @@ _remarks: set[tuple[Path, str]] = set()  # that were printed
 
 
 def save_experiment(path: Path, config: Mapping[str, Any], results: FitResult, trial: Mapping[str, Any]) -> None:
-    """Write a result file: strict JSON, in which a number that is not finite is null.
-
-    Args:
-        path: Its folder is made if need be.
-        config: What `experiments.experiment_config` gives.
-        results: The history.
-        trial: What `Trial.summary` gives.
-    """
+    """Write a result file, from `experiments.experiment_config` and `Trial.summary`; see `to_strict_json`."""
     content = {"config": config, "results": results._asdict(), "trial": trial}
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, to_strict_json(content).encode())
 
 
@@ -149,10 +141,8 @@ def _words(text: str) -> list[str]:
 def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, list[str]]:
     """A history whose parts fit together, and what had to be done for it.
 
-    Args:
-        curves: By name. Accuracies are cut to the shorter curve, and losses in proportion. Where there are none, they
-            become NaN.
-        told: The number of epochs that the file tells, which only counts if there are no accuracies.
+    Accuracies are cut to the shorter curve, and losses in proportion; where there are none, they become NaN. The number
+    of epochs that is `told` by the file only counts if there are no accuracies.
     """
     remarks = []
     losses = {len(curves[name]) for name in ("train_loss", "test_loss")}
@@ -203,11 +193,9 @@ def _fractions(history: FitResult) -> list[str]:
 
 def _spelt(config: dict[str, Any]) -> dict[str, Any]:
     """The config with its optimizer in small letters, as we write it."""
-    return {
-        key: value.lower()
-        if key == "optimizer" and isinstance(value, str)
-        else _spelt(value)
-        if key == "kw" and isinstance(value, dict)
-        else value
-        for key, value in config.items()
-    }
+    spelt = dict(config)
+    if isinstance(optimizer := config.get("optimizer"), str):
+        spelt["optimizer"] = optimizer.lower()
+    if isinstance(further := config.get("kw"), dict):
+        spelt["kw"] = _spelt(further)
+    return spelt

@@ -1,7 +1,8 @@
 """The results of a sweep as commands leave them: result files, figures, report, and the table of how trials ended."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import format_exception_only
 from typing import NamedTuple
@@ -15,28 +16,18 @@ from tune_cnn.texts import counted, tell
 
 
 class Results(NamedTuple):
-    """What `write_results` wrote.
+    """What `write_results` wrote."""
 
-    Attributes:
-        files: The result file of every experiment that has an epoch behind it.
-        figures: A figure for each row of the grid.
-        reports: The report, as a page and as Markdown; none if no experiment has begun.
-        failed: What could not be written, and why, in a line each; the rest was.
-    """
-
-    files: list[Path]
-    figures: list[Path]
-    reports: list[Path]
-    failed: list[str]
+    files: list[Path]  # of every experiment that has an epoch behind it
+    figures: list[Path]  # one for each row of the grid
+    reports: list[Path]  # a page, Markdown and CSV; none if no experiment has begun
+    failed: list[str]  # what could not be written, and why, in a line each; the rest was
 
 
 def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
     """Write the result files of a sweep as it stands, and say on stderr which experiments are unfinished.
 
-    Args:
-        folder: The sweep's.
-        out_dir: Where to.
-        not_measured: See `export`; None: unless somebody is running the sweep.
+    `not_measured` is that of `export`; None: as long as somebody is running the sweep.
     """
     if not_measured is None and (who := running(folder.folder)) is not None:
         not_measured = f"{who} is running the sweep"
@@ -49,42 +40,40 @@ def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = No
 
 
 def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Results:
-    """Write the result files of a sweep as it stands, then its figures and report; what fails then leaves the rest.
-
-    Arguments as in `export_now`.
+    """As `export_now`, then write figures and report; what fails then leaves the rest.
 
     Raises:
         StorageError: The sweep's folder is damaged, or a result file cannot be written.
     """
     files, _, missing, _ = export_now(folder, out_dir, not_measured)
-    failed: list[str] = []
+    results = Results(files, [], [], [])
 
-    def attempt(what: str, write: Callable[[], list[Path]]) -> list[Path]:
+    @contextmanager
+    def attempt(what: str) -> Iterator[None]:
         try:
-            return write()
+            yield
         except Exception as error:  # whatever it is: the trainings took hours
             reason = error if isinstance(error, TuneCnnError) else "".join(format_exception_only(error))
             why = " ".join(str(reason).split())
-            failed.append(f"{what}: not written ({why}); mend that, then type: tune-cnn report {folder}")
-            return []
+            results.failed.append(f"{what}: not written ({why}); mend that, then type: tune-cnn report {folder}")
 
-    def draw() -> list[Path]:
+    with attempt("figures"):
         from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without
         from tune_cnn.report.search import write_search_figure
 
-        return [*write_figures(files, out_dir), *write_search_figure(folder.name, files, out_dir)]
-
-    def report() -> list[Path]:
-        from tune_cnn.report import write_report
-
-        return write_report(folder.name, files, out_dir, figures=figures, asked=asked, failures=failures)
-
-    figures = attempt("figures", draw)
+        results.figures.extend(write_figures(files, out_dir))
+        results.figures.extend(write_search_figure(folder.name, files, out_dir))
     asked = folder.experiments()
     failures = {name: failure for name, failure in missing.items() if failure is not None}
-    if not files and not failures:
-        return Results(files, figures, [], failed)
-    return Results(files, figures, attempt("report", report), failed)
+    if files or failures:
+        with attempt("report"):
+            from tune_cnn.report import write_report
+
+            figures = results.figures
+            results.reports.extend(
+                write_report(folder.name, files, out_dir, figures=figures, asked=asked, failures=failures)
+            )
+    return results
 
 
 def show_results(folder: SweepFolder, out_dir: Path) -> bool:

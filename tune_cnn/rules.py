@@ -77,16 +77,10 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)  # takes some milliseconds
 
 
-def check(kind: Callable[..., T], values: Any, prefix: str = "") -> tuple[T | None, list[str]]:
-    """Read plain values by a type.
+def check(kind: Callable[..., T], values: Any) -> tuple[T | None, list[str]]:
+    """What a type makes of plain values if they have no fault; and the faults, one line for each wrong value.
 
-    Args:
-        kind: The type. Its JSON schema says what each value must be.
-        values: As YAML and JSON give them.
-        prefix: What stands before each key in a message, such as `data.`.
-
-    Returns:
-        What the type makes of the values if they have no fault; and the faults, one line for each wrong value.
+    The type's JSON schema says what each value must be.
     """
     try:
         return _adapter(kind).validate_python(values), []
@@ -96,7 +90,7 @@ def check(kind: Callable[..., T], values: Any, prefix: str = "") -> tuple[T | No
         for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
             place, problem = _fault(fault, values, schema)
             problems.setdefault(place, problem)
-        return None, [f"{prefix}{place}: {problem}" for place, problem in problems.items()]
+        return None, [f"{place}: {problem}" for place, problem in problems.items()]
 
 
 def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import chain
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from tune_cnn.errors import ResultError
@@ -13,14 +14,9 @@ def chance(classes: int) -> float:
     return 100 / classes
 
 
-def mean(losses: Sequence[float]) -> float:
-    """The mean of some losses, rounded once."""
-    return math.fsum(losses) / len(losses)
-
-
 def epoch_means(losses: Sequence[float], epochs: int) -> list[float]:
     """The mean of each epoch's losses, in nats."""
-    return [mean(part) for epoch in range(1, epochs + 1) if (part := of_epoch(losses, epoch, epochs))]
+    return [fmean(part) for epoch in range(1, epochs + 1) if (part := of_epoch(losses, epoch, epochs))]
 
 
 def of_epoch(losses: Sequence[float], epoch: int, epochs: int) -> Sequence[float]:
@@ -44,14 +40,9 @@ class EpochResult(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """The history of a training.
+    """The history of a training: every batch's loss in nats, and every epoch's accuracy in percent.
 
-    Attributes:
-        num_epochs: Epochs that were run.
-        train_loss: Training loss of every batch of every epoch, in nats.
-        train_acc: Training accuracy of every epoch, in percent.
-        test_loss: Validation loss of every batch of every epoch, in nats.
-        test_acc: Validation accuracy of every epoch, in percent.
+    `test_loss` and `test_acc` are those of the validation set.
     """
 
     num_epochs: int

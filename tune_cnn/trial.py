@@ -6,8 +6,9 @@ after any epoch and continue elsewhere, bit for bit.
 
 import copy
 import time
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError
 from tune_cnn.machine import changed_machine, machine_facts
 from tune_cnn.settings import Settings
-from tune_cnn.train_results import EpochResult, FitResult, mean
+from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training import TorchTrainer
 from tune_cnn.training.checkpoint_format import save_state
 from tune_cnn.training.devices import keep_freed_memory, numerics
@@ -35,27 +36,12 @@ _MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their
 
 
 class Trial:
-    """A training that runs one epoch at a time.
-
-    Args:
-        settings: What decides its numbers.
-        images: What it trains, validates and tests on.
-        device: Where to compute.
-
-    Attributes:
-        train_batches: DataLoader of the training set, reshuffled in each epoch.
-        validation_batches: DataLoader of the validation set; its large batches yield a loss per `bs_test` images.
-        history: All epochs so far.
-        stop_reason: `epochs`, `plateau`, `diverged` or what `end` was given after the last epoch, else None.
-        test_result: Losses and accuracy of the best weights on the test set, after the last epoch.
-        further_facts: What whoever runs the trial adds to its summary, as JSON values.
-        moved: That, and how, the loaded state was saved on another kind of machine, in a line for people, or empty.
-        test_predictions: The class that the best weights give to each test image, int64 (N,), after the last epoch.
-    """
+    """A training of some settings, on some images, that runs one epoch at a time."""
 
     def __init__(self, settings: Settings, images: Images, device: torch.device | str = "cpu") -> None:
         self.settings, self.images, self.device = settings, images, torch.device(device)
         keep_freed_memory()
+        self._cost = models.cost(settings)
         # The draws of the whole training follow from here, in this order: the weights, then each epoch's order.
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
@@ -65,24 +51,34 @@ class Trial:
         self.train_batches = Batches(
             images.train, settings.bs_train, shuffle=True, max_batches=settings.batches, device=self._images_on
         )
-        self.trainer = _trainer(model, settings, self.device, settings.epochs * len(self.train_batches))
-        self.validation_batches = self._evaluation_batches(images.validation)
+        optimizer = build_optimizer(model.parameters(), settings)
+        augment = partial(augmented, flip=settings.flip, translate=settings.translate, cutout=settings.cutout)
+        self.trainer = TorchTrainer(
+            model,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            self.device,
+            train_loss_fn=nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing),
+            scheduler=build_scheduler(optimizer, settings, settings.epochs * len(self.train_batches)),
+            augment=augment if settings.flip or settings.translate or settings.cutout else None,
+            average=settings.average or None,
+            precision=settings.precision,
+            compile=settings.compile,
+        )
+        self.validation_batches = self._evaluation_batches(images.validation)  # large: a loss per `bs_test` images
         self.history = FitResult.empty()
-        self.stop_reason: str | None = None
+        # After the last epoch: why it is that; what the best weights reach on the test set, and their classes (N,).
+        self.stop_reason: str | None = None  # `epochs`, `plateau`, `diverged` or what `end` was given
         self.test_result: EpochResult | None = None
         self.test_predictions: NDArray[np.int64] | None = None
         self.best_weights: dict[str, Tensor] = {}
         self.epoch_durations_s: list[float] = []
-        self.further_facts: dict[str, Any] = {}
-        self.moved = ""
+        self.further_facts: dict[str, Any] = {}  # that whoever runs the trial adds to its summary, as JSON values
+        self.moved = ""  # how the machine of the loaded state differs from this one, in a line for people
         self._is_cut = False  # a state with more epochs than `history` keeps was loaded
 
     def run_epoch(self, verbose: bool = False) -> tuple[EpochResult, EpochResult]:
-        """Train and validate one epoch; after the last one, also measure the best weights on the test set.
-
-        Args:
-            verbose: Show progress bars.
-        """
+        """Train and validate one epoch; after the last one, also measure the best weights on the test set."""
         started = time.perf_counter()
         with numerics(self.device, self.settings.precision):
             train = self.trainer.train_epoch(self.train_batches, verbose)
@@ -198,11 +194,6 @@ class Trial:
         self.epoch_durations_s = durations[: cut.num_epochs]
         self._finish_if_over()
 
-    @cached_property
-    def cost(self) -> models.Cost:
-        """Parameters and multiply-adds of the network."""
-        return models.cost(self.settings)
-
     @property
     def confusion(self) -> list[list[int]] | None:
         """Numbers of test images by true class (rows) and predicted class (columns), after the last epoch.
@@ -221,15 +212,14 @@ class Trial:
         return {
             "id": self.settings.trial_id,
             "test_accuracy": test.accuracy if test else None,
-            "test_loss": mean(test.losses) if test else None,
+            "test_loss": fmean(test.losses) if test else None,
             "confusion": self.confusion,
             "best_epoch": self.history.best_epoch,
             "best_validation_accuracy": self.history.best_accuracy,
             "stop_reason": self.stop_reason,
             "duration_s": round(sum(self.epoch_durations_s), 3),
             "epoch_durations_s": [round(duration, 3) for duration in self.epoch_durations_s],
-            "parameters": self.cost.parameters,
-            "multiply_adds": self.cost.multiply_adds,
+            **self._cost._asdict(),
             "data": self.settings.data.identity(),
             "class_names": list(self.images.classes),
             "images": {
@@ -240,21 +230,3 @@ class Trial:
             **machine_facts(self.device),
             **self.further_facts,
         }
-
-
-def _trainer(model: nn.Module, settings: Settings, device: torch.device, batches: int) -> TorchTrainer:
-    """What trains the model as the settings say, for so many batches."""
-    optimizer = build_optimizer(model.parameters(), settings)
-    augment = partial(augmented, flip=settings.flip, translate=settings.translate, cutout=settings.cutout)
-    return TorchTrainer(
-        model,
-        nn.CrossEntropyLoss(),
-        optimizer,
-        device,
-        train_loss_fn=nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing),
-        scheduler=build_scheduler(optimizer, settings, batches),
-        augment=augment if settings.flip or settings.translate or settings.cutout else None,
-        average=settings.average or None,
-        precision=settings.precision,
-        compile=settings.compile,
-    )

@@ -4,13 +4,14 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cnn.errors import ConfigError
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
+from tune_cnn.waiting import waiting
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 if TYPE_CHECKING:
     from tune_cnn.sweep.config.search_space import Experiment
+    from tune_cnn.sweep.sweep_folder import SweepFolder
 
 
 def add_files(parser: ArgumentParser) -> None:
@@ -50,6 +51,18 @@ def add_sweep(parser: ArgumentParser) -> None:
     add_storage(parser)
 
 
+def open_sweep(options: Namespace) -> "SweepFolder":
+    """The sweep that a command with `add_sweep` was given.
+
+    Raises:
+        StorageError: There is none.
+    """
+    with waiting("loading PyTorch"):
+        from tune_cnn.sweep.sweep_folder import SweepFolder
+
+    return SweepFolder.find(options.sweep, options.storage)
+
+
 def add_out(parser: ArgumentParser, help: str = "where to") -> None:
     """`--out`, the folder of the results."""
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help=f"{help} (default: results)")
@@ -71,27 +84,21 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
     from tune_cnn.rules import name_problems
     from tune_cnn.sweep.config.search_space import load_experiments
 
-    errors = []
+    faults = {}
     if "name" in options:
         named, options.name = options.name, options.name or sweep_name(options.files)
-        if problems := name_problems(options.name):
-            remedy = "" if named else "; rename the file, or give --name"
-            place = "--name" if named else ", ".join(map(str, options.files))
-            errors.append(ConfigError(place, [problem + remedy for problem in problems]))
-    try:
-        found = load_experiments(
-            options.files,
-            overrides=options.overrides,
-            only=options.only,
-            finish=vars(options).get("finish", ()),
-            data=options.data,
-            may_be_open="finish" in options,
-        )
-    except ConfigError as error:
-        errors.append(error)
-    if errors:
-        raise ConfigError.joined(errors)
-    return found
+        place = "--name" if named else ", ".join(map(str, options.files))
+        remedy = "" if named else "; rename the file, or give --name"
+        faults[place] = [problem + remedy for problem in name_problems(options.name)]
+    return load_experiments(
+        options.files,
+        overrides=options.overrides,
+        only=options.only,
+        finish=vars(options).get("finish", ()),
+        data=options.data,
+        may_be_open="finish" in options,
+        further=faults,
+    )
 
 
 def _change(text: str) -> str:
@@ -107,9 +114,7 @@ def _change(text: str) -> str:
 
 def positive(text: str) -> int:
     """An argparse type: an integer from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
+    return not_negative(text, least=1)
 
 
 def seconds(text: str) -> float:
@@ -124,8 +129,8 @@ def seconds(text: str) -> float:
     return found
 
 
-def not_negative(text: str) -> int:
-    """An argparse type: an integer from 0 up."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+def not_negative(text: str, least: int = 0) -> int:
+    """An argparse type: an integer from 0 up, or from `least`."""
+    if not text.isdecimal() or int(text) < least:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
     return int(text)

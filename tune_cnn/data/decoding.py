@@ -61,7 +61,6 @@ def read_images(files: Sequence[ImageFile], height: int, width: int, progress: b
     images, _ = decode(files, height, width, progress)
     # A full or read-only disk costs the next start some time, and nothing else.
     with suppress(OSError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
         buffer = BytesIO()
         np.save(buffer, images)
         replace_file(cache, buffer.getvalue())

@@ -12,8 +12,8 @@ from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import VERDICTS, Run, read_run
-from tune_cnn.settings import Settings, dashed
-from tune_cnn.texts import tell
+from tune_cnn.settings import Settings
+from tune_cnn.texts import setting_text, tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Cell:
     @property
     def k(self) -> str:
         """K as a text: `64-128`."""
-        return dashed(self.settings.filters_per_layer)
+        return setting_text(self.settings.filters_per_layer)
 
     @property
     def depth(self) -> int:

@@ -1,13 +1,11 @@
 """The settings of a training and of its images: what they may be, how they are read, and the trial id."""
 
-from tune_cnn.settings.data import SOURCES, DataSettings, parse_data, source_mapping
+from tune_cnn.settings.data import SOURCES, DataSettings, parse_data
 from tune_cnn.settings.trial import (
     ARGUMENT_PREFIX,
     KEYS,
     OPTIONAL,
-    Argument,
     Settings,
-    dashed,
     parse_settings,
     size_fault,
     varied_keys,
@@ -20,14 +18,11 @@ __all__ = [
     "KEYS",
     "OPTIONAL",
     "SOURCES",
-    "Argument",
     "DataSettings",
     "Settings",
-    "dashed",
     "parse_data",
     "parse_settings",
     "size_fault",
-    "source_mapping",
     "varied_keys",
     "with_arguments_apart",
     "with_arguments_together",

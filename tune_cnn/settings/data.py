@@ -11,20 +11,11 @@ from tune_cnn.rules import NO_OTHER_KEYS, AsWhole, Count, OneOf, Text, Whole, ch
 
 
 class SourceRules(NamedTuple):
-    """What the settings of a source of images may hold.
+    """What the settings of a source of images may hold."""
 
-    Attributes:
-        path: What `path` must be: a `folder` or a `file`; `optional`; or `none`, if it must be absent.
-        in_size: (channels, height, width) of all its images; None: any.
-        has_seed: Whether its images are drawn by a seed.
-        channels: How many its images may have, where `in_size` is any.
-        example: A path.
-    """
-
-    path: str
-    in_size: tuple[int, int, int] | None = None
-    has_seed: bool = False
-    channels: tuple[int, ...] = (3,)
+    path: str  # what `path` must be: a `folder` or a `file`; `optional`; or `none`, as its images are drawn, by a seed
+    in_size: tuple[int, int, int] | None = None  # (channels, height, width) of all its images; None: any
+    channels: tuple[int, ...] = (3,)  # how many its images may have, where `in_size` is any
     example: str = "/path/to/images"
 
 
@@ -32,7 +23,7 @@ class SourceRules(NamedTuple):
 SOURCES = {
     "cifar10": SourceRules("optional", in_size=(3, 32, 32)),
     "image_folder": SourceRules("folder"),
-    "shapes": SourceRules("none", has_seed=True),
+    "shapes": SourceRules("none"),
     "arrays": SourceRules("file", channels=(1, 3), example="/path/to/images.npz"),
     "cifar100": SourceRules("optional", in_size=(3, 32, 32)),
     "fashion_mnist": SourceRules("optional", in_size=(1, 28, 28)),
@@ -40,6 +31,7 @@ SOURCES = {
     "svhn": SourceRules("optional", in_size=(3, 32, 32)),
 }
 
+FOUND_OUT = ("classes", "fingerprint")  # of the images, by `data.resolve`
 _InSize = Annotated[
     tuple[Annotated[int, OneOf(1, 3)], Count, Count],
     Field(description="[channels, height, width] with 1 or 3 channels", examples=[[3, 32, 32]]),
@@ -86,49 +78,48 @@ class DataSettings:
         return {key: value for key, value in self.to_json().items() if key != "path"}
 
 
-def source_mapping(value: object, prefix: str = "data") -> tuple[dict[str, Any], list[str]]:
+def source_mapping(value: object) -> tuple[dict[str, Any], list[str]]:
     """The mapping that `cifar10`, `image_folder:/path` or a mapping stands for; and the faults."""
     value = plain(value)
     if isinstance(value, str):
         source, _, path = value.partition(":")
         if source.lower() not in SOURCES:
-            is_npz = value.endswith(".npz")
             near = difflib.get_close_matches(source.lower(), SOURCES, n=1, cutoff=0.65)
             if near and os.sep not in source and not os.path.isdir(value):
                 remedy = f"did you mean '{near[0]}:{path}'?" if path else f"did you mean '{near[0]}'?"
-                return {}, [f"{prefix}: {shown(value)} is not a source; {remedy}"]
-            if is_npz or os.sep in value or os.path.isdir(value):
+                return {}, [f"data: {shown(value)} is not a source; {remedy}"]
+            if (is_npz := value.endswith(".npz")) or os.sep in value or os.path.isdir(value):
                 source = "arrays" if is_npz else "image_folder"
-                return {}, [f"{prefix}: {shown(value)} is not a source; write {source}:{value}"]
+                return {}, [f"data: {shown(value)} is not a source; write {source}:{value}"]
         return {"source": source} | ({"path": path} if path else {}), []
     if isinstance(value, dict):
         return value, []
-    return {}, [f"{prefix}: {shown(value)} is not a source; write one of {', '.join(SOURCES)}, or a mapping"]
+    return {}, [f"data: {shown(value)} is not a source; write one of {', '.join(SOURCES)}, or a mapping"]
 
 
-def source_problems(data: DataSettings, prefix: str = "data") -> list[str]:
+def _source_problems(data: DataSettings) -> list[str]:
     """The settings that contradict what the source supports, one line each."""
     source, name = SOURCES[data.source], data.source
     problems = []
     if source.path in ("folder", "file") and data.path is None:
-        problems.append(f"{prefix}: {name} needs its {source.path}; write {name}:{source.example}")
+        problems.append(f"data: {name} needs its {source.path}; write {name}:{source.example}")
     if source.path == "none" and data.path is not None:
-        problems.append(f"{prefix}: {name} are drawn on the spot and take no path; write {name}")
+        problems.append(f"data: {name} are drawn on the spot and take no path; write {name}")
     if source.in_size is not None and source.in_size != data.in_size:
-        problems.append(f"{prefix}.in_size: the images of {name} are {[*source.in_size]}; leave it out")
+        problems.append(f"data.in_size: the images of {name} are {[*source.in_size]}; leave it out")
     if source.in_size is None and data.in_size[0] not in source.channels:
-        problems.append(f"{prefix}.in_size: the images of {name} have 3 channels; write [3, height, width]")
-    if not source.has_seed and data.seed != 0:
-        problems.append(f"{prefix}.seed: only images that are drawn have one, such as shapes; leave it out")
+        problems.append(f"data.in_size: the images of {name} have 3 channels; write [3, height, width]")
+    if source.path != "none" and data.seed != 0:
+        problems.append("data.seed: only images that are drawn have one, such as shapes; leave it out")
     return problems
 
 
-def parse_data(value: object, prefix: str = "data") -> tuple[DataSettings, list[str]]:
+def parse_data(value: object) -> tuple[DataSettings, list[str]]:
     """Read `cifar10`, `image_folder:/path`, or a mapping with the keys of `DataSettings`; return the faults too."""
     if isinstance(value, DataSettings):
         return value, []
-    mapping, problems = source_mapping(value, prefix)
-    data, found = check(DataSettings, mapping, f"{prefix}.")
+    mapping, problems = source_mapping(value)
+    data, found = check(DataSettings, mapping)
     if data is None or problems:
-        return DataSettings(), problems or found
-    return data, source_problems(data, prefix)
+        return DataSettings(), problems or [f"data.{problem}" for problem in found]
+    return data, _source_problems(data)

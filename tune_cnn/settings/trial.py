@@ -17,13 +17,9 @@ from pydantic import AfterValidator, Field, with_config
 from tune_cnn.errors import ConfigError
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Text, Whole, check, plain
 from tune_cnn.settings.data import DataSettings, parse_data
+from tune_cnn.texts import setting_text
 
 _MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
-
-
-def dashed(numbers: Iterable[int]) -> str:
-    """Some numbers as in the names of experiments: `64-128`."""
-    return "-".join(map(str, numbers))
 
 
 Reference = Annotated[
@@ -157,10 +153,10 @@ class Settings:
     @property
     def label(self) -> str:
         """K and L, as in the names of experiments: `K64-128_L2`; of an own network its name."""
-        return self.network if self.model else f"K{dashed(self.filters_per_layer)}_L{self.layers_per_block}"
+        return self.network if self.model else f"K{setting_text(self.filters_per_layer)}_L{self.layers_per_block}"
 
     def to_json(self) -> dict[str, Any]:
-        """All settings as JSON values; `from_json` reads them back."""
+        """All settings as JSON values; `parse_settings` reads them back."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
@@ -173,15 +169,6 @@ class Settings:
         values = self.identity()
         parts = {ARGUMENT_PREFIX: values.pop("model_args") or {}, "data.": values.pop("data")}
         return values | {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings from what `to_json` gave.
-
-        Raises:
-            ConfigError: A key or a value is not one of ours.
-        """
-        return parse_settings(values, "settings")
 
     @property
     def trial_id(self) -> str:
@@ -225,15 +212,11 @@ KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")
 OPTIONAL = KEYS[KEYS.index("ycn") + 1 :]
 
 
-def parse_settings(values: Mapping[str, Any], place: str) -> Settings:
-    """Settings from plain values, or from those of a notebook (`rules.plain`).
-
-    Args:
-        values: Any of the keys of `Settings`; what is absent keeps its default.
-        place: The file or the call, for the message.
+def parse_settings(values: Mapping[str, Any], place: str = "settings") -> Settings:
+    """Settings from plain values, or from those of a notebook (`rules.plain`); what is absent keeps its default.
 
     Raises:
-        ConfigError: With every fault.
+        ConfigError: With every fault, and the place: a file, or what was called.
     """
     data, problems = parse_data(values.get("data", DataSettings()))
     settings, found = check(Settings, {**plain(values), "data": data})

@@ -70,7 +70,6 @@ class Folder:
 
         def write() -> None:
             if self.is_local:
-                self.local_path.mkdir(parents=True, exist_ok=True)
                 replace_file(self.local_path / name, content)
                 return
             filesystem, path = self._remote()

@@ -29,7 +29,7 @@ from tune_cnn.errors import ConfigError, ResultError, StorageError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import to_strict_json
 from tune_cnn.rules import name_problems
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.config.distributions import distribution_fault
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.trial_folder import TrialFolder, fault_of
@@ -123,7 +123,7 @@ class SweepFolder:
             asked = manifest["experiments"]
             if len(asked) > _MOST_EXPERIMENTS:
                 raise ConfigError("", [f"{len(asked):,} experiments; at most {_MOST_EXPERIMENTS:,} are read"])
-            experiments = {name: Settings.from_json(values) for name, values in asked.items()}
+            experiments = {name: parse_settings(values) for name, values in asked.items()}
             if problems := [problem for name in experiments for problem in name_problems(name)]:  # of file names
                 raise ConfigError("experiments", problems)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
@@ -141,7 +141,7 @@ class SweepFolder:
         try:
             manifest = self._manifest()
             known = [*manifest["experiments"].values(), *manifest.get("before", [])][:_MOST_EXPERIMENTS]
-            found = [Settings.from_json(values) for values in known]
+            found = [parse_settings(values) for values in known]
         except (StorageError, KeyError, TypeError, AttributeError, ConfigError):
             return []
         return list({settings.trial_id: settings for settings in found}.values())

@@ -14,8 +14,9 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar, text
 
-from tune_cnn.settings import Settings, dashed
+from tune_cnn.settings import Settings
 from tune_cnn.sweep.trial_folder import TrialFolder
+from tune_cnn.texts import setting_text
 
 # Tag -> key of the trainable's result.
 SCALARS = {
@@ -143,7 +144,7 @@ def _image(tag: str, picture: Image.Image) -> Summary:
 
 def _sizes(settings: Settings) -> dict[str, str | int]:
     """The two that the grid varies."""
-    return {"K": dashed(settings.filters_per_layer), "L": settings.layers_per_block}
+    return {"K": setting_text(settings.filters_per_layer), "L": settings.layers_per_block}
 
 
 def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
@@ -151,7 +152,7 @@ def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
     values = settings.flat()
     del values["filters_per_layer"], values["layers_per_block"]
     widths = settings.filters_per_layer
-    blocks = {"K of the blocks": dashed(widths), "conv_layers": len(settings.filters)}
+    blocks = {"K of the blocks": setting_text(widths), "conv_layers": len(settings.filters)}
     return {
         **({"K": widths[0]} if len(widths) == 1 else blocks),
         "L": settings.layers_per_block,

@@ -8,6 +8,7 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -18,14 +19,14 @@ from tune_cnn import models
 from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import StorageError
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import DataSettings, Settings, parse_settings
 from tune_cnn.sweep.epoch_progress import CountedBatches, publish
 from tune_cnn.sweep.folder import FULL, Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
-from tune_cnn.train_results import mean, of_epoch
+from tune_cnn.train_results import of_epoch
 from tune_cnn.training.devices import default_device, is_cuda_error, is_out_of_memory
 from tune_cnn.trial import Trial
 
@@ -107,7 +108,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             "epochs_without_improvement": trial.history.epochs_without_improvement,
             "stop_reason": trial.stop_reason,
             "test_accuracy": test.accuracy if test else None,
-            "test_loss": mean(test.losses) if test else None,
+            "test_loss": fmean(test.losses) if test else None,
         }
         is_shown = not is_first and trial.stop_reason == "scheduler"  # TensorBoard has its last epoch already
         shown: dict[str, Any] = {**({"epoch": epoch} if is_shown else curves), **end}
@@ -202,7 +203,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 def _suggested(config: Mapping[str, Any]) -> TrialPlan:
     """The plan of a trial that was suggested after the start."""
     cpus, gpus = config["request"]
-    return TrialPlan(Settings.from_json(json.loads(config["settings"])), cpus, gpus, config["is_scheduled"])
+    return TrialPlan(parse_settings(json.loads(config["settings"])), cpus, gpus, config["is_scheduled"])
 
 
 def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
@@ -210,9 +211,9 @@ def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
     history = trial.history
     return {
         "epoch": epoch,
-        "train_loss": mean(of_epoch(history.train_loss, epoch, history.num_epochs)),
+        "train_loss": fmean(of_epoch(history.train_loss, epoch, history.num_epochs)),
         "train_accuracy": history.train_acc[epoch - 1],
-        "validation_loss": mean(of_epoch(history.test_loss, epoch, history.num_epochs)),
+        "validation_loss": fmean(of_epoch(history.test_loss, epoch, history.num_epochs)),
         "validation_accuracy": history.test_acc[epoch - 1],
         "best_validation_accuracy": max(history.test_acc[:epoch]),
         "epoch_duration_s": trial.epoch_durations_s[epoch - 1],

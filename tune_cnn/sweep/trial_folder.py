@@ -11,7 +11,7 @@ from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import BESIDE_SUFFIX, MOST_BYTES, parse_json
 from tune_cnn.models import cost
 from tune_cnn.result_files import parse_result, to_strict_json
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.checkpoint_format import state_from_bytes, state_to_bytes
@@ -165,7 +165,7 @@ class TrialFolder:
             if content is None:
                 return None
             config, results, summary = parse_result(parse_json(content), place)
-            found = Settings.from_json(config).trial_id
+            found = parse_settings(config).trial_id
         except (ValueError, ConfigError, ResultError) as error:
             fault = fault_of(error, place)
             raise ResultError(f"{place}: damaged ({fault}); the sweep's command runs the trial again") from error

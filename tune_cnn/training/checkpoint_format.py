@@ -53,7 +53,6 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values as one file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, state_to_bytes(state))
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from tune_cnn.early_stopping import stop_reason
 from tune_cnn.errors import ResultError
-from tune_cnn.train_results import EpochResult, FitResult, mean
+from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training.checkpoint_format import load_state, save_state
 
 # Images (B, C, H, W) and labels (B,); a plain DataLoader gives them as a list.
@@ -119,7 +120,7 @@ def run_batches(
             bar.update()
         values = torch.cat(losses).tolist()
         accuracy = 100.0 * int(torch.stack(correct).sum()) / num_samples
-        bar.set_description(f"{name} (Avg. Loss {mean(values):.3f}, Accuracy {accuracy:.1f})")
+        bar.set_description(f"{name} (Avg. Loss {fmean(values):.3f}, Accuracy {accuracy:.1f})")
     return EpochResult(values, accuracy)
 
 

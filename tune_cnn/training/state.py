@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tune_cnn.errors import ConfigError, ResultError
-from tune_cnn.settings import Settings
+from tune_cnn.settings import Settings, parse_settings
 
 
 class TrainingState(NamedTuple):
@@ -114,7 +114,7 @@ def check_settings(state: Mapping[str, Any], settings: Settings) -> None:
     if state.get("trial_id") == settings.trial_id:
         return
     try:
-        there = Settings.from_json(state["settings"])
+        there = parse_settings(state["settings"])
     except (KeyError, TypeError, AttributeError, ConfigError):  # version 0.1.0 kept no settings
         known = state.get("trial_id")
         raise ResultError(f"it is of trial {known}, not of {settings.trial_id}" if known else "not ours") from None

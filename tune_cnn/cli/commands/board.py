@@ -7,10 +7,9 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 
-from tune_cnn.cli.options import add_sweep
+from tune_cnn.cli.options import add_sweep, open_sweep
 from tune_cnn.errors import ResourceError
 from tune_cnn.texts import tell
-from tune_cnn.waiting import waiting
 
 PURPOSE = "watch a sweep, also a running one, in TensorBoard on 127.0.0.1"
 EXAMPLE = "tune-cnn board ray_results/exp1_1 --port 6006"
@@ -24,10 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run TensorBoard until Ctrl-C, or until this process is told to end."""
-    with waiting("loading PyTorch"):
-        from tune_cnn.sweep.sweep_folder import SweepFolder
-
-    folder = SweepFolder.find(options.sweep, options.storage)
+    folder = open_sweep(options)
     _check_free(options.port)
     if options.port:  # else TensorBoard chooses one
         # It smooths curves unless its address says otherwise; over a few epochs that hides what happened.
@@ -53,11 +49,7 @@ def _run(command: Sequence[str]) -> int:
 
 
 def _check_free(port: int) -> None:
-    """Find out that a port is taken before TensorBoard says so after its start.
-
-    Raises:
-        ResourceError: It is.
-    """
+    """Raise a `ResourceError` for a port that is taken, which TensorBoard would find out after its start."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from tune_cnn.cli.options import add_files, read_experiments
-from tune_cnn.texts import aligned, tell
+from tune_cnn.texts import aligned, setting_text, tell
 from tune_cnn.waiting import waiting
 
 PURPOSE = "tell before any training which networks will learn, why not, and what helps"
@@ -21,7 +21,6 @@ def run(options: Namespace) -> int:
     with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
         from tune_cnn import data
         from tune_cnn.diagnosis import diagnose_all
-        from tune_cnn.settings import dashed
         from tune_cnn.sweep.config.search_space import distinct_trials
 
     trials = {trial_id: same[0] for trial_id, same in distinct_trials(experiments).items()}
@@ -32,7 +31,7 @@ def run(options: Namespace) -> int:
     rows = []
     for trial_id, diagnosis in found.items():
         settings, ratios = trials[trial_id].settings, diagnosis.gradient_to_weight
-        k, depth = dashed(settings.filters_per_layer), str(settings.layers_per_block)
+        k, depth = setting_text(settings.filters_per_layer), str(settings.layers_per_block)
         rows.append(
             {
                 "experiment": trials[trial_id].name,

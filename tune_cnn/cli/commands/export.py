@@ -3,11 +3,10 @@
 import sys
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import add_out, add_sweep
+from tune_cnn.cli.options import add_out, add_sweep, open_sweep
 from tune_cnn.errors import StorageError
 from tune_cnn.files import check_writable
 from tune_cnn.texts import tell
-from tune_cnn.waiting import waiting
 
 PURPOSE = "write the JSON file of every finished experiment of a sweep"
 EXAMPLE = "tune-cnn export ray_results/exp1_1 --out results"
@@ -20,11 +19,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the files, and name them."""
-    with waiting("loading PyTorch"):
-        from tune_cnn.results import export_now
-        from tune_cnn.sweep.sweep_folder import SweepFolder
+    folder = open_sweep(options)
+    from tune_cnn.results import export_now
 
-    folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)
     files, _, missing, _ = export_now(folder, options.out)
     if not files:

@@ -1,17 +1,8 @@
 """`tune-cnn sweep`: train the experiments of config files, several at once."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import (
-    add_files,
-    add_out,
-    add_storage,
-    not_negative,
-    positive,
-    read_experiments,
-    seconds,
-)
+from tune_cnn.cli.options import add_files, add_out, add_storage, not_negative, positive, read_experiments, seconds
 from tune_cnn.texts import size, tell
 from tune_cnn.waiting import waiting
 
@@ -61,7 +52,7 @@ def run(options: Namespace) -> int:
         from tune_cnn.machine import cores
         from tune_cnn.sweep.cluster import ClusterOptions
         from tune_cnn.sweep.plan import disk_use, make_plan, plan_table
-        from tune_cnn.sweep.remarks import slow_precisions, times
+        from tune_cnn.sweep.remarks import times
         from tune_cnn.sweep.study import settled
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
@@ -72,9 +63,7 @@ def run(options: Namespace) -> int:
     if options.dry_run:
         experiments = settled(experiments, folder)
         plan = make_plan(experiments, folder)
-        describe(experiments)
-        for remark in slow_precisions(plan, experiments, cluster):
-            tell(remark, file=sys.stderr)
+        describe(experiments, plan, cluster)
         known = [line for line in plan if not line.is_open]
         with waiting("looking at each network before its training"):
             found = diagnose_all((line.settings for line in known), download=False, within_s=_DIAGNOSES_S)

@@ -49,8 +49,7 @@ def run(options: Namespace) -> int:
 
 def _of_file(options: Namespace) -> int:
     with waiting("loading PyTorch"):
-        from tune_cnn.experiments import experiment_config, train
-        from tune_cnn.result_files import save_experiment
+        from tune_cnn.experiments import train_and_save
         from tune_cnn.sweep.config.search_space import load_experiments
         from tune_cnn.sweep.remarks import replaced
 
@@ -59,11 +58,7 @@ def _of_file(options: Namespace) -> int:
     check_writable(options.out)
     for remark in replaced({options.name: settings.trial_id}, options.out):
         tell(remark, file=sys.stderr)
-    trained = train(settings, device=options.device, threads=options.threads)
-    path = options.out / f"{options.name}.json"
-    config = experiment_config(options.name, options.out, trained.settings)
-    save_experiment(path, config, trained.history, trained.summary())
-    tell(f"*** Output file {path} written")
+    train_and_save(options.name, options.out, settings, device=options.device, threads=options.threads)
     return 0
 
 

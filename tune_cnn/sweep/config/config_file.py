@@ -1,26 +1,44 @@
 """One config file: read, checked as a whole, and every fault in it named."""
 
 import difflib
+import hashlib
 import importlib.util
+import itertools
+import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file
-from tune_cnn.rules import check, suggest
-from tune_cnn.settings import ARGUMENT_PREFIX, Settings, parse_data, source_mapping, with_arguments_apart
+from tune_cnn.rules import check, name_problems, suggest
+from tune_cnn.settings import ARGUMENT_PREFIX, Settings, with_arguments_apart, with_arguments_together
+from tune_cnn.settings.data import FOUND_OUT, DataSettings, parse_data, source_mapping
 from tune_cnn.sweep.config import strict_yaml
-from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw, optuna_fault, stand_in
-from tune_cnn.sweep.config.file_model import FOUND_OUT, Resources, file_model
-from tune_cnn.sweep.config.run_names import pattern_problems, with_seed
+from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw
+from tune_cnn.sweep.config.file_model import Resources, file_model
+from tune_cnn.sweep.config.run_names import pattern_problems, run_name
 from tune_cnn.sweep.config.shipped import shipped_names
 
 _MOST_BYTES = 200_000
 SECTIONS = ("settings", "grid", "search")  # which hold settings
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One named run."""
+
+    name: str  # also that of its result file
+    settings: Settings  # of its trial, with resolved data
+    resources: Resources  # what its trial gets
+    search: Mapping[str, Mapping[str, Any]] | None = None  # the distribution of each settings key that was drawn
+    scheduler: Mapping[str, Mapping[str, Any]] | None = None  # Tune's that may stop it, and its arguments
+    study: tuple[str, int] | None = None  # name and seed of the Optuna study that suggests its settings
+    is_open: bool = False  # its settings are only possible ones, as they are not suggested yet
 
 
 def read_document(path: Path) -> tuple[Any, list[str]]:
@@ -74,14 +92,7 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Check each value by itself.
-
-    Args:
-        document: The plain values; `data` is a mapping.
-
-    Returns:
-        The values as settings have them, if none has a fault; and the faults, one line each.
-    """
+    """The values as settings have them, each checked by itself, if none has a fault; and the faults, one line each."""
     sections = [section for name in SECTIONS if isinstance(section := document.get(name), dict)]
     names = sorted({key for section in sections for key in section if key.startswith(ARGUMENT_PREFIX)})
     model = file_model(tuple(names))
@@ -97,20 +108,15 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
             if key in owner.__dataclass_fields__:
                 problems[-1] = f"{key}: not a key of the top level; write it under {section}:"
     found = document.get("search")
-    for key, value in found.items() if isinstance(found, dict) else ():
+    settings: Any = known["settings"].annotation
+    for key, distribution in found.items() if isinstance(found, dict) else ():
         if key in Settings.__dataclass_fields__ or key.startswith(ARGUMENT_PREFIX):
-            fault = distribution_fault(value)
-            problems += [f"search.{key}: {fault}"] if fault else _bound_problems(key, value)
+            if fault := distribution_fault(distribution):
+                problems.append(f"search.{key}: {fault}")
+            else:
+                of_bounds = [fault for value in bounds(distribution) for fault in check(settings, {key: value})[1]]
+                problems += [f"search.{fault}" for fault in of_bounds[:1]]
     return (values.model_dump(exclude_unset=True) if values and not problems else {}), problems
-
-
-def _bound_problems(key: str, distribution: Mapping[str, Any]) -> list[str]:
-    names = (key,) if key.startswith(ARGUMENT_PREFIX) else ()
-    settings = file_model(names).model_fields["settings"].annotation
-    for value in bounds(distribution):
-        for problem in check(cast(Any, settings), {key: value})[1]:
-            return [f"search.{problem}"]
-    return []
 
 
 def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -124,16 +130,8 @@ def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     return samples, []
 
 
-def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Check the values of a file, each by itself and all together.
-
-    Returns:
-        If there is no fault: `run_name`, the pattern of the names; `grid`, the values of each varied key in the order
-        of the file, those of the seeds last; `search`, the distributions; `samples`, the settings that are drawn of
-        them, one empty one without a search; `study_seed`, that of Optuna's studies, None without; `scheduler`, its
-        arguments by its name, or None; `settings` that do not vary; `data`, the `DataSettings`, not yet resolved;
-        `resources`, the `Resources`. And the faults, one line each.
-    """
+def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[str]]:
+    """The experiments of a file, whose data are not yet resolved, if it has no fault; and the faults, one line each."""
     values, problems = check_values(document)
     faulty = {problem.partition(":")[0].partition("[")[0] for problem in problems}
     grid, search, settings = (
@@ -142,13 +140,11 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     axes = {key: axis for key, axis in grid.items() if isinstance(axis, list) and f"grid.{key}" not in faulty}
     if document.get("grid") == {}:
         problems.append("grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out")
-    problems += [f"settings.{key}: the grid varies it too; keep one of the two" for key in settings if key in grid]
-    for name, section in (("settings", settings), ("grid", grid)):
-        problems += [f"{name}.{key}: the search varies it too; keep one of the two" for key in section if key in search]
-    if "seeds" in document:
-        sections = {"settings": settings, "grid": grid, "search": search}
-        twice = [name for name, section in sections.items() if "seed" in section]
-        problems += [f"{name}.seed: seeds varies it too; keep one of the two" for name in twice]
+    seeds = {"seed"} if "seeds" in document else set()
+    sections = [("settings", settings), ("grid", grid), ("search", search), ("seeds", seeds)]
+    for (name, section), (other, varied) in itertools.combinations(sections, 2):
+        who = other if other == "seeds" else f"the {other}"
+        problems += [f"{name}.{key}: {who} varies it too; keep one of the two" for key in section if key in varied]
     if document.get("search") == {}:
         problems.append("search: empty; write keys under it, such as lr: {loguniform: [1.0e-4, 1.0e-2]}")
     elif "search" in document and "samples" not in document:
@@ -166,26 +162,51 @@ def check_document(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     problems += [problem for problem in found if problem not in problems]
     drawn: list[dict[str, Any]] = [{}]
     if values.get("algorithm") == "optuna" and not problems:
-        problems += [f"search.{key}: {fault}" for key, value in search.items() if (fault := optuna_fault(value))]
+        for key, (name, *_) in search.items():
+            if name in ("qloguniform", "qlograndint"):
+                problems.append(f"search.{key}: {name}: Optuna cannot round on a logarithmic scale; take {name[1:]}")
         if importlib.util.find_spec("optuna") is None:
             problems.append("algorithm: optuna is not installed; pip install 'tune_cnn[optuna]'")
-        drawn = _samples_of([stand_in(search)] * count)[0]
+        lowest = {key: bounds(distribution)[0] for key, distribution in search.items()}  # possible until the suggestion
+        drawn = _samples_of([lowest] * count)[0]
     elif search and not problems:
         drawn, problems = _samples_of(draw(search, values.get("search_seed", 0), number) for number in range(count))
     schedulers = values.get("scheduler")
     if schedulers is not None and len(schedulers) != 1:
         problems.append(f"scheduler: {' and '.join(schedulers) or 'empty'}; write one, such as scheduler: asha")
     if problems:
-        return {}, problems
-    seeds = {"seed": values["seeds"]} if "seeds" in values else {}
-    return {
-        "run_name": with_seed(values["run_name"]) if seeds else values["run_name"],
-        "grid": {key: values["grid"][key] for key in grid} | seeds,
-        "search": search,
-        "samples": drawn,
-        "study_seed": values.get("search_seed", 0) if values.get("algorithm") == "optuna" else None,
-        "scheduler": schedulers,
-        "settings": values.get("settings", {}),
-        "data": data,
-        "resources": Resources(**values.get("resources", {})),
-    }, []
+        return [], problems
+    axes = {key: values["grid"][key] for key in grid} | ({"seed": values["seeds"]} if "seeds" in values else {})
+    return _experiments(values, axes, search, drawn, data)
+
+
+def _experiments(
+    values: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]],
+    search: Mapping[str, Mapping[str, Any]],
+    samples: Sequence[Mapping[str, Any]],
+    data: DataSettings,
+) -> tuple[list[Experiment], list[str]]:
+    """The cells of a grid, the last key fastest, each with all samples; or, if one cannot be, its fault."""
+    pattern = values["run_name"]
+    if "seeds" in values and "{S}" not in pattern and "{seed}" not in pattern:
+        pattern += "_S{S}"
+    scheduler, resources = values.get("scheduler"), Resources(**values.get("resources", {}))
+    is_open = values.get("algorithm") == "optuna"
+    experiments = []
+    for *cell, (number, sample) in itertools.product(*grid.values(), enumerate(samples)):
+        varied = {**dict(zip(grid, cell, strict=True)), **sample}
+        settings = Settings(**with_arguments_together(values.get("settings", {}) | varied), data=data)
+        name = run_name(pattern, settings, number)
+        if problems := name_problems(name):
+            return [], [f"run_name: {problem}" for problem in problems]
+        for kind, arguments in (scheduler or {}).items():
+            if arguments["grace_period"] >= settings.epochs:
+                fault = f"{arguments['grace_period']} is no less than the {settings.epochs} epochs of {name}"
+                return [], [f"scheduler.{kind}.grace_period: {fault}, so nothing would stop; give less"]
+        study = None
+        if is_open:  # another cell or another search is another study
+            text = json.dumps([settings.identity(), search, pattern], sort_keys=True)
+            study = (hashlib.sha256(text.encode()).hexdigest()[:8], values.get("search_seed", 0))
+        experiments.append(Experiment(name, settings, resources, search or None, scheduler, study, is_open))
+    return experiments, []

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tune_cnn.rules import shown, suggest
+from tune_cnn.rules import plain, shown, suggest
 
 # Their arguments, by the names that ray.tune has for them; `low` of the logarithmic ones is above 0.
 DISTRIBUTIONS = {
@@ -72,14 +72,9 @@ def bounds(distribution: Mapping[str, Any]) -> list[Any]:
 
 
 def draw(search: Mapping[str, Mapping[str, Any]], seed: int, sample: int) -> dict[str, Any]:
-    """The values of one sample.
+    """The values of one sample of a search, from 0 up.
 
     Each key and sample has random numbers of its own: to add samples or keys leaves the others as they are.
-
-    Args:
-        search: A distribution for each settings key.
-        seed: Of the whole search.
-        sample: The number of the sample, from 0 up.
     """
     import numpy as np
     from ray import tune
@@ -89,24 +84,10 @@ def draw(search: Mapping[str, Mapping[str, Any]], seed: int, sample: int) -> dic
         ((name, arguments),) = distribution.items()
         domain = tune.choice(arguments) if name == "choice" else getattr(tune, name)(*arguments)
         value = domain.sample(random_state=np.random.default_rng([seed, sample, *key.encode()]))
-        value = getattr(value, "item", lambda value=value: value)()
-        drawn[key] = rounded(value)
+        drawn[key] = rounded(plain(value))
     return drawn
 
 
 def rounded(value: Any) -> Any:
     """A drawn value; a float has the few digits that are printed."""
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
-
-
-def stand_in(search: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Possible values, for what is not drawn before the start: the lowest, and the first of a choice."""
-    return {key: bounds(distribution)[0] for key, distribution in search.items()}
-
-
-def optuna_fault(distribution: Mapping[str, Any]) -> str | None:
-    """Why Optuna cannot draw from a distribution without faults; None if it can."""
-    (name,) = distribution
-    if name in ("qloguniform", "qlograndint"):
-        return f"{name}: Optuna cannot round on a logarithmic scale; take {name[1:]}"
-    return None

@@ -9,10 +9,10 @@ from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole
-from tune_cnn.settings import ARGUMENT_PREFIX, Argument, DataSettings, Settings
+from tune_cnn.settings.data import FOUND_OUT, DataSettings
+from tune_cnn.settings.trial import ARGUMENT_PREFIX, Argument, Settings
 from tune_cnn.sweep.config.distributions import DISTRIBUTION_SCHEMA
 
-FOUND_OUT = ("classes", "fingerprint")  # of the images
 _Auto = Annotated[Literal["auto"], OneOf("auto")]
 
 
@@ -83,11 +83,7 @@ def _model(name: str, **keys: Any) -> Any:
 
 @cache
 def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
-    """What the values of a file must be, each by itself.
-
-    Args:
-        arguments: The arguments of own networks that it has, such as `model_args.width`.
-    """
+    """What the values of a file with such `arguments` (`model_args.width`) of own networks must be, each by itself."""
     settings: dict[str, Any] = {field.name: (field.type, field.default) for field in fields(Settings)}
     settings = {key: value for key, value in settings.items() if key not in ("data", "model_fingerprint")}
     settings |= dict.fromkeys(arguments, (Argument, None))
@@ -128,9 +124,8 @@ def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
 def file_schema() -> dict[str, Any]:
     """The JSON schema of a file, by which editors complete and check one."""
     schema = file_model().model_json_schema()
-    owners = {"Data": DataSettings, "Resources": Resources, "Asha": Asha, "Median": Median}
-    for name in ("Grid", "Search", "Settings", *owners):
-        owner = owners.get(name, Settings)
+    owners = dict.fromkeys(("Grid", "Search", "Settings"), Settings) | {"Data": DataSettings}
+    for name, owner in (owners | {"Resources": Resources, "Asha": Asha, "Median": Median}).items():
         texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE))
         schema["$defs"][name].pop("description", None)
         for key, value in schema["$defs"][name]["properties"].items():

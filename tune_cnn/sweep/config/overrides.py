@@ -12,22 +12,18 @@ from tune_cnn.sweep.config.run_names import pattern_problems
 
 
 class Override(NamedTuple):
-    """One change: the section of the file; the key in it, empty for the whole section; the new value."""
+    """One change of a file."""
 
     section: str
-    key: str
+    key: str  # in the section; empty: the whole section
     value: Any
 
 
 def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
-    """Read the texts of `--set`.
+    """The changes of `--set` without faults, and the faults of the others, one line each.
 
-    Args:
-        texts: Each `KEY=VALUE`, where KEY is a settings key, a key of another section, such as `grid.lr`, or a whole
-            section, such as `seeds`; and VALUE is YAML.
-
-    Returns:
-        The changes without faults, and the faults of the others, one line each.
+    Each text is `KEY=VALUE`, where KEY is a settings key, a key of another section, such as `grid.lr`, or a whole
+    section, such as `seeds`; and VALUE is YAML.
     """
     overrides: dict[str, Override] = {}  # by what they change: lr and grid.lr say two things about one key
     problems: list[str] = []

@@ -3,48 +3,23 @@
 An experiment is one named run. Experiments with the same settings are one trial, which is trained once.
 """
 
-import hashlib
-import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from tune_cnn.errors import ConfigError, DataError, NetworkError
-from tune_cnn.rules import name_problems
-from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys, with_arguments_together
-from tune_cnn.sweep.config.config_file import check_document, read_document, read_source
+from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys
+from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
 from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
-from tune_cnn.sweep.config.run_names import name_clashes, run_name, unmatched
+from tune_cnn.sweep.config.run_names import unmatched
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One named run.
-
-    Attributes:
-        name: Also the name of its result file.
-        settings: Of its trial, with resolved data.
-        resources: What its trial gets.
-        search: The distribution of each settings key that was drawn; None: it is no sample of a search.
-        scheduler: The arguments of Tune's scheduler that may stop it, by the scheduler's name; None: none may.
-        study: The name and the seed of the Optuna study that suggests its settings; None: they do not come from one.
-        is_open: Whether its settings are only possible ones, as they are not suggested yet.
-    """
-
-    name: str
-    settings: Settings
-    resources: Resources
-    search: Mapping[str, Mapping[str, Any]] | None = None
-    scheduler: Mapping[str, Mapping[str, Any]] | None = None
-    study: tuple[str, int] | None = None
-    is_open: bool = False
 
 
 def load_experiments(
@@ -55,16 +30,17 @@ def load_experiments(
     finish: Sequence[str] = (),
     data: str | Mapping[str, Any] | None = None,
     may_be_open: bool = False,
+    further: Mapping[str, Sequence[str]] = {},
 ) -> list[Experiment]:
     """Read config files into experiments.
 
     Args:
-        paths: The config files.
         overrides: Texts `key=value` of `--set`, which change every file.
         only: Patterns of `--only`, such as `*_L2`; experiments whose name matches none of them are left out.
         finish: Patterns of `--finish`; no scheduler stops experiments of these names.
         data: The source of `--data`, in place of the one of every file.
         may_be_open: Whether experiments may get their settings while the sweep runs.
+        further: Faults found elsewhere, by their places, which are reported with those found here.
 
     Returns:
         The experiments in the order of the files, and in a file in the order of its grid, the last key fastest.
@@ -72,38 +48,36 @@ def load_experiments(
     Raises:
         ConfigError: With every fault of every file and option.
     """
-    faults = _Faults()
+    faults: defaultdict[str, list[str]] = defaultdict(list, {place: list(found) for place, found in further.items()})
     changes, problems = parse_overrides(overrides)
-    faults.add("--set", problems)
+    faults["--set"] += problems
     source = None
     if data is not None:
         source, problems = read_source(data, Path())
         problems = problems or parse_data(source)[1]
-        faults.add("--data", problems)
+        faults["--data"] += problems
         source = {} if problems else source  # the `data` sections of the files, which it replaces, are not checked
     by_option = "--set" if any(change.section == "data" for change in changes) else "--data" if data else None
 
     found: dict[str, list[Experiment]] = {}  # by file
     for path in paths:
         if os.path.abspath(path) in map(os.path.abspath, found):
-            faults.add(str(path), ["given twice; give it once"])
+            faults[str(path)].append("given twice; give it once")
             continue
-        file, problems = _read(path, changes, source)
-        found[str(path)], more = _experiments(file) if file else ([], [])
+        found[str(path)], problems = _read(path, changes, source)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
-            more.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
-        for problem in problems + more:
-            faults.add(by_option or str(path) if problem.startswith("data") else str(path), [problem])
-    if not faults:  # the names of a faulty file are not known
+            problems.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
+        for problem in problems:
+            faults[by_option or str(path) if problem.startswith("data") else str(path)].append(problem)
+    if not any(faults.values()):  # the names of a faulty file are not known
         names = [experiment.name for experiments in found.values() for experiment in experiments]
-        faults.add("--only", unmatched(names, only))
-        faults.add("--finish", unmatched(names, finish))
+        faults["--only"] += unmatched(names, only)
+        faults["--finish"] += unmatched(names, finish)
         if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
-            faults.add(str(paths[-1]), ["scheduler: not that of the other files; a sweep has one scheduler, or none"])
+            faults[str(paths[-1])].append("scheduler: not that of the other files; a sweep has one scheduler, or none")
 
-    named = {place: [(e.name, e.settings) for e in experiments] for place, experiments in found.items()}
-    for place, clash in name_clashes(named).items():
-        faults.add(place, [clash])
+    for place, clash in _name_clashes(found):
+        faults[place].append(clash)
     chosen: list[Experiment] = []
     for place, experiments in found.items():
         if only:
@@ -111,26 +85,18 @@ def load_experiments(
         if not experiments:
             continue  # without PyTorch, whose import takes seconds
         experiments, problems = _resolve(experiments)
-        faults.add(by_option or place, problems)
+        faults[by_option or place] += problems
         experiments, problems = _resolve_networks(experiments)
-        faults.add(place, problems)
-        faults.add(place, _network_problems(experiments))
+        faults[place] += problems + _network_problems(experiments)
         chosen += [
             replace(e, scheduler=None) if any(fnmatchcase(e.name, pattern) for pattern in finish) else e
             for e in experiments
         ]
-    if faults:
-        raise ConfigError.joined([ConfigError(place, problems) for place, problems in faults.items()])
+    told = {place: list(dict.fromkeys(problems)) for place, problems in faults.items() if problems}
+    if told:
+        first = next(iter(told))
+        raise ConfigError(first, told[first], told)
     return chosen
-
-
-class _Faults(dict[str, list[str]]):
-    """The faults of each file and option that has any, by its name."""
-
-    def add(self, place: str, problems: Sequence[str]) -> None:
-        """Add faults, each once."""
-        if problems:
-            self[place] = list(dict.fromkeys([*self.get(place, []), *problems]))
 
 
 def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
@@ -141,41 +107,45 @@ def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experim
     return trials
 
 
-def _read(path: Path, overrides: Sequence[Override], source: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    """The values of a file, as `check_document` gives them, after the changes of the options; and the faults."""
+def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[str, str]]:
+    """The files with a name that was given already, each with the fault of the first such name."""
+    owners: dict[str, tuple[str, Experiment]] = {}
+    for place, experiments in found.items():
+        for experiment in experiments:
+            owner, other = owners.setdefault(experiment.name, (place, experiment))
+            if other is not experiment:
+                two = "two experiments" if owner == place else f"an experiment of {owner} too"
+                remedy = _remedy(other.settings, experiment.settings)
+                yield place, f"run_name: {experiment.name!r} names {two}{remedy}"
+                break
+
+
+def _remedy(one: Settings, other: Settings) -> str:
+    """What to do about two experiments of one name."""
+    for key in varied_keys([one.flat(), other.flat()]):
+        if not key.startswith("data."):
+            values = f"{one.flat().get(key)} and {other.flat().get(key)}"
+            return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
+    if one.data != other.data:
+        return ", on other images; change the pattern of one of them"
+    return " with the same settings; keep one of them"
+
+
+def _read(
+    path: Path, overrides: Sequence[Override], source: dict[str, Any] | None
+) -> tuple[list[Experiment], list[str]]:
+    """The experiments of a file after the changes of the options, if it has no fault; and the faults."""
     document, problems = read_document(path)
     if document is None:
-        return {}, problems
+        return [], problems
     if source is not None:
         document["data"] = dict(source)
     elif "data" in document:
         document["data"], found = read_source(document["data"], path.parent)
         problems += found
     problems += [f"--set {problem}" for override in overrides for problem in apply(override, document)]
-    values, found = check_document(document)
-    return ({} if problems else values), problems + found
-
-
-def _experiments(file: dict[str, Any]) -> tuple[list[Experiment], list[str]]:
-    """The cells of a file's grid, each with all samples of its search; or, if a name cannot be one, its fault."""
-    experiments = []
-    for *cell, (number, sample) in itertools.product(*file["grid"].values(), enumerate(file["samples"])):
-        varied = dict(zip(file["grid"], cell, strict=True)) | sample
-        settings = Settings(**with_arguments_together(file["settings"] | varied), data=file["data"])
-        name = run_name(file["run_name"], settings, number)
-        if problems := name_problems(name):
-            return [], [f"run_name: {problem}" for problem in problems]
-        for scheduler, arguments in (file["scheduler"] or {}).items():
-            if arguments["grace_period"] >= settings.epochs:
-                fault = f"{arguments['grace_period']} is no less than the {settings.epochs} epochs of {name}"
-                return [], [f"scheduler.{scheduler}.grace_period: {fault}, so nothing would stop; give less"]
-        study = None
-        if file["study_seed"] is not None:  # another cell or another search is another study
-            text = json.dumps([settings.identity(), file["search"], file["run_name"]], sort_keys=True)
-            study = (hashlib.sha256(text.encode()).hexdigest()[:8], file["study_seed"])
-        further = file["search"] or None, file["scheduler"], study, study is not None
-        experiments.append(Experiment(name, settings, file["resources"], *further))
-    return experiments, []
+    experiments, found = check_document(document)
+    return ([] if problems else experiments), problems + found
 
 
 def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:

@@ -31,14 +31,7 @@ class _PlainComposer(Composer):
 
 
 def parse(text: str) -> tuple[Any, list[str]]:
-    """Read one YAML document.
-
-    Args:
-        text: The whole document; an empty one is None.
-
-    Returns:
-        The value, and its faults, one line each. After a fault of syntax the value is None.
-    """
+    """The value of a YAML document, None of an empty or unreadable one; and its faults, one line each."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _PlainComposer
     problems: list[str] = []
