@@ -213,13 +213,12 @@ def train(
     """
     experiments = settled(experiments, folder)
     plan = make_plan(experiments, folder)
-    use = disk_use(plan, at_once=cluster.cpus or cores())
     describe(experiments, plan, cluster)
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
     for remark in before_start(plan, experiments, cluster, out):
         tell(remark, file=sys.stderr)
     check_writable(out)
-    check_disk(folder, use)
+    check_disk(folder, disk_use(plan, at_once=cluster.cpus or cores()))
     with locked(folder.folder) as lock:
         try:
             failures = run_sweep(
