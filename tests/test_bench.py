@@ -17,7 +17,7 @@ from tune_cnn.cli import main
 from tune_cnn.cli.commands.bench import _CELLS, cells_table
 from tune_cnn.data import Images
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.config.search_space import load_experiments
+from tune_cnn.sweep.config.load import load_experiments
 
 TINY = Settings(
     seed=3, bs_train=20, filters_per_layer=(4,), layers_per_block=2, hidden_dims=(10,),

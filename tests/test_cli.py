@@ -23,7 +23,7 @@ from tune_cnn.machine import cpu_kind
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions
-from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.estimate import Estimate
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import PlannedExperiment

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.config.file_model import file_schema
-from tune_cnn.sweep.config.search_space import distinct_trials, load_experiments
+from tune_cnn.sweep.config.load import distinct_trials, load_experiments
 
 FOLDER = Path(__file__).parents[1] / "configs"
 COUNTS = {

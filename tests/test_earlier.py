@@ -10,11 +10,11 @@ import torch
 from tiny_sweep import train, write_config
 
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import find_earlier
 from tune_cnn.sweep.plan import found_elsewhere, make_plan, plan_summary
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.training.checkpoint_format import state_from_bytes
+from tune_cnn.training.state_file import state_from_bytes
 
 
 @pytest.fixture(params=["local", "mock://"])

@@ -11,7 +11,7 @@ from sweep_process import SweepProcess
 
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError
-from tune_cnn.sweep.config.search_space import load_experiments
+from tune_cnn.sweep.config.load import load_experiments
 from tune_cnn.sweep.study import open_studies, settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 

@@ -15,7 +15,7 @@ from tune_cnn.errors import ConfigError, NetworkError
 from tune_cnn.experiments import load_experiment, run_experiment
 from tune_cnn.models.own_source import adopt, sources
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.config.search_space import load_experiments
+from tune_cnn.sweep.config.load import load_experiments
 from tune_cnn.sweep.config.shipped import config_path
 
 NETS = """

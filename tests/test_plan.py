@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tune_cnn.errors import StorageError
-from tune_cnn.sweep.config.search_space import Experiment, load_experiments
+from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.plan import DiskUse, aligned, check_disk, disk_use, make_plan, plan_summary, plan_table, size
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
@@ -98,7 +98,7 @@ def test_disk_use_is_three_checkpoints_of_the_largest_running_trials_and_what_fi
 def test_a_real_checkpoint_is_no_larger_than_the_plan_says(tmp_path):
     from tune_cnn import data
     from tune_cnn.settings import DataSettings, Settings
-    from tune_cnn.sweep.config.search_space import Resources
+    from tune_cnn.sweep.config.load import Resources
     from tune_cnn.trial import Trial
 
     images = DataSettings(source="shapes", in_size=(3, 8, 8), train_images=40, test_images=10)

@@ -10,7 +10,7 @@ from tiny_sweep import CONFIG
 
 from tune_cnn import data
 from tune_cnn.cli import main
-from tune_cnn.sweep.config.search_space import Experiment, load_experiments
+from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
 

@@ -10,7 +10,7 @@ import pytest
 from tune_cnn import data
 from tune_cnn.cli.main import parser
 from tune_cnn.settings import KEYS, DataSettings
-from tune_cnn.sweep.config.search_space import load_experiments
+from tune_cnn.sweep.config.load import load_experiments
 
 ROOT = Path(__file__).parent.parent
 README, CONFIGS, INSIDE = [(ROOT / folder / "README.md").read_text() for folder in (".", "configs", "tune_cnn")]

@@ -7,7 +7,7 @@ import pytest
 
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.config.search_space import Experiment, Resources
+from tune_cnn.sweep.config.load import Experiment, Resources
 from tune_cnn.sweep.resources import (
     MOST_TRIALS_PER_GPU,
     GpuMemory,

@@ -18,7 +18,7 @@ from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.cluster import ClusterOptions
-from tune_cnn.sweep.config.search_space import Experiment, load_experiments
+from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trainable import TrialStopper

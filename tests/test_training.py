@@ -20,7 +20,7 @@ from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.settings import DataSettings
 from tune_cnn.train_results import BatchResult, EpochResult
 from tune_cnn.training import TorchTrainer
-from tune_cnn.training.checkpoint_format import load_state, save_state, state_from_bytes, state_to_bytes
+from tune_cnn.training.state_file import load_state, save_state, state_from_bytes, state_to_bytes
 
 IMAGES = easy_images()
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tune_cnn import data
-from tune_cnn.sweep.config.search_space import Experiment, distinct_trials, load_experiments
+from tune_cnn.sweep.config.load import Experiment, distinct_trials, load_experiments
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.trial import Trial

@@ -19,7 +19,7 @@ from tune_cnn.results import show_results
 from tune_cnn.rules import name_problems, plain
 from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions
-from tune_cnn.sweep.config.search_space import Experiment, load_experiments
+from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.lock import locked

@@ -26,11 +26,11 @@ from tune_cnn.machine import changed_machine, machine_facts
 from tune_cnn.settings import Settings
 from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training import TorchTrainer
-from tune_cnn.training.checkpoint_format import save_state
 from tune_cnn.training.devices import keep_freed_memory, numerics
 from tune_cnn.training.loop import run_epochs
 from tune_cnn.training.optimizers import build_optimizer, build_scheduler
 from tune_cnn.training.state import check_settings, check_tensors, course
+from tune_cnn.training.state_file import save_state
 
 _MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their own
 

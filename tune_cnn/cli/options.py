@@ -10,7 +10,7 @@ from tune_cnn.waiting import waiting
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 if TYPE_CHECKING:
-    from tune_cnn.sweep.config.search_space import Experiment
+    from tune_cnn.sweep.config.load import Experiment
     from tune_cnn.sweep.sweep_folder import SweepFolder
 
 
@@ -82,7 +82,7 @@ def read_experiments(options: Namespace) -> "list[Experiment]":
         ConfigError: With the faults of all files and options.
     """
     from tune_cnn.rules import name_problems
-    from tune_cnn.sweep.config.search_space import load_experiments
+    from tune_cnn.sweep.config.load import load_experiments
 
     faults = {}
     if "name" in options:

@@ -18,7 +18,7 @@ from tune_cnn import data
 from tune_cnn.errors import ResourceError
 from tune_cnn.models import cost
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_of
 from tune_cnn.sweep.plan import PlannedExperiment, expected_work
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from tune_cnn.errors import StorageError
 from tune_cnn.models import Cost, cost
 from tune_cnn.settings import Settings, varied_keys
-from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
+from tune_cnn.sweep.config.load import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS

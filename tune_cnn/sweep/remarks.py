@@ -8,7 +8,7 @@ from tune_cnn.errors import DataError, ResourceError, ResultError
 from tune_cnn.files import parse_json, read_file
 from tune_cnn.machine import SLOWDOWN, slow_here, slow_remark
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
-from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.estimate import estimate, trial_duration
 from tune_cnn.sweep.pace import Pace
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere

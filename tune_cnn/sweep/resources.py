@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from tune_cnn import data
 from tune_cnn.errors import ResourceError
-from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.config.load import Experiment
 
 MOST_TRIALS_PER_GPU = 4  # small networks leave most of a GPU idle; more of them compete for its memory
 # What each process that uses a GPU takes of its memory beside its tensors: CUDA's context and its kernels.

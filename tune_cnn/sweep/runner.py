@@ -13,7 +13,7 @@ from tune_cnn import data, models
 from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
-from tune_cnn.sweep.config.search_space import Experiment, distinct_trials
+from tune_cnn.sweep.config.load import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.resources import GpuMemory, Node, check_feasible, requests

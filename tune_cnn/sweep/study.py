@@ -19,8 +19,8 @@ from tune_cnn import models
 from tune_cnn.errors import StorageError
 from tune_cnn.files import temporary_folder
 from tune_cnn.settings import parse_settings, with_arguments_apart, with_arguments_together
-from tune_cnn.sweep.config.distributions import rounded
-from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.config.load import Experiment
+from tune_cnn.sweep.config.search_space import rounded
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 _FILE = "study.db"

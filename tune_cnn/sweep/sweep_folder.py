@@ -30,7 +30,7 @@ from tune_cnn.files import parse_json
 from tune_cnn.result_files import to_strict_json
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import Settings, parse_settings
-from tune_cnn.sweep.config.distributions import distribution_fault
+from tune_cnn.sweep.config.search_space import distribution_fault
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.trial_folder import TrialFolder, fault_of
 from tune_cnn.texts import tell

@@ -14,7 +14,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from tune_cnn import data, models
 from tune_cnn.files import temporary_folder
 from tune_cnn.settings import DataSettings, varied_keys
-from tune_cnn.sweep.config.search_space import Experiment
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.resources import Request

@@ -1,4 +1,4 @@
-"""The loops over batches and over epochs, which every training runs through."""
+"""The loop over batches, which every training runs through, and that over epochs, for trainings outside a sweep."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tune_cnn.early_stopping import stop_reason
 from tune_cnn.errors import ResultError
 from tune_cnn.train_results import EpochResult, FitResult
-from tune_cnn.training.checkpoint_format import load_state, save_state
+from tune_cnn.training.state_file import load_state, save_state
 
 # Images (B, C, H, W) and labels (B,); a plain DataLoader gives them as a list.
 Batch = tuple[Tensor, Tensor] | list[Tensor]

@@ -1,4 +1,4 @@
-"""The one training loop. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
+"""What trains a network. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext

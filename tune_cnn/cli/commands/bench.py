@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
 
         from tune_cnn.bench import measure_cell
         from tune_cnn.machine import cores, cpu_model, device_name
-        from tune_cnn.sweep.config.search_space import distinct_trials, load_experiments
+        from tune_cnn.sweep.config.load import distinct_trials, load_experiments
         from tune_cnn.training.devices import choose_device
 
     only = options.only or (() if options.file else _DEFAULT_CELLS)

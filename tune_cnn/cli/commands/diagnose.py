@@ -21,7 +21,7 @@ def run(options: Namespace) -> int:
     with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
         from tune_cnn import data
         from tune_cnn.diagnosis import diagnose_all
-        from tune_cnn.sweep.config.search_space import distinct_trials
+        from tune_cnn.sweep.config.load import distinct_trials
 
     trials = {trial_id: same[0] for trial_id, same in distinct_trials(experiments).items()}
     for source in {e.settings.data: None for e in experiments}:

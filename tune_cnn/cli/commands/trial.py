@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
 def _of_file(options: Namespace) -> int:
     with waiting("loading PyTorch"):
         from tune_cnn.experiments import train_and_save
-        from tune_cnn.sweep.config.search_space import load_experiments
+        from tune_cnn.sweep.config.load import load_experiments
         from tune_cnn.sweep.remarks import replaced
 
     experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)

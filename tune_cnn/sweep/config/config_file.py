@@ -18,9 +18,9 @@ from tune_cnn.rules import check, name_problems, suggest
 from tune_cnn.settings import ARGUMENT_PREFIX, Settings, with_arguments_apart, with_arguments_together
 from tune_cnn.settings.data import FOUND_OUT, DataSettings, parse_data, source_mapping
 from tune_cnn.sweep.config import strict_yaml
-from tune_cnn.sweep.config.distributions import bounds, distribution_fault, draw
 from tune_cnn.sweep.config.file_model import Resources, file_model
 from tune_cnn.sweep.config.run_names import pattern_problems, run_name
+from tune_cnn.sweep.config.search_space import bounds, distribution_fault, draw
 from tune_cnn.sweep.config.shipped import shipped_names
 
 _MOST_BYTES = 200_000

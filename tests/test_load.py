@@ -9,7 +9,7 @@ import pytest
 
 from tune_cnn.errors import ConfigError
 from tune_cnn.settings import KEYS, OPTIONAL, SOURCES
-from tune_cnn.sweep.config.search_space import Experiment, Resources, distinct_trials, load_experiments
+from tune_cnn.sweep.config.load import Experiment, Resources, distinct_trials, load_experiments
 from tune_cnn.sweep.config.shipped import shipped_names
 
 GRID = """\
@@ -625,6 +625,6 @@ def test_monstrous_network_is_refused(tmp_path: Path, setting: str, fault: str) 
 
 
 def test_reading_the_search_space_imports_neither_ray_nor_torch() -> None:
-    code = "import sys, tune_cnn.sweep.config.search_space; print({'ray', 'torch'} & set(sys.modules))"
+    code = "import sys, tune_cnn.sweep.config.load; print({'ray', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -1,0 +1,201 @@
+"""Config files -> named experiments -> distinct trials.
+
+An experiment is one named run. Experiments with the same settings are one trial, which is trained once.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from tune_cnn.errors import ConfigError, DataError, NetworkError
+from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys
+from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
+from tune_cnn.sweep.config.file_model import Resources
+from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
+from tune_cnn.sweep.config.run_names import unmatched
+
+__all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
+
+
+def load_experiments(
+    paths: Sequence[Path],
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    finish: Sequence[str] = (),
+    data: str | Mapping[str, Any] | None = None,
+    may_be_open: bool = False,
+    further: Mapping[str, Sequence[str]] = {},
+) -> list[Experiment]:
+    """Read config files into experiments.
+
+    Args:
+        overrides: Texts `key=value` of `--set`, which change every file.
+        only: Patterns of `--only`, such as `*_L2`; experiments whose name matches none of them are left out.
+        finish: Patterns of `--finish`; no scheduler stops experiments of these names.
+        data: The source of `--data`, in place of the one of every file.
+        may_be_open: Whether experiments may get their settings while the sweep runs.
+        further: Faults found elsewhere, by their places, which are reported with those found here.
+
+    Returns:
+        The experiments in the order of the files, and in a file in the order of its grid, the last key fastest.
+
+    Raises:
+        ConfigError: With every fault of every file and option.
+    """
+    faults: defaultdict[str, list[str]] = defaultdict(list, {place: list(found) for place, found in further.items()})
+    changes, problems = parse_overrides(overrides)
+    faults["--set"] += problems
+    source = None
+    if data is not None:
+        source, problems = read_source(data, Path())
+        problems = problems or parse_data(source)[1]
+        faults["--data"] += problems
+        source = {} if problems else source  # the `data` sections of the files, which it replaces, are not checked
+    by_option = "--set" if any(change.section == "data" for change in changes) else "--data" if data else None
+
+    found: dict[str, list[Experiment]] = {}  # by file
+    for path in paths:
+        if os.path.abspath(path) in map(os.path.abspath, found):
+            faults[str(path)].append("given twice; give it once")
+            continue
+        found[str(path)], problems = _read(path, changes, source)
+        if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
+            problems.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
+        for problem in problems:
+            faults[by_option or str(path) if problem.startswith("data") else str(path)].append(problem)
+    if not any(faults.values()):  # the names of a faulty file are not known
+        names = [experiment.name for experiments in found.values() for experiment in experiments]
+        faults["--only"] += unmatched(names, only)
+        faults["--finish"] += unmatched(names, finish)
+        if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
+            faults[str(paths[-1])].append("scheduler: not that of the other files; a sweep has one scheduler, or none")
+
+    for place, clash in _name_clashes(found):
+        faults[place].append(clash)
+    chosen: list[Experiment] = []
+    for place, experiments in found.items():
+        if only:
+            experiments = [e for e in experiments if any(fnmatchcase(e.name, pattern) for pattern in only)]
+        if not experiments:
+            continue  # without PyTorch, whose import takes seconds
+        experiments, problems = _resolve(experiments)
+        faults[by_option or place] += problems
+        experiments, problems = _resolve_networks(experiments)
+        faults[place] += problems + _network_problems(experiments)
+        chosen += [
+            replace(e, scheduler=None) if any(fnmatchcase(e.name, pattern) for pattern in finish) else e
+            for e in experiments
+        ]
+    told = {place: list(dict.fromkeys(problems)) for place, problems in faults.items() if problems}
+    if told:
+        first = next(iter(told))
+        raise ConfigError(first, told[first], told)
+    return chosen
+
+
+def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
+    """The experiments of each trial id, both in the order in which they come."""
+    trials: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        trials.setdefault(experiment.settings.trial_id, []).append(experiment)
+    return trials
+
+
+def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[str, str]]:
+    """The files with a name that was given already, each with the fault of the first such name."""
+    owners: dict[str, tuple[str, Experiment]] = {}
+    for place, experiments in found.items():
+        for experiment in experiments:
+            owner, other = owners.setdefault(experiment.name, (place, experiment))
+            if other is not experiment:
+                two = "two experiments" if owner == place else f"an experiment of {owner} too"
+                remedy = _remedy(other.settings, experiment.settings)
+                yield place, f"run_name: {experiment.name!r} names {two}{remedy}"
+                break
+
+
+def _remedy(one: Settings, other: Settings) -> str:
+    """What to do about two experiments of one name."""
+    for key in varied_keys([one.flat(), other.flat()]):
+        if not key.startswith("data."):
+            values = f"{one.flat().get(key)} and {other.flat().get(key)}"
+            return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
+    if one.data != other.data:
+        return ", on other images; change the pattern of one of them"
+    return " with the same settings; keep one of them"
+
+
+def _read(
+    path: Path, overrides: Sequence[Override], source: dict[str, Any] | None
+) -> tuple[list[Experiment], list[str]]:
+    """The experiments of a file after the changes of the options, if it has no fault; and the faults."""
+    document, problems = read_document(path)
+    if document is None:
+        return [], problems
+    if source is not None:
+        document["data"] = dict(source)
+    elif "data" in document:
+        document["data"], found = read_source(document["data"], path.parent)
+        problems += found
+    problems += [f"--set {problem}" for override in overrides for problem in apply(override, document)]
+    experiments, found = check_document(document)
+    return ([] if problems else experiments), problems + found
+
+
+def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
+    """Fill in what only the images tell; return the faults too."""
+    from tune_cnn import data
+
+    resolved: dict[DataSettings, DataSettings] = {}
+    problems = []
+    for source in dict.fromkeys(experiment.settings.data for experiment in experiments):
+        try:
+            resolved[source] = data.resolve(source)
+        except DataError as error:
+            resolved[source] = source
+            lines = str(error).splitlines()
+            problems += [line if line.startswith("data") else f"data: {line}" for line in lines]
+    return [replace(e, settings=replace(e.settings, data=resolved[e.settings.data])) for e in experiments], problems
+
+
+def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
+    """Fill in what only the source files of own networks tell; return the faults too."""
+    from tune_cnn import models
+
+    if not any(experiment.settings.model for experiment in experiments):
+        return list(experiments), []
+    resolved, problems = [], []
+    for experiment in experiments:
+        try:
+            resolved.append(replace(experiment, settings=models.resolve(experiment.settings)))
+        except NetworkError as error:
+            problems.append(f"settings.model: {error}")
+    if problems:
+        return [], problems
+    varied = varied_keys(experiment.settings.flat() for experiment in resolved)
+    for model in {experiment.settings.model: experiment.settings for experiment in resolved}.values():
+        for key in [key for key in varied if key in models.unused_keys(model)] if model.model else []:
+            problems.append(f"{key}: varies, but {model.network} does not take it; vary one of its arguments")
+    return resolved, problems
+
+
+def _network_problems(experiments: Sequence[Experiment]) -> list[str]:
+    """Build every network once, on the meta device, where weights take no memory."""
+    from tune_cnn import models
+
+    faults: dict[tuple[object, ...], str | None] = {}  # by what decides the network: many trials share one
+    problems = []
+    for name, settings in ((experiment.name, experiment.settings) for experiment in experiments):
+        shape = (settings.filters_per_layer, settings.layers_per_block, settings.pool_every, settings.hidden_dims)
+        network = (*shape, settings.ycn, settings.model, json.dumps(settings.model_args), settings.data)
+        if network not in faults:
+            faults[network] = models.network_fault(settings)
+        if faults[network]:
+            problems.append(f"{name}: {faults[network]}")
+    return problems
