@@ -66,7 +66,14 @@ ConvClassifier(
 )
 def test_weights_and_scores_are_those_of_the_layers_written_by_hand(in_size, filters, pool_every, hidden_dims):
     torch.manual_seed(3)
-    by_hand = textbook.conv_classifier(in_size, 7, filters, pool_every, hidden_dims)
+    settings = Settings(
+        filters_per_layer=filters,
+        layers_per_block=1,
+        pool_every=pool_every,
+        hidden_dims=hidden_dims,
+        data=DataSettings(in_size=in_size, classes=7),
+    )
+    by_hand = textbook.conv_classifier(settings)
     torch.manual_seed(3)
     network = ConvClassifier(in_size, 7, filters, pool_every, hidden_dims)
     for ours, theirs in zip(network.parameters(), by_hand.parameters(), strict=True):
@@ -129,7 +136,7 @@ def test_the_shorter_side_decides_how_often_an_image_can_be_pooled(network):
 def images() -> Tensor:
     """Drawn images (64, 3, 32, 32), floats in [0, 1]."""
     drawn = data.load(DataSettings("shapes", train_images=80, test_images=1)).train
-    return default_collate(textbook.pairs(drawn.images[:64], drawn.labels[:64]))[0]
+    return default_collate(textbook.pairs(drawn)[:64])[0]
 
 
 def spread(network: type[nn.Module], layers: int, images: Tensor) -> float:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tune_cnn import bench as textbook
+from tune_cnn.settings import DataSettings, Settings
 
 # The assignment's own cells. Left out: what only a notebook or Colab understands, the lines that begin with % or !.
 NOTEBOOK = r"""
@@ -217,7 +218,9 @@ def test_a_notebook_of_the_assignment_runs_from_start_to_end(cifar10_archive, tm
     monkeypatch.chdir(tmp_path)
     Path("tests/assets").mkdir(parents=True)
     torch.manual_seed(42)
-    by_hand = textbook.conv_classifier((3, 100, 100), 10, [32] * 4, 2, [100, 100])
+    size = {"layers_per_block": 4, "pool_every": 2, "hidden_dims": (100, 100)}
+    settings = Settings(filters_per_layer=(32,), **size, data=DataSettings(in_size=(3, 100, 100)))
+    by_hand = textbook.conv_classifier(settings)
     torch.save(
         by_hand(torch.randint(0, 256, (3, 100, 100), dtype=torch.float)[None]), "tests/assets/expected_conv_out.pt"
     )

@@ -101,9 +101,9 @@ def test_two_epochs_are_those_of_a_loop_written_by_hand(shapes):
         layers_per_block=2, pool_every=4, hidden_dims=(100, 100), data=DataSettings("shapes"),
     )  # fmt: skip
     torch.manual_seed(42)
-    by_hand = textbook.conv_classifier((3, 32, 32), 10, [32, 32], 4, [100, 100])
+    by_hand = textbook.conv_classifier(settings)
     expected_inputs = record_inputs(by_hand)
-    train, validation = (textbook.pairs(*images) for images in (shapes.train, shapes.validation))
+    train, validation = map(textbook.pairs, (shapes.train, shapes.validation))
     adam = torch.optim.Adam(by_hand.parameters(), lr=1e-3, weight_decay=2e-3)
     loaders = DataLoader(train, 50, shuffle=True), DataLoader(validation, 12)
     expected = [[textbook.pass_by_hand(by_hand, *each) for each in ((loaders[0], adam), loaders[1:])] for _ in range(2)]
@@ -177,7 +177,7 @@ def test_smoothed_labels_are_for_training_only():
     torch.manual_seed(1)
     network = models.build(SMALL)
     assert network.state_dict().keys() == weights.keys()
-    images, labels = default_collate(textbook.pairs(*EASY.train))
+    images, labels = default_collate(textbook.pairs(EASY.train))
     with torch.no_grad():
         expected = nn.functional.cross_entropy(network(images), labels, label_smoothing=0.2).item()
     assert np.mean(smoothed.train_loss) == pytest.approx(expected, rel=1e-4)
@@ -256,7 +256,7 @@ def test_the_test_result_is_that_of_the_best_weights(settings):
     trial = run(settings)
     model = models.build(settings)
     model.load_state_dict(trial.best_weights)
-    images, labels = default_collate(textbook.pairs(*EASY.test))
+    images, labels = default_collate(textbook.pairs(EASY.test))
     with torch.no_grad():
         scores = model.eval()(images)
     losses = [nn.functional.cross_entropy(s, y).item() for s, y in zip(scores.split(2), labels.split(2), strict=True)]
@@ -264,7 +264,7 @@ def test_the_test_result_is_that_of_the_best_weights(settings):
     assert trial.test_result.accuracy == 100 * (scores.argmax(1) == labels).sum().item() / len(labels)
     assert trial.test_predictions.tolist() == scores.argmax(1).tolist()
     # They are those that gave the best validation accuracy.
-    images, labels = default_collate(textbook.pairs(*EASY.validation))
+    images, labels = default_collate(textbook.pairs(EASY.validation))
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).sum().item()
     assert 100 * right / len(labels) == max(trial.history.test_acc)

@@ -78,6 +78,12 @@ def conv_classifier(settings: Settings) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(features, settings.data.classes))
 
 
+def pairs(part: ImageSet) -> list[tuple[Tensor, int]]:
+    """Each image by itself, as `ToTensor` makes it, float (C, H, W) in [0, 1], and its label."""
+    floats = (torch.tensor(image).permute(2, 0, 1).contiguous().float() / 255 for image in part.images)
+    return list(zip(floats, map(int, part.labels), strict=True))
+
+
 def pass_by_hand(
     model: nn.Module, loader: DataLoader[Any], optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[list[float], int]:
@@ -101,17 +107,12 @@ def pass_by_hand(
 
 def by_hand(settings: Settings, images: Images, device: torch.device) -> Passes:
     """The loop written by hand, in fp32, with Adam, whatever else the settings ask for but TF32."""
-    from torchvision.transforms.functional import to_tensor  # which takes memory that a trial does without
-
     torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = settings.precision != "ieee"
-    train, validation = (
-        [(to_tensor(image), int(label)) for image, label in zip(*part, strict=True)] for part in images[:2]
-    )
+    train, validation = map(pairs, images[:2])
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
-    model = conv_classifier(settings) if settings.network == "ConvClassifier" else models.build(settings)
-    model.to(device)
+    model = (conv_classifier if settings.network == "ConvClassifier" else models.build)(settings).to(device)
     adam = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg)
     shuffled: Any = DataLoader(train, settings.bs_train, shuffle=True)  # type: ignore[arg-type]
     in_order: Any = DataLoader(validation, max(settings.bs_train // 4, 1))  # type: ignore[arg-type]
@@ -147,11 +148,10 @@ def convolutions(settings: Settings, images: Images, device: torch.device) -> Pa
             drawn = drawn.to(memory_format=layout).requires_grad_(is_training and index > 0)
             convolve(conv, drawn, math.ceil(count / batch), is_training)
 
-    at_once = evaluated_at_once(device, settings.precision)
     numbers = numerics(device, settings.precision)
     return Passes(
-        numbers(lambda: run(settings.bs_train, images.train.count, is_training=True)),
-        numbers(lambda: run(at_once, images.validation.count, is_training=False)),
+        numbers(lambda: run(settings.bs_train, images.train.count, True)),
+        numbers(lambda: run(evaluated_at_once(device, settings.precision), images.validation.count, False)),
     )
 
 
