@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from malformed import damaged, edited, values
 
+import tune_cnn.report.figure_files  # noqa: F401  # else the first example says on stderr that it loads PyTorch
 from tune_cnn.cli import main
 from tune_cnn.errors import ResultError
 from tune_cnn.experiments import experiment_config
