@@ -15,6 +15,7 @@ from small_archives import SMALL, Archives
 # Ray reads these when the first test imports it; sweeps of a process of their own make up a token of their own.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = "0123456789abcdef0123456789abcdef"
+os.environ["TUNE_CNN_CHECKPOINT_S"] = "0"  # after every epoch: those of the tests are short
 # At 15, Ray's own, a trial on a busy machine takes minutes to start.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - so does Ray write it
 

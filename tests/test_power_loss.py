@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from sweep_process import assert_undisturbed
 from tiny_sweep import CONFIG
 
@@ -13,6 +14,7 @@ from tune_cnn.cli import main
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
+from tune_cnn.trial import Trial
 
 ARGUMENTS = ["sweep", "tiny.yaml", "--set", "epochs=4"]
 
@@ -121,6 +123,24 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         monkeypatch.setattr("tune_cnn.api.run_sweep", run_sweep)
 
     return interrupted_after
+
+
+def test_short_epochs_are_not_kept_one_by_one_and_a_resume_ends_the_same(experiments, monkeypatch):
+    monkeypatch.setattr("tune_cnn.sweep.trainable._CHECKPOINT_S", 3600.0)
+    experiment = experiments[0]
+    killed = trainable(experiment, SweepFolder("ray_results", "tiny"))
+    assert [killed.step()["epoch"] for _ in range(3)] == [1, 2, 3]
+    killed.cleanup()
+    assert [*killed.folder.checkpoints()] == [1]
+
+    again = trainable(experiment, SweepFolder("ray_results", "tiny"))
+    assert again.step()["epoch"] == 2
+    while not again.folder.is_finished():
+        again.step()
+    expected = Trial(experiment.settings, data.load(experiment.settings.data), torch.device("cpu"))
+    while expected.stop_reason is None:
+        expected.run_epoch()
+    assert again.folder.record()[0].first_difference(expected.history) is None
 
 
 def test_wherever_power_fails_no_epoch_is_lost_but_the_one_that_is_being_written(experiments, monkeypatch):

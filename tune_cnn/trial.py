@@ -85,9 +85,8 @@ class Trial:
             validation = self.trainer.test_epoch(self.validation_batches, verbose)
         self.history = self.history.with_epoch(train, validation)
         if self.history.best_epoch == self.history.num_epochs:
-            self.best_weights = {
-                name: value.detach().to("cpu", copy=True) for name, value in self.trainer.evaluated.state_dict().items()
-            }
+            weights = self.trainer.evaluated.state_dict()
+            self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
         self._finish_if_over(verbose)
         self.epoch_durations_s.append(time.perf_counter() - started)
         return train, validation
@@ -160,7 +159,7 @@ class Trial:
             "trainer": self.trainer.state_dict(),
             "history": self.history._asdict(),
             "best_weights": self.best_weights,
-            "epoch_durations_s": self.epoch_durations_s,
+            "epoch_durations_s": [*self.epoch_durations_s],
             "summary": self.summary(),
         }
 

@@ -47,7 +47,7 @@ def run_sweep(
         DataError: The images cannot be found or read.
         ResourceError: A trial asks for what no node has.
         StorageError: The folder fails, or a node does not reach it, or the lock is lost; what was finished is kept.
-        KeyboardInterrupt: On Ctrl-C or SIGTERM; every finished epoch is in the folder.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM; the same sweep continues from the checkpoints in the folder.
     """
     experiments = settled(experiments, folder)
     upcoming = [e for e in experiments if e.is_open]

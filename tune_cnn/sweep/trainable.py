@@ -4,7 +4,9 @@ import contextlib
 import copy
 import gc
 import json
+import math
 import os
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +34,8 @@ from tune_cnn.trial import Trial
 
 # How long to retry failing storage; with 15 s for the last request and 40 s for the driver to exit: under 2 min.
 _PATIENCE_S = float(os.environ.get("TUNE_CNN_PATIENCE_S", "30"))
+# So long after a checkpoint none is written: epochs of a second would otherwise wait for their files.
+_CHECKPOINT_S = float(os.environ.get("TUNE_CNN_CHECKPOINT_S", "10"))
 
 
 class TrialPlan(NamedTuple):
@@ -48,9 +52,9 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     Its config holds the trial id and the hyperparameters that differ in the sweep; all settings of that id come with
     `tune.with_parameters`, as do the images, which are read-only views of one copy per node. It checkpoints into the
-    sweep's own folder at the end of each epoch, so whoever starts the trial again, Tune after a lost process or the
-    user after a lost night, continues from there. TensorBoard's events of an epoch are written before its checkpoint:
-    what is kept is not trained again. Both are written while the next epoch trains.
+    sweep's own folder after epochs, every 10 s at most, so whoever starts the trial again, Tune after a lost process or
+    the user after a lost night, continues from there. TensorBoard's events of an epoch are written before its
+    checkpoint: what is kept is not trained again. Both are written while the next epoch trains.
     """
 
     def setup(
@@ -74,6 +78,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.trial: Trial | None = None
         self.board: TrialBoard | None = None
         self.warnings: list[str] = []
+        self.checkpoint_at = -math.inf  # when the last one was taken, as `time.monotonic` tells
         if torch.cuda.is_available():
             gc.collect()  # what refers to itself keeps its memory until then
             torch.cuda.empty_cache()
@@ -162,15 +167,21 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
     def _keep(self, trial: Trial, shown: Mapping[str, Any]) -> None:
         self._wait_for_writer()
         if trial.stop_reason is None:
-            self.writing = self.writer.submit(self._write, shown, copy.deepcopy(trial.state_dict()))
+            state, now = None, time.monotonic()
+            if now - self.checkpoint_at >= _CHECKPOINT_S:
+                self.checkpoint_at, state = now, trial.state_dict()
+                state["trainer"] = copy.deepcopy(state["trainer"])  # the rest does not change while it is written
+            self.writing = self.writer.submit(self._write, shown, state)
         elif not self.folder.is_finished():
             self._show(shown)
             last = trial.state_dict() if trial.can_be_continued else None
             self.folder.finish(trial.settings, trial.history, trial.summary(), trial.best_weights, last)
 
-    def _write(self, shown: Mapping[str, Any], state: dict[str, Any]) -> None:
-        if not self.folder.is_finished():  # by another process, while this one was suspended
-            self._show(shown)
+    def _write(self, shown: Mapping[str, Any], state: dict[str, Any] | None) -> None:
+        if self.folder.is_finished():  # by another process, while this one was suspended
+            return
+        self._show(shown)
+        if state is not None:
             self.folder.save_checkpoint(shown["epoch"], state)
 
     def _show(self, shown: Mapping[str, Any]) -> None:
