@@ -333,6 +333,9 @@ def test_results_that_other_settings_will_replace_are_named(finished, runner, ca
     assert remark in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--name", "another") == 0  # by another sweep, or a single trial
     assert remark in capsys.readouterr().err
+    assert run("sweep", "tiny.yaml", "--set", "epochs=1", "--only", "*K6") == 0
+    assert remark in capsys.readouterr().err, "the rest of the sweep is exported again, too"
+    assert run("sweep", "tiny.yaml", "--name", "another") == 0
     assert run("trial", "tiny.yaml", "tiny_L1_K4", "--set", "epochs=1") == 0
     assert "results: tiny_L1_K4.json will be replaced" in capsys.readouterr().err
 

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from tune_cnn import data as images
 from tune_cnn import models
 from tune_cnn.errors import ConfigError, DataError, ResourceError, StorageError, TuneCnnError
 from tune_cnn.files import check_writable, temporary_folder
@@ -23,8 +22,8 @@ from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.lock import locked
-from tune_cnn.sweep.plan import PlannedExperiment, check_disk, disk_use, make_plan, plan_summary
-from tune_cnn.sweep.remarks import before_start, slow_precisions
+from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary
+from tune_cnn.sweep.remarks import before_start, describe
 from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.study import settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -215,7 +214,8 @@ def train(
     plan = make_plan(experiments, folder)
     describe(experiments, plan, cluster)
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
-    for remark in before_start(plan, experiments, cluster, out):
+    others = {n: folder.trial(s) for n, s in folder.earlier_experiments().items()} if keep_others else {}
+    for remark in before_start(plan, experiments, cluster, out, others):
         tell(remark, file=sys.stderr)
     check_writable(out)
     check_disk(folder, disk_use(plan, at_once=cluster.cpus or cores()))
@@ -250,11 +250,3 @@ def train(
         why = "the time budget is used up, " if tune_options.get("time_budget_s") else ""
         tell(f"{why}{counted(len(left), 'experiment')} unfinished; the same command continues")
     return failures, is_written and not left
-
-
-def describe(experiments: Sequence[Experiment], plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None:
-    """Say which images the experiments take, and which of their precisions are slow on the machines."""
-    for source in {experiment.settings.data: None for experiment in experiments}:
-        tell(images.describe(source), file=sys.stderr)
-    for remark in slow_precisions(plan, experiments, cluster):
-        tell(remark, file=sys.stderr)

@@ -1,9 +1,11 @@
 """What is said before a sweep starts: what will be slow, long, replaced, or was trained elsewhere."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tune_cnn import data
 from tune_cnn.errors import DataError, ResourceError, ResultError
 from tune_cnn.files import parse_json, read_file
 from tune_cnn.machine import SLOWDOWN, slow_here, slow_remark
@@ -12,7 +14,8 @@ from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.estimate import estimate, trial_duration
 from tune_cnn.sweep.pace import Pace
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
-from tune_cnn.texts import counted, duration, enumerated
+from tune_cnn.sweep.trial_folder import TrialFolder
+from tune_cnn.texts import counted, duration, enumerated, tell
 
 _LONG_S = 3600.0
 _MULTIPLY_ADDS_PER_S = 1e11  # of a core, about, with AVX-512; half as many with AVX2
@@ -20,15 +23,29 @@ _BATCH_S = 1e-3  # that a batch takes of however small a network
 _ESTIMATE_S = 15.0  # that a dry run takes for its times, after a few for the start of processes
 
 
+def describe(experiments: Sequence[Experiment], plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None:
+    """Say which images the experiments take, and which of their precisions are slow on the machines."""
+    for source in {experiment.settings.data: None for experiment in experiments}:
+        tell(data.describe(source), file=sys.stderr)
+    for remark in _slow_precisions(plan, experiments, cluster):
+        tell(remark, file=sys.stderr)
+
+
 def before_start(
-    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions, out_dir: Path
+    plan: Sequence[PlannedExperiment],
+    experiments: Sequence[Experiment],
+    cluster: ClusterOptions,
+    out_dir: Path,
+    others: Mapping[str, TrialFolder] = {},
 ) -> list[str]:
-    """Remarks on what the start of a sweep means for the user."""
+    """Remarks on what the start of a sweep means for the user; of `others`, what is there is exported too."""
+    written = {name: trial.trial_id for name, trial in others.items() if trial.folder.names()}
+    written |= {e.name: e.settings.trial_id for e in experiments if not e.is_open}
     return [
         *found_elsewhere(plan),
         *_of_another_machine(cluster),
         *_long(plan, cluster),
-        *replaced({e.name: e.settings.trial_id for e in experiments if not e.is_open}, out_dir),
+        *replaced(written, out_dir),
     ]
 
 
@@ -48,7 +65,7 @@ def _of_another_machine(cluster: ClusterOptions) -> list[str]:
     return remarks
 
 
-def slow_precisions(
+def _slow_precisions(
     plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions
 ) -> list[str]:
     """Remarks on precisions at which the cores of this machine are slow, where trials will compute on them."""

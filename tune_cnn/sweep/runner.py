@@ -4,14 +4,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from tune_cnn import data, models
-from tune_cnn.errors import StorageError
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import DataSettings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.config.load import Experiment, distinct_trials
 from tune_cnn.sweep.earlier import take_over
@@ -69,9 +68,7 @@ def run_sweep(
     count = len(trials) + len(upcoming)
     if possible and node is not None:
         check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded
-    others: dict[str, Settings] = {}
-    with suppress(StorageError):  # nothing was asked for yet, or what was cannot be read
-        others = folder.experiments() if keep_others else {}
+    others = folder.earlier_experiments() if keep_others else {}
 
     def save() -> None:
         searches = {e.name: e.search for e in experiments if e.search}

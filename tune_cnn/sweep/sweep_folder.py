@@ -130,6 +130,12 @@ class SweepFolder:
             raise self._damaged(error) from error
         return experiments
 
+    def earlier_experiments(self) -> dict[str, Settings]:
+        """As `experiments`; none if nothing was asked for yet, or what was cannot be read."""
+        with suppress(StorageError):
+            return self.experiments()
+        return {}
+
     def searches(self) -> dict[str, Search]:
         """The distributions of the experiments that a search drew, by name."""
         found = self._manifest().get("searches", {})
