@@ -144,6 +144,11 @@ def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, 
         return Estimate({plan[1].settings.trial_id: 7265.0}, 7320.0, 1.5, 2, Node(4, 1), 1)
 
     monkeypatch.setattr("tune_cnn.sweep.remarks.estimate", estimate)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0.0, 0.0))
+    assert run("sweep", "tiny.yaml", "--dry-run") == 0
+    assert "; timed while other work kept the machine busy (load 3.0, 4 cores)\n" in capsys.readouterr().out
+    monkeypatch.setattr("os.getloadavg", lambda: (1.0, 0.0, 0.0))
     assert run("sweep", "tiny.yaml", "--dry-run") == 0
     out = capsys.readouterr().out
     assert re.findall(r"^(tiny\S+) .* (-|2 h 1 min)  new$", out, re.MULTILINE) == [

@@ -61,7 +61,8 @@ def _seconds(one: Callable[[Batch], object], many: Callable[[int], object], batc
 
     small = batch[0][:_SMALL_BATCH], batch[1][:_SMALL_BATCH]
     one(small)  # the first time, kernels are chosen and memory is fetched
-    batch_s = timed(lambda: one(small)) * len(batch[1]) / len(small[1])
+    # The fastest of a few: on a busy machine, one that had to wait would stand for hours.
+    batch_s = min(timed(lambda: one(small)) for _ in range(3)) * len(batch[1]) / len(small[1])
     count = min(int(within_s / batch_s), _MOST_BATCHES) - 1
     if count < 1:
         return batch_s

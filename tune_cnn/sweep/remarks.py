@@ -1,5 +1,6 @@
 """What is said before a sweep starts: what will be slow, long, replaced, or was trained elsewhere."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -130,8 +131,10 @@ def times(
     node = own_node(cluster)
     if node is None:
         return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
+    load, there = os.getloadavg()[0], os.cpu_count() or 1
     try:
         found = estimate(plan, experiments, node, within_s=_ESTIMATE_S)
     except (DataError, ResourceError) as error:
         return {}, f"time: not estimated ({error})"
-    return found.trial_s, str(found)
+    busy = f"; timed while other work kept the machine busy (load {load:.1f}, {counted(there, 'core')})"
+    return found.trial_s, f"{found}{busy if found.trial_s and load > there / 2 else ''}"
