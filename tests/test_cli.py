@@ -483,8 +483,8 @@ def test_trial_trains_one_experiment_and_prints_its_accuracy(here, capsys):
     config, results, trial = load_result_file("results/tiny_L1_K6.json")
     assert (config["run_name"], config["filters_per_layer"], results.num_epochs) == ("tiny_L1_K6", [6], 1)
     out = capsys.readouterr().out
-    assert f"Test Accuracy: {trial['test_accuracy']}\n" in out
-    assert f"Test Loss: {trial['test_loss']}\n" in out
+    assert f"Test Accuracy: {trial['test_accuracy']:.2f}\n" in out
+    assert f"Test Loss: {trial['test_loss']:.3f}\n" in out
     assert out.endswith("*** Output file results/tiny_L1_K6.json written\n")
     assert not (here / "ray_results").exists()
 

@@ -35,8 +35,8 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count} {noun}" + ("s" if count != 1 else "")
+    """`1 trial`, `2 trials`, `1,000 trials`."""
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
 
 
 def enumerated(names: Sequence[str], most: int = 5) -> str:
