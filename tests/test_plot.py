@@ -571,7 +571,7 @@ def test_a_diverged_training_has_a_figure(tmp_path: Path, drawn: list[Figure]) -
     path.write_text(json.dumps(content))
 
     assert write_figures([path], tmp_path)[0].exists()
-    assert legend_of(drawn[0]) == ["L = 8 (10.1 %, did not learn)", "chance (10 %)"]
+    assert legend_of(drawn[0]) == ["L = 8 (10.1 %, diverged)"]
 
 
 def test_the_notebook_keeps_its_figures_and_its_backend(tmp_path: Path) -> None:

@@ -84,6 +84,17 @@ def test_what_was_spent_and_saved_and_what_the_best_have_in_common_is_told(sampl
     assert "The best 5 trainings have in common: L = 2. With few samples" in text
 
 
+def test_a_sample_that_the_scheduler_stopped_early_is_not_said_not_to_learn(tmp_path):
+    files = [
+        write(tmp_path, "s_0", 60.0, lr=1e-3),
+        write(tmp_path, "s_1", 12.0, epochs=2, reason="scheduler", lr=1e-4),
+    ]
+    text = report(files)[".md"]
+    assert "2 trainings: 1 learned, 1 stopped before it was clear. " in text
+    assert "| stopped by the scheduler after 2 of 4 epochs | stopped before it was clear |" in text
+    assert "One that the scheduler stopped before that may yet learn: tune-cnn sweep --finish continues it." in text
+
+
 def test_a_range_is_common_only_if_it_is_narrow_on_the_scale_of_its_distribution(samples):
     # The best five span 0.0001 to 0.0017 of 0.0001 to 0.0122: an eighth of it, but more than half of its decades.
     assert "lr from" not in report(samples)[".md"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
-from tune_cnn.report.runs import VERDICTS, Run, read_run
+from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_run
 from tune_cnn.settings import Settings
 from tune_cnn.texts import setting_text, tell
 
@@ -139,7 +139,8 @@ class Row:
     @property
     def is_open(self) -> bool:
         """Whether a training has no final accuracy."""
-        return any(run.accuracy is None or not run.is_finished for cell in self.cells for run in cell.runs)
+        runs = [run for cell in self.cells for run in cell.runs]
+        return any(run.accuracy is None or not run.is_finished or run.verdict == UNCLEAR for run in runs)
 
 
 @dataclass(frozen=True, eq=False)

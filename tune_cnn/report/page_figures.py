@@ -55,7 +55,7 @@ def _curve_figure(title: str, row: Row, cells: Sequence[Cell]) -> PageFigure:
     if any(dashed for _, _, dashed in key):
         key.append((f"guessing: {chance(classes):.3g} %", _on_both("#666666"), True))
     curves = [
-        Curve(levels(row.varies, [cell]), colour, run.history, classes, not run.is_finished)
+        Curve(levels(row.varies, [cell]), colour, run.history, classes, run.verdict)
         for cell, colour in zip(cells, colours, strict=True)
         for run in cell.runs
         if run.history

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tune_cnn.report.grids import Grid, known
-from tune_cnn.report.runs import VERDICTS
+from tune_cnn.report.runs import UNCLEAR, VERDICTS
 from tune_cnn.report.sentences_accuracy import best_depths, interplay, ranked, width_trends
 from tune_cnn.report.sentences_learning import not_learned, tried
 from tune_cnn.report.wording import grid_names, is_network, listed, network, percent, places
@@ -104,6 +104,8 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
         "once, with the weights of the best epoch.",
         "A network has learned if its accuracy is more than 1.5 times that of guessing.",
     ]
+    if any(run.verdict == UNCLEAR for run in runs):
+        found.append("One that the scheduler stopped before that may yet learn: tune-cnn sweep --finish continues it.")
     if in_grids:
         found += [
             "Curves of networks that have not learned are dashed.",
