@@ -1,5 +1,6 @@
 """The report of a search: its ranking, figures and sentences, from result files."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,12 +155,22 @@ def test_many_samples_are_reported_within_seconds(tmp_path):
     assert len(page) < 2_000_000
 
 
-def test_a_grid_of_an_own_networks_arguments_is_ranked(tmp_path):
+def test_a_grid_of_an_own_networks_arguments_is_ranked_and_drawn_in_the_order_of_their_values(tmp_path):
     files = [
         write(tmp_path, f"w_{width}", 40.0 + width, search=None, model="nets.py:WideNet", model_args={"width": width})
-        for width in (2, 4)
+        for width in (16, 4, 32)
     ]
-    text = report(files)[".md"]
-    assert "the best is WideNet, model_args.width = 4" in text
-    assert "| rank | experiment | model_args.width |" in text
-    assert "## Map" not in text
+    told = report(files)
+    assert "the best is WideNet, model_args.width = 32" in told[".md"]
+    assert "The grid spent 12 epochs, 100.0 % of the 12" in told[".md"]
+    assert "| rank | experiment | model_args.width |" in told[".md"]
+    assert "## Map" not in told[".md"]
+    assert [line.partition(",")[0] for line in told[".csv"].splitlines()] == ["experiment", "w_4", "w_16", "w_32"]
+    assert write_search_figure("w", files, tmp_path) == []
+    (figure,) = write_figures(files, tmp_path, "svg")
+    curves = [f"model_args.width = {width} ({40 + width}.0 %)" for width in (4, 16, 32)]
+    assert re.findall(r"<!-- (model_args.*?) -->", figure.read_text()) == curves
+    page = told[".html"]
+    assert "<figcaption>w, model_args.width varies</figcaption>" in page
+    assert re.findall(r"<span[^>]*>([^<]+)</span>", page.replace("\xa0", " ")) == curves
+    assert page.count("<svg") == 5  # accuracy over the width, and four panels of curves; no best so far

@@ -1,5 +1,6 @@
 """Texts for people: counts, sizes, durations, settings, columns; control characters are escaped."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -42,6 +43,11 @@ def counted(count: int, noun: str) -> str:
 def enumerated(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c, d, e and 3 more`."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def natural(name: str) -> list[str | int]:
+    """A sorting key with which L2 comes before L16."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def symbol(key: str) -> str:

@@ -13,7 +13,7 @@ from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_run
 from tune_cnn.settings import Settings
-from tune_cnn.texts import setting_text, tell
+from tune_cnn.texts import natural, setting_text, tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def load_grids(
         failures: Why experiments failed, by name.
     """
     runs = []
-    for path in sorted(result_files):
+    for path in sorted(result_files, key=lambda path: natural(path.name)):
         try:
             runs.append(read_run(path))
         except (ResultError, ConfigError) as error:

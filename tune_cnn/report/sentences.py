@@ -106,12 +106,13 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
     ]
     if any(run.verdict == UNCLEAR for run in runs):
         found.append("One that the scheduler stopped before that may yet learn: tune-cnn sweep --finish continues it.")
+    if any(run.history and not run.facts.get("search") for run in runs):
+        found.append("Curves of networks that did not learn are dashed.")
     if in_grids:
-        found += [
-            "Curves of networks that have not learned are dashed.",
+        found.append(
             "Multiply-adds are those of the conv and linear layers for one image, forward. Training time depends on "
-            "the machine and its load.",
-        ]
+            "the machine and its load."
+        )
     if any(cell.accuracy and cell.accuracy.margin is not None for grid in grids for cell in grid.cells):
         found.append(
             "± is half the 95 % interval of the mean over seeds (Student's t). A difference is within the noise if its "
