@@ -547,6 +547,17 @@ def test_plot_draws_the_matching_results(finished, capsys, pattern):
     assert "<svg" in Path("figures/tiny_L1.svg").read_text()
 
 
+def test_plot_draws_a_search_as_the_report_does(finished, capsys):
+    run("export", "tiny")
+    for path in Path("results").glob("*.json"):
+        content = json.loads(path.read_text())
+        content["trial"]["search"] = {"filters_per_layer": {"choice": [[4], [6]]}}
+        path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert run("plot") == 0
+    assert capsys.readouterr() == ("results/results_search.png\n", "")
+
+
 def test_plot_leaves_out_what_is_damaged_and_names_it(finished, capsys):
     run("export", "tiny")
     Path("results/broken.json").write_text("{")
@@ -807,10 +818,12 @@ def test_plot_of_nothing_but_damaged_files_fails_and_names_each(here, capsys):
     assert run("plot") == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()[:2]] == [
+    assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()[:-1]] == [
         "results/a.json", "results/b.json",
     ]  # fmt: skip
-    assert err.splitlines()[-1] == "results: none of the 2 files could be drawn"
+    assert err.splitlines()[-1] == (
+        "results: nothing to draw in 2 files; plot needs result files with accuracies, such as tune-cnn export writes"
+    )
 
 
 # As a process
