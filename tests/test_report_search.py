@@ -93,7 +93,7 @@ def test_a_sample_that_the_scheduler_stopped_early_is_not_said_not_to_learn(tmp_
     text = report(files)[".md"]
     assert "2 trainings: 1 learned, 1 stopped before it was clear. " in text
     assert "| stopped by the scheduler after 2 of 4 epochs | stopped before it was clear |" in text
-    assert "One that the scheduler stopped before that may yet learn: tune-cnn sweep --finish continues it." in text
+    assert "A network that the scheduler stopped before may yet learn: tune-cnn sweep --finish continues it." in text
 
 
 def test_a_range_is_common_only_if_it_is_narrow_on_the_scale_of_its_distribution(samples):

@@ -105,7 +105,7 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
         "A network has learned if its accuracy is more than 1.5 times that of guessing.",
     ]
     if any(run.verdict == UNCLEAR for run in runs):
-        found.append("One that the scheduler stopped before that may yet learn: tune-cnn sweep --finish continues it.")
+        found.append("A network that the scheduler stopped before may yet learn: tune-cnn sweep --finish continues it.")
     if any(run.history and not run.facts.get("search") for run in runs):
         found.append("Curves of networks that did not learn are dashed.")
     if in_grids:
