@@ -117,6 +117,11 @@ def test_the_best_so_far_is_what_the_epochs_up_to_there_reached(tmp_path):
     assert list(line.get_ydata()) == [20.0, 40.0, 40.0, 80.0]
 
 
+def test_samples_of_one_accuracy_stand_in_the_order_of_their_numbers(tmp_path):
+    text = report([write(tmp_path, f"s_{n}", 40.0, lr=n / 1000) for n in (16, 4)])[".md"]
+    assert text.index("| s_4 |") < text.index("| s_16 |")
+
+
 def test_a_few_samples_have_nothing_in_common(samples):
     assert "in common" not in report(samples[:9])[".md"]
 
