@@ -491,8 +491,8 @@ def test_trial_trains_one_experiment_and_prints_its_accuracy(here, capsys):
     config, results, trial = load_result_file("results/tiny_L1_K6.json")
     assert (config["run_name"], config["filters_per_layer"], results.num_epochs) == ("tiny_L1_K6", [6], 1)
     out = capsys.readouterr().out
-    assert f"Test Accuracy: {trial['test_accuracy']}\n" in out
-    assert f"Test Loss: {trial['test_loss']}\n" in out
+    assert f"Test Accuracy: {trial['test_accuracy']:.2f}\n" in out
+    assert f"Test Loss: {trial['test_loss']:.3f}\n" in out
     assert out.endswith("*** Output file results/tiny_L1_K6.json written\n")
     assert not (here / "ray_results").exists()
 
@@ -553,6 +553,17 @@ def test_plot_draws_the_matching_results(finished, capsys, pattern):
     out, err = capsys.readouterr()
     assert (out, err) == ("figures/tiny_L1.svg\n", "")
     assert "<svg" in Path("figures/tiny_L1.svg").read_text()
+
+
+def test_plot_draws_a_search_as_the_report_does(finished, capsys):
+    run("export", "tiny")
+    for path in Path("results").glob("*.json"):
+        content = json.loads(path.read_text())
+        content["trial"]["search"] = {"filters_per_layer": {"choice": [[4], [6]]}}
+        path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert run("plot") == 0
+    assert capsys.readouterr() == ("results/results_search.png\n", "")
 
 
 def test_plot_leaves_out_what_is_damaged_and_names_it(finished, capsys):
@@ -815,10 +826,12 @@ def test_plot_of_nothing_but_damaged_files_fails_and_names_each(here, capsys):
     assert run("plot") == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()[:2]] == [
+    assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()[:-1]] == [
         "results/a.json", "results/b.json",
     ]  # fmt: skip
-    assert err.splitlines()[-1] == "results: none of the 2 files could be drawn"
+    assert err.splitlines()[-1] == (
+        "results: nothing to draw in 2 files; plot needs result files with accuracies, such as tune-cnn export writes"
+    )
 
 
 # As a process

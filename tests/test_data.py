@@ -306,9 +306,9 @@ def test_the_line_about_the_images_says_what_is_used_and_what_is_left_out(image_
     (image_folder / "train/red/around").symlink_to(image_folder / "train/red")
     shutil.copytree(image_folder / "test", image_folder / "val")
     os.mkfifo(image_folder / "train/red/pipe.png")  # which would block whoever opens it
-    assert describe(replace(settings, train_images=21, test_images=6)) == (
-        f"{classes}17 images to train, 4 to validate, 6 to test; left out: 3 train images, by data.train_images, "
-        "the folder val, 4 other than images (.csv, .heic, .png and 1 more), 1 links to a folder around them (around)"
+    assert describe(replace(settings, train_images=23, test_images=6)) == (
+        f"{classes}19 images to train, 4 to validate, 6 to test; left out: 1 train image, by data.train_images, "
+        "the folder val, 4 other than images (.csv, .heic, .png and 1 more), 1 link to an outer folder (around)"
     )
     assert load(settings).test.count == 6
 
@@ -453,6 +453,10 @@ def dead_links(root: Path) -> None:
     (root / "train/red/circle.png").symlink_to("circle.png")
 
 
+def dead_link(root: Path) -> None:
+    (root / "train/grey").symlink_to("nowhere")
+
+
 def archive(root: Path) -> None:
     shutil.rmtree(root)
     root.write_bytes(b"PK")
@@ -469,11 +473,11 @@ def archive(root: Path) -> None:
             "colours/train: there is no such .*; rename Train to train\n.*colours/test: .*; rename valid to test",
         ),
         (inner_root, "there is one in colours, so write image_folder:.*/colours/colours"),
-        (without_parts, "colours/train: there is no such folder; .*; there are only blue, green, red"),
+        (without_parts, "colours/train: there is no such folder; .*; .*/colours holds only blue, green, red"),
         (empty_train, "colours/train: nothing is in it; it must hold one folder of images for each class"),
         (
             empty_class,
-            r"colours/train: no images for the classes red \(there are 8 other than images \(\.heic\)\); put",
+            r"colours/train: no images in 1 class folder \(red\), but 8 other than images \(\.heic\); fill or",
         ),
         (remove_class, "train/ and test/ do not have the same classes: only train/ has red; give every class a folder"),
         (one_class, "colours/train: only one class, red, so that there is nothing to tell apart; it must hold one"),
@@ -481,8 +485,9 @@ def archive(root: Path) -> None:
             folder_too_many,
             "only one class, set, .*; move the folders blue, green, red of train/set/images up into train/",
         ),
-        (loose_images, "8 images lie directly in it .*, beside the class folders blue, green, red; move each into"),
-        (dead_links, "2 links lead nowhere: .*; repair them, or take them out"),
+        (loose_images, r"train: 8 images directly in it .*, beside 3 class folders \(blue, green, red\); move each"),
+        (dead_links, "2 broken links: .*; repair or remove each"),
+        (dead_link, "1 broken link: .*/train/grey; repair or remove each"),
     ],
 )
 def test_an_unfit_folder_is_explained(image_folder, spoil, message):

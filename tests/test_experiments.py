@@ -163,8 +163,8 @@ def test_the_network_the_epochs_and_the_test_are_shown(capsys):
     assert lines[-5:] == [
         "--- EPOCH 1/2 ---",
         "--- EPOCH 2/2 ---",
-        f"Test Accuracy: {trial['test_accuracy']}",
-        f"Test Loss: {trial['test_loss']}",
+        f"Test Accuracy: {trial['test_accuracy']:.2f}",
+        f"Test Loss: {trial['test_loss']:.3f}",
         "*** Output file results/run.json written",
     ]
     images, *rows = err.rstrip("\n").split("\n")

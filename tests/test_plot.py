@@ -312,13 +312,15 @@ CNN = {"filters_per_layer": [32], "lr": 0.001, "pool_every": 4}
         (["a_lr0.01_K8", "a_lr1e-3_K8", "a_lr1e-3_K8_S2"], {"a_K8": "a: K = 8 fixed, lr varies"}),
         (["a_L2_K32", "a_L4_K64"], {"a": "a: L and K vary"}),  # a figure of one curve each would compare nothing
         (["testK64L2", "testK64L16"], {"testK64": "testK64, L varies"}),
+        (["a_0.1", "a_0.02"], {"a": "a, lr varies"}),  # of run_name: a_{lr}
         (["one_K8_L2", "two_K8_L4"], {"one_K8": "one: K = 8, L = 2", "two_K8": "two: K = 8, L = 4"}),
     ],
 )  # fmt: skip
 def test_a_figure_is_of_what_varies_and_its_title_is_true(
     names: list[str], expected: dict[str, str], tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    written = write_figures([write_result(tmp_path, name) for name in names], tmp_path)
+    rates = {"a_0.1": {"lr": 0.1}, "a_0.02": {"lr": 0.02}}
+    written = write_figures([write_result(tmp_path, name, **rates.get(name, {})) for name in names], tmp_path)
 
     assert {path.stem: fig.get_suptitle() for path, fig in zip(written, drawn, strict=True)} == expected
 
@@ -571,7 +573,7 @@ def test_a_diverged_training_has_a_figure(tmp_path: Path, drawn: list[Figure]) -
     path.write_text(json.dumps(content))
 
     assert write_figures([path], tmp_path)[0].exists()
-    assert legend_of(drawn[0]) == ["L = 8 (10.1 %, did not learn)", "chance (10 %)"]
+    assert legend_of(drawn[0]) == ["L = 8 (10.1 %, diverged)"]
 
 
 def test_the_notebook_keeps_its_figures_and_its_backend(tmp_path: Path) -> None:

@@ -363,6 +363,15 @@ def test_an_unfinished_training_is_shown_as_it_stands_and_not_compared(tmp_path)
     assert experiments_frame([grid])["epochs_run"].tolist() == [4] * 4
 
 
+def test_a_training_that_the_scheduler_stopped_early_is_not_said_not_to_learn(tmp_path):
+    files = write_grid(tmp_path, {(32, 2): 60.0})
+    files.append(write(tmp_path, "late", settings(32, 4), history(FLAT), stop_reason="scheduler"))
+    (grid,) = load_grids(files)
+    told = {answer.question[:3]: answer.lines for answer in answers(grid)}
+    assert told["1.1"] == ["At K = 32, L = 2 (60.0 %) learned; L = 4 stopped before it was clear."]
+    assert told["1.2"] == ["L = 4 at K = 32 stopped before it was clear."]
+
+
 def test_an_unfinished_training_that_failed_says_why(tmp_path):
     trial = settings(32, 2)
     (grid,) = load_grids([unfinished(tmp_path, "a", trial, 30.0)], {"a": trial}, {"a": "lost its node"})

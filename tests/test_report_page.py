@@ -222,12 +222,21 @@ def test_a_row_of_unfinished_trainings_is_drawn(tmp_path):
     assert key_of(content, "K = 64, L varies")[0] == "L = 2: 10.0 %, unfinished: 4 of 30 epochs"
 
 
-def test_a_figures_legend_marks_an_unfinished_training_which_is_not_said_not_to_learn(tmp_path):
+@pytest.mark.parametrize(
+    ("verdict", "facts"),
+    [
+        ("unfinished", {"stop_reason": None, "unfinished": True}),
+        ("stopped before it was clear", {"stop_reason": "scheduler"}),
+    ],
+)
+def test_a_figures_legend_marks_a_training_without_all_its_epochs_which_is_not_said_not_to_learn(
+    tmp_path, verdict, facts
+):
     files = write_grid(tmp_path, {(32, 2): 60.0})
-    files.append(write(tmp_path, "exp_K32_L4", settings(32, 4), history(FLAT), stop_reason=None, unfinished=True))
+    files.append(write(tmp_path, "exp_K32_L4", settings(32, 4), history(FLAT), **facts))
     (figure,) = write_figures(files, tmp_path, "svg")
     legend = re.findall(r"<!-- (L = .*?) -->", figure.read_text())
-    assert legend == ["L = 2 (60.0 %)", "L = 4 (10.0 %, unfinished)"]
+    assert legend == ["L = 2 (60.0 %)", f"L = 4 (10.0 %, {verdict})"]
 
 
 def test_a_diverged_training_leaves_a_gap(tmp_path):

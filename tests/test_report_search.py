@@ -1,5 +1,6 @@
 """The report of a search: its ranking, figures and sentences, from result files."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,17 @@ def test_what_was_spent_and_saved_and_what_the_best_have_in_common_is_told(sampl
     assert "The best 5 trainings have in common: L = 2. With few samples" in text
 
 
+def test_a_sample_that_the_scheduler_stopped_early_is_not_said_not_to_learn(tmp_path):
+    files = [
+        write(tmp_path, "s_0", 60.0, lr=1e-3),
+        write(tmp_path, "s_1", 12.0, epochs=2, reason="scheduler", lr=1e-4),
+    ]
+    text = report(files)[".md"]
+    assert "2 trainings: 1 learned, 1 stopped before it was clear. " in text
+    assert "| stopped by the scheduler after 2 of 4 epochs | stopped before it was clear |" in text
+    assert "A network that the scheduler stopped before may yet learn: tune-cnn sweep --finish continues it." in text
+
+
 def test_a_range_is_common_only_if_it_is_narrow_on_the_scale_of_its_distribution(samples):
     # The best five span 0.0001 to 0.0017 of 0.0001 to 0.0122: an eighth of it, but more than half of its decades.
     assert "lr from" not in report(samples)[".md"]
@@ -103,6 +115,11 @@ def test_the_best_so_far_is_what_the_epochs_up_to_there_reached(tmp_path):
     line = _progress_figure(runs).axes[0].lines[0]
     assert list(line.get_xdata()) == [1, 2, 3, 4]
     assert list(line.get_ydata()) == [20.0, 40.0, 40.0, 80.0]
+
+
+def test_samples_of_one_accuracy_stand_in_the_order_of_their_numbers(tmp_path):
+    text = report([write(tmp_path, f"s_{n}", 40.0, lr=n / 1000) for n in (16, 4)])[".md"]
+    assert text.index("| s_4 |") < text.index("| s_16 |")
 
 
 def test_a_few_samples_have_nothing_in_common(samples):
@@ -143,12 +160,22 @@ def test_many_samples_are_reported_within_seconds(tmp_path):
     assert len(page) < 2_000_000
 
 
-def test_a_grid_of_an_own_networks_arguments_is_ranked(tmp_path):
+def test_a_grid_of_an_own_networks_arguments_is_ranked_and_drawn_in_the_order_of_their_values(tmp_path):
     files = [
         write(tmp_path, f"w_{width}", 40.0 + width, search=None, model="nets.py:WideNet", model_args={"width": width})
-        for width in (2, 4)
+        for width in (16, 4, 32)
     ]
-    text = report(files)[".md"]
-    assert "the best is WideNet, model_args.width = 4" in text
-    assert "| rank | experiment | model_args.width |" in text
-    assert "## Map" not in text
+    told = report(files)
+    assert "the best is WideNet, model_args.width = 32" in told[".md"]
+    assert "The grid spent 12 epochs, 100.0 % of the 12" in told[".md"]
+    assert "| rank | experiment | model_args.width |" in told[".md"]
+    assert "## Map" not in told[".md"]
+    assert [line.partition(",")[0] for line in told[".csv"].splitlines()] == ["experiment", "w_4", "w_16", "w_32"]
+    assert write_search_figure("w", files, tmp_path) == []
+    (figure,) = write_figures(files, tmp_path, "svg")
+    curves = [f"model_args.width = {width} ({40 + width}.0 %)" for width in (4, 16, 32)]
+    assert re.findall(r"<!-- (model_args.*?) -->", figure.read_text()) == curves
+    page = told[".html"]
+    assert "<figcaption>w, model_args.width varies</figcaption>" in page
+    assert re.findall(r"<span[^>]*>([^<]+)</span>", page.replace("\xa0", " ")) == curves
+    assert page.count("<svg") == 5  # accuracy over the width, and four panels of curves; no best so far

@@ -162,8 +162,8 @@ def train(
     trial.run(Path(f"{checkpoints}.pt") if checkpoints else None, epochs)
     result = trial.test_result
     assert result is not None
-    print(f"Test Accuracy: {result.accuracy}")
-    print(f"Test Loss: {fmean(result.losses)}")
+    print(f"Test Accuracy: {result.accuracy:.2f}")
+    print(f"Test Loss: {fmean(result.losses):.3f}")
     return trial
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from tune_cnn.errors import ResultError
 from tune_cnn.result_files import load_result_file
-from tune_cnn.texts import printable, tell
+from tune_cnn.texts import natural, printable, tell
 from tune_cnn.train_results import FitResult
 
 PANELS = ("train_loss", "train_acc", "test_loss", "test_acc")
@@ -153,11 +153,6 @@ def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], FitR
             yield path, *load_result_file(path)
         except ResultError as error:
             tell(f"Left out: {error}", file=sys.stderr)
-
-
-def natural(name: str) -> list[str | int]:
-    """A sorting key with which L2 comes before L16."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _draw_loss(ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, band: bool, **style: Any) -> None:

@@ -1,5 +1,6 @@
 """Texts for people: counts, sizes, durations, settings, columns; control characters are escaped."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -35,13 +36,18 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count} {noun}" + ("s" if count != 1 else "")
+    """`1 trial`, `2 trials`, `1,000 trials`."""
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
 
 
 def enumerated(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c, d, e and 3 more`."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def natural(name: str) -> list[str | int]:
+    """A sorting key with which L2 comes before L16."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def symbol(key: str) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 from tune_cnn.data.decoding import ImageFile, digest
 from tune_cnn.data.source import Found
 from tune_cnn.errors import DataError
-from tune_cnn.texts import enumerated
+from tune_cnn.texts import counted, enumerated
 
 # What operating systems and storage boxes leave in folders, beside names that begin with a dot; in lower case.
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
@@ -23,12 +23,12 @@ _OTHER_NAMES = {
 }
 
 
-# What is left out inside the classes, for people: {0} is how many, {1} some of their names.
+# What is left out inside the classes, for people: {0} is how many, {1} some of their names, {2} the s of a plural.
 _LEFT_OUT = {
     "inner": "{1} inside the classes as classes of their own",
     "hidden": "{0:,} hidden ({1})",
     "other": "{0:,} other than images ({1})",
-    "loop": "{0:,} links to a folder around them ({1})",
+    "loop": "{0:,} link{2} to an outer folder ({1})",
 }
 
 
@@ -69,12 +69,12 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
             "give every class a folder of the same name in both"
         )
     if listing.dead_links:
-        count, some = len(listing.dead_links), enumerated(listing.dead_links)
-        listing.problems.append(f"{count:,} links lead nowhere: {some}; repair them, or take them out")
+        links = counted(len(listing.dead_links), "broken link")
+        listing.problems.append(f"{links}: {enumerated(listing.dead_links)}; repair or remove each")
     if listing.problems:
         raise DataError("\n".join(listing.problems))
     left_out = [f"the folder {name}" for name in folders if name not in ("train", "test")]
-    left_out += [f"{len(beside):,} images beside train/ and test/"] if beside else []
+    left_out += [f"{counted(len(beside), 'image')} beside train/ and test/"] if beside else []
     names = sorted(train)
     fitted, tested = (
         [file._replace(label=label) for label, name in enumerate(names) for file in part[name]]
@@ -114,10 +114,8 @@ class _Listing:
         wanted = "it must hold one folder of images for each class"
         if loose:
             first = os.path.basename(loose[0].path)
-            beside = f"beside the class folders {enumerated(names)}" if names else "and there are no class folders"
-            fault = (
-                f"{len(loose):,} images lie directly in it ({first}), {beside}; move each into the folder of its class"
-            )
+            beside = f"beside {_class_folders(names)}" if names else "and there are no class folders"
+            fault = f"{counted(len(loose), 'image')} directly in it ({first}), {beside}; move each into its class"
         elif not names:
             fault = f"nothing is in it; {wanted}"
         elif empty := [name for name in names if not classes[name]]:
@@ -125,8 +123,7 @@ class _Listing:
             for name in empty:
                 alone._files(os.path.join(place, name))
             there = "; ".join(alone.phrases())
-            fault = f"no images for the classes {enumerated(empty)}{there and f' (there are {there})'}; "
-            fault += "put images into these folders, or take them out"
+            fault = f"no images in {_class_folders(empty)}{there and f', but {there}'}; fill or remove what is empty"
         elif len(names) == 1:
             around, below = inner[names[0]]
             fault = f"only one class, {names[0]}, so that there is nothing to tell apart; "
@@ -176,8 +173,12 @@ class _Listing:
             named = sorted((-count, name) for name, count in counter.items() if count)  # the most frequent first
             if named:
                 names = enumerated([name for _, name in named], most=3)
-                found.append(_LEFT_OUT[kind].format(counter.total(), names))
+                found.append(_LEFT_OUT[kind].format(counter.total(), names, "s" * (counter.total() != 1)))
         return found
+
+
+def _class_folders(names: Sequence[str]) -> str:
+    return f"{counted(len(names), 'class folder')} ({enumerated(names)})"
 
 
 def _branches(files: Sequence[ImageFile]) -> tuple[str, list[str]]:
@@ -199,7 +200,7 @@ def _missing(root: str, part: str, folders: Sequence[str]) -> str:
     elif os.path.basename(root) in ("train", "test") and os.path.isdir(os.path.join(around, part)):
         hint = f"; write image_folder:{around}"
     elif folders:
-        hint = f"; there are only {enumerated(folders)}"
+        hint = f"; {root} holds only {enumerated(folders)}"
     return (
         f"{os.path.join(root, part)}: there is no such folder; it must hold one folder of images for each class{hint}"
     )

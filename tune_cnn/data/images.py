@@ -11,7 +11,7 @@ from tune_cnn.data.image_folder import ImageFolder
 from tune_cnn.data.shapes import Shapes
 from tune_cnn.data.source import ImageSet, Source, split
 from tune_cnn.settings import DataSettings
-from tune_cnn.texts import enumerated
+from tune_cnn.texts import counted, enumerated
 
 SOURCES: dict[str, type[Source]] = {
     "arrays": Arrays,
@@ -106,9 +106,9 @@ def describe(data: DataSettings) -> str:
     train, validation, test = count_images(data)
     where = data.source if found.place == data.source else f"{data.source} {found.place}"
     names = f" ({enumerated(found.names)})" if found.names else ""
-    used = f"{train:,} images to train, {validation:,} to validate, {test:,} to test"
+    used = f"{counted(train, 'image')} to train, {validation:,} to validate, {test:,} to test"
     left_out = [
-        f"{there - wanted:,} {kind} images, by data.{kind}_images"
+        f"{counted(there - wanted, f'{kind} image')}, by data.{kind}_images"
         for kind, there, wanted in (("train", found.train, data.train_images), ("test", found.test, data.test_images))
         if wanted is not None and wanted < there
     ] + [*found.left_out]

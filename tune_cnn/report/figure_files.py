@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from tune_cnn.files import publish_file
 from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit, readable
 from tune_cnn.report.figure_rows import Row, figure_rows, total
+from tune_cnn.report.runs import verdict
 from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult, chance
 
@@ -74,7 +76,7 @@ class Curve(NamedTuple):
     colour: str | None  # None: the next of the cycle
     history: FitResult
     classes: int
-    unfinished: bool = False
+    verdict: str  # one of `VERDICTS`
 
     @classmethod
     def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "Curve":
@@ -83,7 +85,7 @@ class Curve(NamedTuple):
         level = row.values.get(index, "")
         colour = parameter_colour(row.axis, level) if row.axis in ("K", "L") and total(level) is not None else None
         classes = classes if isinstance(classes, int) and classes > 1 else 10
-        return cls(row.labels[index], colour, history, classes, trial.get("unfinished") is True)
+        return cls(row.labels[index], colour, history, classes, verdict(history, trial, classes))
 
     @property
     def best(self) -> float | None:
@@ -91,9 +93,9 @@ class Curve(NamedTuple):
         return max(filter(math.isfinite, self.history.test_acc), default=None)
 
     @property
-    def learned(self) -> bool:
-        """Whether it has learned, as far as its file tells."""
-        return self.best is None or self.unfinished or self.history.has_learned(self.classes)
+    def is_flat(self) -> bool:
+        """Whether it did not learn."""
+        return self.verdict == "did not learn"
 
 
 def parameter_colour(parameter: str, level: str) -> str:
@@ -111,7 +113,7 @@ def parameter_colour(parameter: str, level: str) -> str:
 def draw_row(fig: Figure, curves: list[Curve]) -> None:
     """Draw losses and accuracies of a row in four panels; curves of one name are the seeds of a cell."""
     axes = fig.subplots(2, 2).ravel()
-    flat = [curve for curve in curves if not curve.learned]
+    flat = [curve for curve in curves if curve.is_flat]
     dashed = list(dict.fromkeys(curve.name for curve in flat))
     # Others who did the assignment keep one training loss an epoch, which has no place among iterations.
     by_epoch = ["test_loss"]
@@ -122,7 +124,7 @@ def draw_row(fig: Figure, curves: list[Curve]) -> None:
         legend = literal(f"{name} ({_outcome(cell)})")
         for curve in cell:
             # Flat curves lie on one another: the second shows in the gaps of the first.
-            linestyle = "-" if curve.learned else (4 * (dashed.index(name) % 2), (4, 4))
+            linestyle = (4 * (dashed.index(name) % 2), (4, 4)) if curve.is_flat else "-"
             colour = curve.colour or f"C{number}"
             plot_fit(curve.history, fig, True, legend, by_epoch, color=colour, linestyle=linestyle)
             legend = "_"  # one entry for all seeds of a cell
@@ -149,8 +151,6 @@ def _outcome(cell: list[Curve]) -> str:
     parts = [f"{accuracies} %" if best else "no accuracy"]
     if len(cell) > 1:
         parts.append(f"{len(cell)} runs")
-    unfinished, flat = sum(curve.unfinished for curve in cell), sum(not curve.learned for curve in cell)
-    for count, what in ((unfinished, "unfinished"), (flat, "did not learn")):
-        if count:
-            parts.append(what if count == len(cell) else f"{count} {what}")
+    counts = Counter(curve.verdict for curve in cell if curve.verdict != "learned" and curve.best is not None)
+    parts += [what if count == len(cell) else f"{count} {what}" for what, count in counts.items()]
     return ", ".join(parts)

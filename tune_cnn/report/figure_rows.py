@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tune_cnn.plot import natural
 from tune_cnn.report.runs import flat_items
 from tune_cnn.report.wording import listed
-from tune_cnn.settings import Settings
-from tune_cnn.texts import setting_text
+from tune_cnn.settings import ARGUMENT_PREFIX, Settings
+from tune_cnn.texts import natural, setting_text
 
 _SYMBOLS = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", "hidden_dims": "H", "seed": "S"}
 _COMMON = {"bs_train", "bs_test", "batches", "epochs", "early_stopping", "lr", "reg", "ycn", *_SYMBOLS.values()}
@@ -70,10 +69,16 @@ def _columns(name: str, config: Mapping[str, Any], trial: Mapping[str, Any]) -> 
     config = {key: value for key, value in config.items() if key != "kw"}
     data = {"data": trial["data"]} if isinstance(trial.get("data"), dict) else {}
     settings = {_SYMBOLS.get(key, key): setting_text(value) for key, value in flat_items({**config, **kw, **data})}
+    # From `wide_{model_args.width}` or `wide_{lr}`, a name has the value alone. Other whole numbers may be anything.
+    prefix = _PART.sub("", name)
+    for key, value in settings.items():
+        is_telling = key.startswith(ARGUMENT_PREFIX) or (value[:1].isdigit() and not value.isdigit())
+        if is_telling and (found := re.fullmatch(rf"(.*(?<![^_])[A-Za-z]*){re.escape(value)}((?:_.*)?)", prefix)):
+            prefix, told[key] = found[1] + found[2], value
     return {
         **told,
         **{key: value for key, value in settings.items() if config and key not in _NO_SETTINGS},
-        "prefix": _PART.sub("", name).strip("_-"),
+        "prefix": prefix.strip("_-"),
         "told": tuple(told),
         "has config": bool(config),
     }

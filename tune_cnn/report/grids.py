@@ -11,9 +11,9 @@ from pathlib import Path
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
-from tune_cnn.report.runs import VERDICTS, Run, read_run
+from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_run
 from tune_cnn.settings import Settings
-from tune_cnn.texts import setting_text, tell
+from tune_cnn.texts import natural, setting_text, tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,8 @@ class Row:
     @property
     def is_open(self) -> bool:
         """Whether a training has no final accuracy."""
-        return any(run.accuracy is None or not run.is_finished for cell in self.cells for run in cell.runs)
+        runs = [run for cell in self.cells for run in cell.runs]
+        return any(run.accuracy is None or not run.is_finished or run.verdict == UNCLEAR for run in runs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ def load_grids(
         failures: Why experiments failed, by name.
     """
     runs = []
-    for path in sorted(result_files):
+    for path in sorted(result_files, key=lambda path: natural(path.name)):
         try:
             runs.append(read_run(path))
         except (ResultError, ConfigError) as error:

@@ -16,7 +16,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import Curve, draw_row, parameter_colour
+from tune_cnn.report.figure_rows import figure_rows
 from tune_cnn.report.grids import Cell, Grid, Row
+from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import levels, percent
 from tune_cnn.train_results import chance
 
@@ -55,15 +57,32 @@ def _curve_figure(title: str, row: Row, cells: Sequence[Cell]) -> PageFigure:
     if any(dashed for _, _, dashed in key):
         key.append((f"guessing: {chance(classes):.3g} %", _on_both("#666666"), True))
     curves = [
-        Curve(levels(row.varies, [cell]), colour, run.history, classes, not run.is_finished)
+        Curve(levels(row.varies, [cell]), colour, run.history, classes, run.verdict)
         for cell, colour in zip(cells, colours, strict=True)
         for run in cell.runs
         if run.history
     ]
+    return _drawn(title, curves, key)
+
+
+def named_figures(runs: Sequence[Run]) -> list[PageFigure]:
+    """Learning curves as `write_figures` draws them, of trainings that are no grid of K and L."""
+    histories = [(run, run.history) for run in runs if run.history]
+    rows = figure_rows([(run.names[0], run.values, run.facts) for run, _ in histories])
+    return [
+        _drawn(row.title, [Curve.of(row, i, histories[i][1], dict(histories[i][0].facts)) for i in row.labels])
+        for row in rows
+    ]
+
+
+def _drawn(title: str, curves: list[Curve], key: list[tuple[str, str, bool]] | None = None) -> PageFigure:
+    """A row's figure, whose key replaces its legend, or has the same entries."""
     with own_style():
         fig = Figure(figsize=(10.6, 6.4))
         draw_row(fig, curves)
-        fig.legends.clear()  # the key replaces them
+        lines: Any = zip(*fig.axes[-1].get_legend_handles_labels(), strict=True)
+        key = key or [(name, _on_both(to_hex(line.get_color())), line.get_linestyle() != "-") for line, name in lines]
+        fig.legends.clear()
         return page_figure(title, key, fig, f"{title}. {'; '.join(name for name, _, _ in key)}")
 
 

@@ -18,7 +18,8 @@ from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
 from tune_cnn.texts import setting_text, symbol
 from tune_cnn.train_results import FitResult
 
-VERDICTS = ("learned", "did not learn", "diverged", "failed", "unfinished", "no accuracies")
+UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not have its epochs to learn in
+VERDICTS = ("learned", "did not learn", UNCLEAR, "diverged", "failed", "unfinished", "no accuracies")
 
 _GRID = ("filters_per_layer", "layers_per_block")
 _MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
@@ -56,13 +57,9 @@ class Run:
         """One of `VERDICTS`."""
         if self.failure is not None:
             return "failed"
-        if self.history is None or self.facts.get("unfinished") is True:
+        if self.history is None:
             return "unfinished"
-        if self.facts.get("stop_reason") == "diverged" or not self.history.is_finite:
-            return "diverged"
-        if self.accuracy is None:
-            return "no accuracies"
-        return "learned" if self.history.has_learned(self.settings.data.classes) else "did not learn"
+        return verdict(self.history, self.facts, self.settings.data.classes)
 
     @property
     def is_finished(self) -> bool:
@@ -141,6 +138,19 @@ class Run:
         if self.history is None or other.history is None:
             return True
         return self.history.first_difference(other.history) is None
+
+
+def verdict(history: FitResult, facts: Mapping[str, Any], classes: int) -> str:
+    """What came of a training that has a result file: one of `VERDICTS`."""
+    if facts.get("unfinished") is True:
+        return "unfinished"
+    if facts.get("stop_reason") == "diverged" or not history.is_finite:
+        return "diverged"
+    if not any(map(math.isfinite, history.test_acc)):
+        return "no accuracies"
+    if history.has_learned(classes):
+        return "learned"
+    return UNCLEAR if facts.get("stop_reason") == "scheduler" else "did not learn"
 
 
 def is_number(value: object) -> TypeGuard[float]:

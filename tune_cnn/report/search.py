@@ -1,4 +1,4 @@
-"""The report of a search: the ranking, accuracy over each setting that varies, and what the search cost."""
+"""The report of a search, or of an own network's grid: ranking, accuracy over each setting that varies, and cost."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ from tune_cnn.files import publish_file
 from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import saved
 from tune_cnn.report.grids import Grid, load_grids
-from tune_cnn.report.page_figures import PageFigure, page_figure
+from tune_cnn.report.page_figures import PageFigure, named_figures, page_figure
 from tune_cnn.report.runs import Run, is_number
 from tune_cnn.report.wording import listed, number, percent
 from tune_cnn.settings import varied_keys
-from tune_cnn.texts import counted, duration, setting_text, symbol
+from tune_cnn.texts import counted, duration, natural, setting_text, symbol
 
 _COLOUR, _STOPPED = "#4E96BC", "#B8860B"
 _KEY = [("circles: ran to their end", _COLOUR, False), ("triangles: stopped by the scheduler", _STOPPED, False)]
@@ -28,11 +28,13 @@ _NARROW = 0.25  # of the whole range: what the best have in common; five values 
 
 
 class SearchReport(NamedTuple):
-    """The part of a report that only a search has."""
+    """The part of a report on trainings that are no grid of K and L."""
 
+    noun: str  # `search`, or `grid` if nothing was drawn
     lines: list[str]  # what it cost, and what the best trainings have in common
     ranking: pd.DataFrame  # a row a training, the best first, as texts
-    figures: list[PageFigure]  # accuracy over each setting that varies, and the best so far over the epochs spent
+    figures: list[PageFigure]  # accuracy over each setting that varies; of a search, the best so far over the epochs
+    curves: list[PageFigure]  # learning curves of what was not drawn
 
 
 def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
@@ -51,8 +53,9 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
 
 
 def search_report(grids: Sequence[Grid]) -> SearchReport:
-    """What to report of the experiments of a search."""
+    """What to report of the experiments that `split_grids` gives first."""
     runs = _runs(grids)
+    noun = "search" if any(map(_is_sampled, runs)) else "grid"
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
     ranked = sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
@@ -63,28 +66,31 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
             title = "Best validation accuracy over each setting that varies"
             if keys:
                 figures.append(page_figure(title, key, _settings_figure(shown, keys), title))
-            title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
-            figures.append(page_figure(title, [], _progress_figure(shown), title))
-    return SearchReport([*_cost(runs), *_common(ranked[: len(shown)], keys)], _ranking(ranked, keys), figures)
+            if noun == "search":
+                title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
+                figures.append(page_figure(title, [], _progress_figure(shown), title))
+    lines = [*_cost(runs, noun), *_common(ranked[: len(shown)], keys)]
+    curves = named_figures([run for run in runs if not _is_sampled(run)])
+    return SearchReport(noun, lines, _ranking(ranked, keys), figures, curves)
 
 
-def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path) -> list[Path]:
+def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path, format: str = "png") -> list[Path]:
     """Write `<name>_search.png`, accuracy over each setting that varies; nothing if no setting varies in a search."""
     runs = _runs(load_grids(result_files))
-    shown = [run for run in runs if run.accuracy is not None and (_is_sampled(run) or run.settings.model)]
+    shown = [run for run in runs if run.accuracy is not None and _is_sampled(run)]
     if not (keys := _varied(shown)):
         return []
     with own_style():
         fig = _settings_figure(shown, keys, layout="constrained")
         if any(map(_is_stopped, shown)):
             fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        path = out_dir / f"{name}_search.png"
-        publish_file(path, saved(fig, "png"))
+        path = out_dir / f"{name}_search.{format}"
+        publish_file(path, saved(fig, format))
     return [path]
 
 
 def _runs(grids: Iterable[Grid]) -> list[Run]:
-    return sorted((run for grid in grids for run in grid.runs), key=lambda run: run.names[0])
+    return sorted((run for grid in grids for run in grid.runs), key=lambda run: natural(run.names[0]))
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
@@ -122,10 +128,10 @@ def _ranking(ranked: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cost(runs: Sequence[Run]) -> list[str]:
+def _cost(runs: Sequence[Run], noun: str) -> list[str]:
     spent, budget = sum(run.epochs for run in runs), sum(run.settings.epochs for run in runs)
     lines = [
-        f"The search spent {counted(spent, 'epoch')}, {percent(100 * spent / budget)} of the {budget} that its "
+        f"The {noun} spent {counted(spent, 'epoch')}, {percent(100 * spent / budget)} of the {budget} that its "
         f"{counted(len(runs), 'training')} could have had."
     ]
     if stopped := [run for run in runs if _is_stopped(run)]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tune_cnn.report.grids import Grid, known
-from tune_cnn.report.runs import VERDICTS
+from tune_cnn.report.runs import UNCLEAR, VERDICTS
 from tune_cnn.report.sentences_accuracy import best_depths, interplay, ranked, width_trends
 from tune_cnn.report.sentences_learning import not_learned, tried
 from tune_cnn.report.wording import grid_names, is_network, listed, network, percent, places
@@ -104,12 +104,15 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
         "once, with the weights of the best epoch.",
         "A network has learned if its accuracy is more than 1.5 times that of guessing.",
     ]
+    if any(run.verdict == UNCLEAR for run in runs):
+        found.append("A network that the scheduler stopped before may yet learn: tune-cnn sweep --finish continues it.")
+    if any(run.history and not run.facts.get("search") for run in runs):
+        found.append("Curves of networks that did not learn are dashed.")
     if in_grids:
-        found += [
-            "Curves of networks that have not learned are dashed.",
+        found.append(
             "Multiply-adds are those of the conv and linear layers for one image, forward. Training time depends on "
-            "the machine and its load.",
-        ]
+            "the machine and its load."
+        )
     if any(cell.accuracy and cell.accuracy.margin is not None for grid in grids for cell in grid.cells):
         found.append(
             "± is half the 95 % interval of the mean over seeds (Student's t). A difference is within the noise if its "

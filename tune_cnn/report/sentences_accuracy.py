@@ -5,6 +5,7 @@ from itertools import combinations, pairwise
 
 from tune_cnn.report.grids import Cell, Grid, Row
 from tune_cnn.report.noise import Difference, difference, mean
+from tune_cnn.report.runs import VERDICTS
 from tune_cnn.report.wording import be, levels, listed, percent
 
 
@@ -128,7 +129,7 @@ def _shape(symbol: str, cells: Sequence[Cell]) -> str:
 def _rest(row: Row) -> str:
     """The cells that cannot be compared: `L = 8 and 16 did not learn, L = 32 failed`."""
     parts = []
-    for state in ("did not learn", "diverged", "failed", "unfinished", "no accuracies"):
+    for state in VERDICTS[1:]:
         if found := [cell for cell in row.cells if cell.state == state]:
             verb = {"unfinished": f"{be(found)} unfinished", "no accuracies": f"{be(found)} without accuracies"}
             parts.append(f"{levels(row.varies, found)} {verb.get(state, state)}")

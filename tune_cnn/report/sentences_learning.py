@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_cnn.report.grids import Cell, Grid
-from tune_cnn.report.runs import Run
+from tune_cnn.report.runs import UNCLEAR, Run
 from tune_cnn.report.wording import above, be, differing, is_network, listed, percent, places, variant
 from tune_cnn.texts import counted
 from tune_cnn.train_results import chance, epoch_means
@@ -28,8 +28,9 @@ REMEDIES = (
 
 def not_learned(grid: Grid) -> list[str]:
     """Which cells did not learn, each with the reason; what diverged, failed or is unfinished."""
-    flat, diverged, unknown = (
-        [cell for cell in grid.cells if cell.state == state] for state in ("did not learn", "diverged", "no accuracies")
+    flat, unclear, diverged, unknown = (
+        [cell for cell in grid.cells if cell.state == state]
+        for state in ("did not learn", UNCLEAR, "diverged", "no accuracies")
     )
     guessing = chance(grid.settings.data.classes)
     scale = f"guessing gives {percent(guessing)}, and more than {percent(1.5 * guessing)} counts as learned"
@@ -42,6 +43,8 @@ def not_learned(grid: Grid) -> list[str]:
         reasons.setdefault(_reason(cell, grid), []).append(cell)
     lines += [f"{'Why' if len(reasons) == 1 else places(cells)}: {why}" for why, cells in reasons.items()]
     lines += weak_signal(grid)
+    if unclear:
+        lines.append(f"{places(unclear)} {UNCLEAR}.")
     if diverged:
         remedy = f"a lower lr than {grid.settings.lr:g} is the usual remedy"
         lines.append(f"{places(diverged)} diverged: a loss was no longer a finite number; {remedy}.")

@@ -1,14 +1,14 @@
-"""`tune-cnn plot`: draw a figure for each row of the grid from result files."""
+"""`tune-cnn plot`: draw a figure for each row of the grid, and one of a search, from result files."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tune_cnn.errors import ResultError
 from tune_cnn.files import check_writable
-from tune_cnn.texts import tell
+from tune_cnn.texts import counted, tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "draw a figure for each row of the grid from result files"
+PURPOSE = "draw a figure for each row of the grid, and one of a search, from result files"
 EXAMPLE = "tune-cnn plot 'exp1_1_K32*' --results results --format pdf"
 
 
@@ -24,8 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write the figures, and name them."""
     with waiting("loading PyTorch"):
-        from tune_cnn.plot import matching
+        from tune_cnn.plot import matching, readable
         from tune_cnn.report.figure_files import write_figures
+        from tune_cnn.report.search import write_search_figure
 
     files = matching(options.patterns, options.results)
     if not files:
@@ -36,9 +37,13 @@ def run(options: Namespace) -> int:
         )
     out_dir = options.out or options.results
     check_writable(out_dir)
-    figures = write_figures(files, out_dir, options.format)
+    facts = {path: facts for path, _, _, facts in readable(files)}
+    figures = write_figures(list(facts), out_dir, options.format)
+    samples = [path for path in facts if facts[path].get("search")]
+    figures += write_search_figure(options.results.resolve().name, samples, out_dir, options.format)
     for figure in figures:
         tell(figure)
     if not figures:
-        raise ResultError(f"{options.results}: none of the {len(files)} files could be drawn")
+        needs = "plot needs result files with accuracies, such as tune-cnn export writes"
+        raise ResultError(f"{options.results}: nothing to draw in {counted(len(files), 'file')}; {needs}")
     return 0
