@@ -122,6 +122,12 @@ def test_samples_of_one_accuracy_stand_in_the_order_of_their_numbers(tmp_path):
     assert text.index("| s_4 |") < text.index("| s_16 |")
 
 
+@pytest.mark.parametrize("search", [["lr"], "lr", {"lr": 0.1}])
+def test_a_sample_whose_distributions_are_malformed_is_reported_beside_the_others(samples, search):
+    odd = write(samples[0].parent, "s_100", 5.0, search=search, lr=1e-3)
+    assert all("s_100" in content for content in report([*samples, odd]).values())
+
+
 def test_a_few_samples_have_nothing_in_common(samples):
     assert "in common" not in report(samples[:9])[".md"]
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tune_cnn.files import publish_file
 from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit, readable
 from tune_cnn.report.figure_rows import Row, figure_rows, total
-from tune_cnn.report.runs import verdict
+from tune_cnn.report.runs import search_of, verdict
 from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult, chance
 
@@ -45,7 +45,7 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
         StorageError: A figure cannot be written.
     """
     # Of a search, which varies everything at once, `write_search_figure` draws one.
-    read = [found for found in readable(result_files) if not found[3].get("search")]
+    read = [found for found in readable(result_files) if not search_of(found[3])]
     written = []
     for row in figure_rows([(printable(path.stem), config, trial) for path, config, _, trial in read]):
         curves = [Curve.of(row, index, *read[index][2:]) for index in row.labels]

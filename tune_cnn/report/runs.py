@@ -126,6 +126,11 @@ class Run:
         found = self.facts.get("diagnosis")
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def search(self) -> dict[str, Mapping[str, Any]]:
+        """The distributions that settings were drawn from, such as `{"lr": {"loguniform": [1e-4, 1e-2]}}`."""
+        return search_of(self.facts)
+
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""
         value = self.facts.get(key)
@@ -138,6 +143,12 @@ class Run:
         if self.history is None or other.history is None:
             return True
         return self.history.first_difference(other.history) is None
+
+
+def search_of(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """See `Run.search`; what is malformed is left out."""
+    found = facts.get("search")
+    return {key: value for key, value in found.items() if isinstance(value, Mapping)} if isinstance(found, dict) else {}
 
 
 def verdict(history: FitResult, facts: Mapping[str, Any], classes: int) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,9 +43,7 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
     Where there are such, those without any results are counted among them.
     """
     searched = [
-        grid
-        for grid in grids
-        if any(_is_sampled(run) or (run.settings.model and len(grid.cells) == 1) for run in grid.runs)
+        grid for grid in grids if any(run.search or (run.settings.model and len(grid.cells) == 1) for run in grid.runs)
     ]
     if searched:
         searched += [grid for grid in grids if all(run.history is None for run in grid.runs)]
@@ -55,7 +53,7 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
 def search_report(grids: Sequence[Grid]) -> SearchReport:
     """What to report of the experiments that `split_grids` gives first."""
     runs = _runs(grids)
-    noun = "search" if any(map(_is_sampled, runs)) else "grid"
+    noun = "search" if any(run.search for run in runs) else "grid"
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
     ranked = sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
@@ -70,14 +68,14 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
                 title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
                 figures.append(page_figure(title, [], _progress_figure(shown), title))
     lines = [*_cost(runs, noun), *_common(ranked[: len(shown)], keys)]
-    curves = named_figures([run for run in runs if not _is_sampled(run)])
+    curves = named_figures([run for run in runs if not run.search])
     return SearchReport(noun, lines, _ranking(ranked, keys), figures, curves)
 
 
 def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path, format: str = "png") -> list[Path]:
     """Write `<name>_search.png`, accuracy over each setting that varies; nothing if no setting varies in a search."""
     runs = _runs(load_grids(result_files))
-    shown = [run for run in runs if run.accuracy is not None and _is_sampled(run)]
+    shown = [run for run in runs if run.accuracy is not None and run.search]
     if not (keys := _varied(shown)):
         return []
     with own_style():
@@ -95,13 +93,9 @@ def _runs(grids: Iterable[Grid]) -> list[Run]:
 
 def _varied(runs: Sequence[Run]) -> list[str]:
     """The keys that the search drew, then the others that vary; not `bs_test`, which follows from `bs_train`."""
-    drawn = (key for run in runs for key in run.facts.get("search") or () if key in run.values)
+    drawn = (key for run in runs for key in run.search if key in run.values)
     keys = dict.fromkeys([*drawn, *varied_keys(run.values for run in runs)])
     return [key for key in keys if key != "bs_test" and not key.startswith("data.")]
-
-
-def _is_sampled(run: Run) -> bool:
-    return isinstance(run.facts.get("search"), Mapping)
 
 
 def _is_stopped(run: Run) -> bool:
@@ -173,7 +167,7 @@ def _in_order(value: object) -> tuple[str, Any]:
 
 def _is_log(runs: Sequence[Run], key: str) -> bool:
     """Whether a search drew it on a logarithmic scale, and all its values fit there: a grid beside it may hold 0."""
-    drawn = any("log" in name for run in runs for name in (run.facts.get("search") or {}).get(key, ()))
+    drawn = any("log" in name for run in runs for name in run.search.get(key, ()))
     return drawn and all(run.values[key] > 0 for run in runs)
 
 

@@ -44,7 +44,7 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
-    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].facts.get("search")]
+    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].search]
     if not single or len(variants) < 2:
         return [sentence]
     which = "Every cell" if len(single) == len(variants) else places(single)
@@ -106,7 +106,7 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
     ]
     if any(run.verdict == UNCLEAR for run in runs):
         found.append("A network that the scheduler stopped before may yet learn: tune-cnn sweep --finish continues it.")
-    if any(run.history and not run.facts.get("search") for run in runs):
+    if any(run.history and not run.search for run in runs):
         found.append("Curves of networks that did not learn are dashed.")
     if in_grids:
         found.append(

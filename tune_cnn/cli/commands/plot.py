@@ -26,6 +26,7 @@ def run(options: Namespace) -> int:
     with waiting("loading PyTorch"):
         from tune_cnn.plot import matching, readable
         from tune_cnn.report.figure_files import write_figures
+        from tune_cnn.report.runs import search_of
         from tune_cnn.report.search import write_search_figure
 
     files = matching(options.patterns, options.results)
@@ -39,7 +40,7 @@ def run(options: Namespace) -> int:
     check_writable(out_dir)
     facts = {path: facts for path, _, _, facts in readable(files)}
     figures = write_figures(list(facts), out_dir, options.format)
-    samples = [path for path in facts if facts[path].get("search")]
+    samples = [path for path in facts if search_of(facts[path])]
     figures += write_search_figure(options.results.resolve().name, samples, out_dir, options.format)
     for figure in figures:
         tell(figure)
