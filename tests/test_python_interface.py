@@ -1,5 +1,6 @@
 """`tune_cnn.sweep` and `tune_cnn.open_sweep`, and what they give: frames, networks, the report."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -95,6 +96,16 @@ def test_the_function_has_the_name_of_a_folder_and_stays_callable(first):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.count("did you mean quick?") == 2
+
+
+def test_help_and_an_unknown_argument_tell_the_arguments(capsys):
+    help(tune_cnn.sweep)
+    shown = capsys.readouterr().out
+    assert "name: str | None = None, data: str" in shown
+    assert "time_budget_s: Stop after so many seconds." in shown
+    assert inspect.signature(tune_cnn.sweep) == inspect.signature(sweep)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'epochs'; settings are .*settings={\"epochs\": 3}"):
+        tune_cnn.sweep("quick", epochs=3)
 
 
 def test_an_unknown_name_is_no_part_of_the_package():
