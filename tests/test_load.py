@@ -243,6 +243,8 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
         ("epohcs=3", "settings.epohcs: unknown key; did you mean 'epochs'?"),
         ("epochs=0", "settings.epochs: 0 is not a whole number from 1 up"),
         ("lr=fast", "settings.lr: 'fast' is not a number above 0"),
+        ("lr=[1]", "settings.lr: [1] is not a number above 0; to train with each of these, give the list to grid.lr"),
+        ("grid.model_args.width=[[1], [1]]", "grid.model_args.width: [1] stands there twice; keep one"),
         ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'"),
         ("grid.lr=[]", "grid.lr: an empty list; give at least one value"),
         ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1]"),

@@ -104,7 +104,7 @@ def test_help_and_an_unknown_argument_tell_the_arguments(capsys):
     assert "name: str | None = None, data: str" in shown
     assert "time_budget_s: Stop after so many seconds." in shown
     assert inspect.signature(tune_cnn.sweep) == inspect.signature(sweep)
-    with pytest.raises(TypeError, match=r"unexpected keyword argument 'epochs'; settings are .*settings={\"epochs\": 3}"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epochs'; settings are changed as in settings="):
         tune_cnn.sweep("quick", epochs=3)
 
 

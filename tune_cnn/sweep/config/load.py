@@ -5,6 +5,7 @@ An experiment is one named run. Experiments with the same settings are one trial
 
 import json
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from tune_cnn.sweep.config.config_file import Experiment, check_document, read_d
 from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
+from tune_cnn.sweep.config.shipped import other_file
+from tune_cnn.texts import tell
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
@@ -64,6 +67,8 @@ def load_experiments(
         if os.path.abspath(path) in map(os.path.abspath, found):
             faults[str(path)].append("given twice; give it once")
             continue
+        if own := other_file(path):
+            tell(f"{path.stem}: the shipped file is taken; for your own, type {own}", file=sys.stderr)
         found[str(path)], problems = _read(path, changes, source)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
             problems.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
