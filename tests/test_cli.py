@@ -440,6 +440,9 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     monkeypatch.setattr("tune_cnn.results.export_now", interrupted)
     assert run("export", "tiny") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+    monkeypatch.setattr("tune_cnn.sweep.plan.make_plan", interrupted)
+    assert run("sweep", "tiny.yaml", "--dry-run") == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 @pytest.mark.parametrize(
