@@ -183,5 +183,18 @@ def test_without_a_config_it_measures_cells_of_exp1_1(monkeypatch, capsys):
     assert {f"exp1_1_{name}": settings.trial_id for name, settings in measured.items()}.items() <= trials.items()
 
 
+def test_what_was_measured_until_an_interruption_is_shown(config, monkeypatch, capsys):
+    def measure(name: str, *_: object) -> dict[str, Any]:
+        if name == "tiny_L2":
+            raise KeyboardInterrupt
+        return cell(name=name)
+
+    monkeypatch.setattr("tune_cnn.bench.measure_cell", measure)
+    assert main(["bench", str(config)]) == 130
+    out, err = capsys.readouterr()
+    assert out.startswith(cells_table([cell(name="tiny_L1")]))
+    assert err == "\ninterrupted\n"
+
+
 def test_its_cells_are_found():
     assert _CELLS.is_file()

@@ -282,7 +282,7 @@ def test_a_precision_that_this_cpu_has_no_instructions_for_is_told_before(
     change = ["--set", f"precision={precision}", "--set", "epochs=1"]
     assert run(command, "tiny.yaml", *name, *options, *change) == 0
     told = f"precision {precision}: this CPU has no instructions for it, so a training takes some 20 times as long; "
-    assert capsys.readouterr().err.count(f"{told}--set precision=fp32 is fast here") == is_slow
+    assert capsys.readouterr().err.count(f"{told}precision=fp32 is fast here") == is_slow
 
 
 @pytest.mark.parametrize(
@@ -447,6 +447,9 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
 
     monkeypatch.setattr("tune_cnn.results.export_now", interrupted)
     assert run("export", "tiny") == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+    monkeypatch.setattr("tune_cnn.sweep.plan.make_plan", interrupted)
+    assert run("sweep", "tiny.yaml", "--dry-run") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
@@ -676,9 +679,9 @@ resources: {cpus_per_trial: 0, gpus: 1}
         ),
         (["sweep", "tiny.yaml", "--set", "epoch=3"], ["settings.epoch: unknown key; did you mean 'epochs'?"]),
         (["sweep", "tiny.yaml", "--set", "epochs=0"], ["settings.epochs: 0 is not a whole number from 1 up"]),
-        (["sweep", "tiny.yaml", "--data", "cifar11"], ["--data: 1 problem", "did you mean 'cifar10'?"]),
-        (["sweep", "tiny.yaml", "--data", "image_folder:/absent"], ["--data: 1 problem", "/absent: there is no such"]),
-        (["sweep", "tiny.yaml", "--only", "*K5*"], ["--only: 1 problem", "there are tiny_L1_K4, tiny_L1_K6"]),
+        (["sweep", "tiny.yaml", "--data", "cifar11"], ["data: 1 problem", "did you mean 'cifar10'?"]),
+        (["sweep", "tiny.yaml", "--data", "image_folder:/absent"], ["data: 1 problem", "/absent: there is no such"]),
+        (["sweep", "tiny.yaml", "--only", "*K5*"], ["only: 1 problem", "there are tiny_L1_K4, tiny_L1_K6"]),
         (["sweep", "tiny.yaml", "--name", "../up"], ["--name: 1 problem", "'../up' cannot be a name; use at most"]),
         (["sweep", "tiny.yaml", "--name", "a/b"], ["'a/b' cannot be a name"]),
         (
@@ -688,31 +691,31 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["sweep", "tiny.yaml", "tiny.yaml"], ["given twice; give it once"]),
         (
             ["sweep", "tiny.yaml", "absent.yaml", "--name", "", "--set", "lr=x", "--data", "x"],
-            ["--set: 1 problem", "--data: 1 problem", "absent.yaml: 1 problem"],
+            ["changed settings: 1 problem", "data: 1 problem", "absent.yaml: 1 problem"],
         ),
-        (["sweep", "tiny.yaml", "--name", ".", "--set", "lr=x"], ["--name: 1 problem", "--set: 1 problem"]),
+        (["sweep", "tiny.yaml", "--name", ".", "--set", "lr=x"], ["--name: 1 problem", "changed settings: 1 problem"]),
         (["sweep", "tiny.yaml", "--set", "layers_per_block=2"], ["the grid varies it"]),
         (["sweep", "tiny.yaml", "--set", "pool_every=1", "--set", "grid.layers_per_block=[4]"], ["tiny_L4_K4: "]),
-        (["sweep", "tiny.yaml", "--out", "file"], ["--out file: cannot be used (File exists); name another folder"]),
+        (["sweep", "tiny.yaml", "--out", "file"], ["file: cannot be used (File exists); name another folder"]),
         (["sweep", "tiny.yaml", "--storage", "file"], ["file/tiny: a part of this path is a file, not a folder; name"]),
-        (["sweep", "tiny.yaml", "--out", "file/x"], ["--out file/x: cannot be used (Not a directory)"]),
-        (["sweep", "tiny.yaml", "--out", "/proc"], ["--out /proc: cannot be used ("]),
+        (["sweep", "tiny.yaml", "--out", "file/x"], ["file/x: cannot be used (Not a directory)"]),
+        (["sweep", "tiny.yaml", "--out", "/proc"], ["/proc: cannot be used ("]),
         (["sweep", "tiny.yaml", "--storage", "ftp://x"], ["ftp://x: this storage cannot be used (", "check the URI"]),
         (["trial", "absent.yaml", "x"], ["absent.yaml: 1 problem"]),
         (["trial", "tiny.yaml", "tiny_L1_K5"], ["tiny_L1_K5: no such experiment; there are tiny_L1_K4, tiny_L1_K6"]),
         (["trial", "tiny.yaml", "tiny_L1_K4", "--set", "lr=fast"], ["settings.lr: 'fast' is not a number above 0"]),
         (["trial", "tiny.yaml", "tiny_L1_K4", "--device", "abacus"], ["device: 'abacus' cannot be used"]),
-        (["trial", "tiny.yaml", "tiny_L1_K4", "--out", "file"], ["--out file: cannot be used"]),
+        (["trial", "tiny.yaml", "tiny_L1_K4", "--out", "file"], ["file: cannot be used"]),
         (["trial", "absent", "x"], ["absent: no sweep here, and none of this name in ray_results; check the name"]),
         (["export", "absent"], ["absent: no sweep here", "(run one first, such as: tune-cnn sweep quick)"]),
         (["export", "../.."], ["../..: no sweep here"]),
-        (["board", "absent", "--storage", "elsewhere"], ["none of this name in elsewhere; check the name, or --stor"]),
+        (["board", "absent", "--storage", "elsewhere"], ["none of this name in elsewhere; check the name, or the sto"]),
         (["plot"], ["results: no result file matches *; check the pattern, or --results"]),
         (["plot", "exp*", "**", "/etc/*", "--results", "file"], ["file: no result file matches exp* ** /etc/*"]),
         ([], ["usage: tune-cnn", "sweep ", "train the experiments of config files"]),
         (["sweep"], ["the following arguments are required: FILE"]),
         (["swep", "tiny.yaml"], ["no such command: swep; did you mean sweep?"]),
-        (["sweep"], ["Example:\n  tune-cnn sweep configs/exp1_1.yaml", "All there is: tune-cnn sweep --help"]),
+        (["sweep"], ["Example:\n  tune-cnn sweep exp1_1 exp1_2", "All there is: tune-cnn sweep --help"]),
         (["sweep", "tiny.yaml", "--fre"], ["unrecognized arguments: --fre"]),
         (["sweep", "tiny.yaml", "--epochs", "3"], ["a setting is changed by --set, such as --set epochs=3"]),
         (["sweep", "tiny.yaml", "--cpus", "0"], ["--cpus: '0' is not a whole number from 1 up"]),
@@ -793,7 +796,7 @@ def test_two_files_that_give_one_name_are_told_apart(here, capsys):
         ("none", ["trial", "tiny", "tiny_L1_K9"], "tiny_L1_K9: no such experiment; there are tiny_L1_K4, tiny_L1_K6"),
         ("none", ["trial", "tiny", "tiny_L1_K4", "--set", "lr=1"], "--set and --data change a trial, but one of a swe"),
         ("none", ["trial", "tiny", "tiny_L1_K4", "--device", "abacus"], "device: 'abacus' cannot be used"),
-        ("none", ["export", "tiny", "--out", "tiny.yaml"], "--out tiny.yaml: cannot be used (File exists)"),
+        ("none", ["export", "tiny", "--out", "tiny.yaml"], "tiny.yaml: cannot be used (File exists)"),
     ],
 )
 def test_a_sweep_that_is_damaged_or_not_finished_is_told_on_stderr(finished, capsys, damage, arguments, message):

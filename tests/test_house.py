@@ -220,6 +220,8 @@ def test_every_commands_help_ends_with_an_example_that_can_be_typed(capsys):
             assert program == "tune-cnn"
             assert arguments[0] == command
             assert parser().parse_args(arguments).command == command
+            assert "configs/" not in example, "needs a clone, or tune-cnn init first"
+    assert help_text(capsys=capsys).endswith("A first try, on drawn images:\n  tune-cnn sweep quick\n")
 
 
 # The top level

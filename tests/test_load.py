@@ -167,7 +167,7 @@ def test_faulty_seeds_are_told_with_place_and_remedy(tmp_path: Path, text: str, 
 
 
 def test_set_of_a_seed_beside_seeds_is_a_fault(tmp_path: Path) -> None:
-    assert faults(tmp_path, SEEDS, overrides=["seed=3"]) == ["--set seed: seeds varies it; write --set seeds=[...]"]
+    assert faults(tmp_path, SEEDS, overrides=["seed=3"]) == ["changed seed: seeds varies it; change seeds"]
     assert faults(tmp_path, GRID, overrides=["seed=3", "seeds=[1]"]) == ["seeds: set twice; set it once"]
 
 
@@ -233,7 +233,7 @@ def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypat
 
 def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
     assert faults(tmp_path, GRID, overrides=["layers_per_block=2"]) == [
-        "--set layers_per_block: the grid varies it; use --only to choose cells, or --set grid.layers_per_block=[...]"
+        "changed layers_per_block: the grid varies it; change grid.layers_per_block, or choose cells by 'only'"
     ]
 
 
@@ -243,6 +243,8 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
         ("epohcs=3", "settings.epohcs: unknown key; did you mean 'epochs'?"),
         ("epochs=0", "settings.epochs: 0 is not a whole number from 1 up"),
         ("lr=fast", "settings.lr: 'fast' is not a number above 0"),
+        ("lr=[1]", "settings.lr: [1] is not a number above 0; to train with each of these, give the list to grid.lr"),
+        ("grid.model_args.width=[[1], [1]]", "grid.model_args.width: [1] stands there twice; keep one"),
         ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'"),
         ("grid.lr=[]", "grid.lr: an empty list; give at least one value"),
         ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1]"),
@@ -307,12 +309,20 @@ def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "place", "fault"),
     [
-        ({"data": "/nowhere"}, "--data", "data: '/nowhere' is not a source; write image_folder:/nowhere"),
-        ({"data": "image_folder:/nowhere"}, "--data", "data: /nowhere: there is no such folder"),
-        ({"data": "image_folder"}, "--data", "data: image_folder needs its folder"),
-        ({"overrides": ["data=image_folder:/nowhere"]}, "--set", "data: /nowhere: there is no such folder"),
-        ({"overrides": ["data.in_size=[3, 4, 4]"]}, "--set", "data.in_size: the images of cifar10 are [3, 32, 32]"),
-        ({"overrides": ["data.in_size=[3, 4, 4]"], "data": "shapes"}, "--set", "data.in_size: [3, 4, 4] is too small"),
+        ({"data": "/nowhere"}, "data", "data: '/nowhere' is not a source; write image_folder:/nowhere"),
+        ({"data": "image_folder:/nowhere"}, "data", "data: /nowhere: there is no such folder"),
+        ({"data": "image_folder"}, "data", "data: image_folder needs its folder"),
+        ({"overrides": ["data=image_folder:/nowhere"]}, "changed settings", "data: /nowhere: there is no such folder"),
+        (
+            {"overrides": ["data.in_size=[3, 4, 4]"]},
+            "changed settings",
+            "data.in_size: the images of cifar10 are [3, 32, 32]",
+        ),
+        (
+            {"overrides": ["data.in_size=[3, 4, 4]"], "data": "shapes"},
+            "changed settings",
+            "data.in_size: [3, 4, 4] is too small",
+        ),
     ],
 )
 def test_wrong_images_of_an_option_are_its_fault_and_no_files(
@@ -486,10 +496,10 @@ def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="problem") as caught:
         load(tmp_path, "settings: {lr: 0}", "run_name: fine", "run_name: '{'", overrides=["x=1"], data="imagenet")
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
-        "--set: 1 problem",
+        "changed settings: 1 problem",
         "  settings.x: unknown key; keys are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
         "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, " + ", ".join(OPTIONAL[:-1]),
-        "--data: 1 problem",
+        "data: 1 problem",
         f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "a.yaml: 2 problems",
         "  run_name: missing; write a pattern such as exp_K{K}_L{L}",

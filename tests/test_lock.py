@@ -96,7 +96,7 @@ def test_a_second_process_is_refused_and_told_who_runs_the_sweep_and_until_when(
         end = "when that process ends" if folder.is_local else "2 s after that"
         assert_refused(
             folder,
-            f"^{folder}: {who} is running this sweep; wait for it, stop it, or give another --name "
+            f"^{folder}: {who} is running this sweep; wait for it, stop it, or give another name "
             rf"\(last sign of life [01] s ago; the lock frees itself {end}\)$",
         )
         assert running(folder) == who

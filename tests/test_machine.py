@@ -85,8 +85,10 @@ def test_who_waits_is_told_so_and_what_is_done_soon_is_silent(monkeypatch, capsy
         pass
     assert capsys.readouterr().err == ""
     with waiting("loading images"):
-        time.sleep(0.5)
-    assert capsys.readouterr().err.splitlines()[:2] == ["loading images (0 s)"] * 2
+        time.sleep(1)
+    first, second, *others = capsys.readouterr().err.splitlines()
+    assert first == second == "loading images (0 s)"
+    assert len(others) <= 1, "not ever less often"
     time.sleep(0.3)
     assert capsys.readouterr().err == ""
     with waiting("starting Ray", at_once=True):

@@ -57,7 +57,7 @@ def test_storage_that_a_node_does_not_reach_is_refused(cluster, tmp_path, monkey
     ended = run(sweep, "--address", cluster.address)
     assert ended.exit_code == 2
     host = cluster.address.partition(":")[0]  # of the head and both nodes
-    assert f"{sweep.folder}: not reached from {host}, {host}, {host}; give a --storage that every node" in ended.stderr
+    assert f"{sweep.folder}: not reached from {host}, {host}, {host}; give a storage that every node" in ended.stderr
     assert sweep.folder.folder.names() == ["sweep.json"]
 
 
@@ -89,7 +89,7 @@ def test_an_address_without_a_cluster_is_told_soon(tmp_path):
     started = time.monotonic()
     with sweep.process("--address", "127.0.0.1:9") as process:
         assert process.exit_code() == 2
-    assert "--address 127.0.0.1:9: no Ray cluster answers" in process.stderr
+    assert "address 127.0.0.1:9: no Ray cluster answers" in process.stderr
     assert "ray start --head" in process.stderr
     assert "Traceback" not in process.stderr
     assert sweep.holder() is None

@@ -127,8 +127,8 @@ def test_a_disk_that_is_too_small_is_refused_with_numbers_and_remedy(folder, tmp
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     check_disk(folder, DiskUse(running=1_500_000_000, finished=1))
     message = (
-        f"{folder}: the sweep needs up to 2.3 GB, but only 1.5 GB are free; make room, give a --storage elsewhere, "
-        "or run part of it with --only"
+        f"{folder}: the sweep needs up to 2.3 GB, but only 1.5 GB are free; make room, give a storage elsewhere, "
+        "or run a part of it"
     )
     with pytest.raises(StorageError, match=f"^{re.escape(message)}$"):
         check_disk(folder, DiskUse(running=2_345_000_000, finished=1))

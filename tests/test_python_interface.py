@@ -1,5 +1,6 @@
 """`tune_cnn.sweep` and `tune_cnn.open_sweep`, and what they give: frames, networks, the report."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -81,9 +82,7 @@ def test_what_is_not_there_is_told(trained, tmp_path):
         sweep("quick", settings={"epoch": 1}, storage=tmp_path)
     with pytest.raises(ConfigError, match="'nothing' matches no name; there are quick_K8_L2"):
         sweep("quick", only="nothing", storage=tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"--data: 1 problem\n  data.train_images: 3 is not a whole number from 20 up"
-    ):
+    with pytest.raises(ConfigError, match=r"^data: 1 problem\n  data.train_images: 3 is not a whole number from 20 up"):
         sweep("quick", data={"source": "shapes", "train_images": 3}, storage=tmp_path)
 
 
@@ -95,6 +94,16 @@ def test_the_function_has_the_name_of_a_folder_and_stays_callable(first):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.count("did you mean quick?") == 2
+
+
+def test_help_and_an_unknown_argument_tell_the_arguments(capsys):
+    help(tune_cnn.sweep)
+    shown = capsys.readouterr().out
+    assert "name: str | None = None, data: str" in shown
+    assert "time_budget_s: Stop after so many seconds." in shown
+    assert inspect.signature(tune_cnn.sweep) == inspect.signature(sweep)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epochs'; settings are changed as in settings="):
+        tune_cnn.sweep("quick", epochs=3)
 
 
 def test_an_unknown_name_is_no_part_of_the_package():

@@ -49,7 +49,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             {"CUDA_VISIBLE_DEVICES": "0"},
             ValueError("Attempting to start raylet with 2 GPU, but CUDA_VISIBLE_DEVICES contains ['0']."),
-            "--gpus 2: CUDA_VISIBLE_DEVICES=0 allows fewer; unset it, or leave --gpus out",
+            "gpus 2: CUDA_VISIBLE_DEVICES=0 allows fewer; unset it, or leave gpus out",
         ),
         (
             {"TMPDIR": "/long"},

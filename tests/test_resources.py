@@ -120,31 +120,31 @@ def test_what_some_node_has_is_feasible(requests, nodes):
             Request(1, 3.0),
             [Node(4, 2), Node(4, 2)],
             "resources: a trial asks for 1 cores and 3 GPUs, but no node has them (nodes have: 4 cores and 2 GPUs); "
-            "ask for what there is: --set resources.gpus_per_trial=auto",
+            "ask for what there is: resources.gpus_per_trial=auto",
         ),
         (
             Request(1, 0.5),
             [Node(2, 0)],
             "resources: a trial asks for 1 cores and 0.5 GPUs, but no node has them (nodes have: 2 cores and 0 GPUs); "
-            "ask for what there is: --set resources.gpus_per_trial=auto",
+            "ask for what there is: resources.gpus_per_trial=auto",
         ),
         (
             Request(8, 0.0),
             [Node(2, 0), Node(4, 0)],
             "resources: a trial asks for 8 cores and 0 GPUs, but no node has them (nodes have: 2 cores and 0 GPUs; "
-            "4 cores and 0 GPUs); ask for fewer cores: --set resources.cpus_per_trial=1",
+            "4 cores and 0 GPUs); ask for fewer cores: resources.cpus_per_trial=1",
         ),
         (  # each half is there, but on no one node
             Request(2, 1.0),
             [Node(8, 0), Node(1, 1)],
             "resources: a trial asks for 2 cores and 1 GPUs, but no node has them (nodes have: 1 cores and 1 GPUs; "
-            "8 cores and 0 GPUs); ask for fewer cores: --set resources.cpus_per_trial=1",
+            "8 cores and 0 GPUs); ask for fewer cores: resources.cpus_per_trial=1",
         ),
         (
             Request(1, 0.0),
             [],
             "resources: a trial asks for 1 cores and 0 GPUs, but no node has them (nodes have: nothing); "
-            "ask for fewer cores: --set resources.cpus_per_trial=1",
+            "ask for fewer cores: resources.cpus_per_trial=1",
         ),
     ],
 )

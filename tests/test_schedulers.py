@@ -123,7 +123,7 @@ def test_a_sweep_has_one_scheduler(config, tmp_path):
 
 def test_experiments_to_be_finished_have_no_scheduler(config):
     assert [e.name for e in load(config, finish=("*_00[12]",)) if e.scheduler is None] == ["tiny_001", "tiny_002"]
-    with pytest.raises(ConfigError, match="--finish: 1 problem\n  'x' matches no name"):
+    with pytest.raises(ConfigError, match="finish: 1 problem\n  'x' matches no name"):
         load(config, finish=("x",))
 
 

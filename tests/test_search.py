@@ -113,7 +113,7 @@ def test_every_distribution_is_drawn_by_tune(name):
 def test_a_faulty_distribution_is_named_with_its_remedy(config, override, fault):
     key = override.partition("=")[0]
     heading, *problems = faults(config, override)
-    assert heading == "--set: 1 problem"
+    assert heading == "changed settings: 1 problem"
     assert problems == [f"  {key}: {fault}"]
 
 
@@ -160,7 +160,7 @@ def test_what_belongs_to_a_search_is_refused_without_one(config):
 
 
 def test_what_the_search_varies_is_not_set_beside_it(config):
-    assert faults(config, "lr=0.1")[1:] == ["  --set lr: the search varies it; write --set search.lr=..."]
+    assert faults(config, "lr=0.1")[1:] == ["  changed lr: the search varies it; change search.lr"]
 
 
 def test_the_dry_run_lists_the_samples_with_what_varies(config, capsys):

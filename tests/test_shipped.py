@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import tune_cnn
 from tune_cnn.cli import main
+from tune_cnn.errors import ConfigError
 from tune_cnn.sweep.config.shipped import config_path, shipped_folder, shipped_names, sweep_name
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +39,26 @@ def test_a_mistyped_name_is_told_with_those_there_are(capsys):
     message = capsys.readouterr().err
     assert "no such file; name a config file, or a shipped one: did you mean quick?" in message
     assert f"a shipped one: shipped ones are {', '.join(shipped_names())}" in message
+
+
+def test_a_mistyped_path_is_told_with_the_nearest_file_beside_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/quick.yaml").touch()
+    assert main(["sweep", "configs/quik.yaml"]) == 2
+    assert capsys.readouterr().err.endswith(": did you mean configs/quick.yaml?\n")
+
+
+def test_a_shipped_file_that_is_taken_in_place_of_the_users_own_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    shutil.copy(shipped_folder() / "quick.yaml", "configs")
+    for edit, told in ("", ""), ("# mine", "quick: the shipped file is taken; for your own, type configs/quick.yaml\n"):
+        with Path("configs/quick.yaml").open("a") as file:
+            file.write(edit)
+        with pytest.raises(ConfigError, match="'none' matches no name; there are quick_K8_L2"):
+            tune_cnn.sweep("quick", only="none")
+        assert capsys.readouterr().err == told
 
 
 def names_below(folder: Path) -> set[str]:

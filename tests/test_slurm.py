@@ -75,7 +75,7 @@ class Job:
         output: What `sbatch` would write to `slurm-4242.out`.
     """
 
-    def __init__(self, sweep: Sweep, ray_folder: str) -> None:
+    def __init__(self, sweep: Sweep, ray_folder: str, *options: str) -> None:
         self._home, self._ray_folder = sweep.home, ray_folder
         for name in ("task", "code"):
             (self._home / name).unlink(missing_ok=True)
@@ -85,9 +85,10 @@ class Job:
             (self._home / path).write_text(text)
             (self._home / path).chmod(0o755)
         overrides = [part for override in sweep.overrides for part in ("--set", override)]
+        arguments = ["tiny.yaml", "--out", "results", *overrides, *options]
         with (self._home / "slurm.out").open("wb") as output:
             self._process = subprocess.Popen(
-                [*ISOLATED, "bash", "-ec", SBATCH, "sbatch", SCRIPT, "tiny.yaml", "--out", "results", *overrides],
+                [*ISOLATED, "bash", "-ec", SBATCH, "sbatch", SCRIPT, *arguments],
                 cwd=self._home,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -183,8 +184,8 @@ def test_a_job_whose_time_is_up_queues_itself_again_and_then_goes_on(tmp_path, r
 
 def test_a_cancelled_job_stops_cleanly_and_is_not_queued_again(tmp_path, ray_folder):
     sweep = Sweep.written(tmp_path, "epochs=1000")
-    with Job(sweep, ray_folder) as job:
-        job.wait_until(lambda: sweep.epochs())
+    with Job(sweep, ray_folder, "--storage", "other") as job:
+        job.wait_until(lambda: list(tmp_path.glob("other/tiny/trials/*/epoch_*.pt")))
         job.cancel()
         assert job.exit_code() == 130, job.output
     assert not (tmp_path / "scontrol.txt").exists()

@@ -337,7 +337,7 @@ def test_a_sweep_that_is_nowhere_is_a_storage_error(tmp_path, monkeypatch, sweep
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ray_results").mkdir()
     (tmp_path / "ray_results" / "file").write_text("")
-    message = f"^{re.escape(sweep)}: no sweep here, and none of this name in ray_results; check the name, or --storage"
+    message = f"^{re.escape(sweep)}: no sweep here, and none .* in ray_results; check the name, or the storage"
     with pytest.raises(StorageError, match=message):
         SweepFolder.find(sweep, "ray_results")
 
@@ -346,5 +346,5 @@ def test_a_mistyped_sweep_is_answered_with_those_that_are_there(tmp_path):
     for name in ("exp1_1", "quick"):
         SweepFolder(str(tmp_path), name).save_experiments({})
     (tmp_path / "quack").mkdir()  # no sweep
-    with pytest.raises(StorageError, match=r"--storage \(there: quick, exp1_1\)$"):
+    with pytest.raises(StorageError, match=r"the storage \(there: quick, exp1_1\)$"):
         SweepFolder.find("quik", str(tmp_path))

@@ -171,4 +171,4 @@ def check_writable(out_dir: Path) -> None:
         with tempfile.TemporaryFile(dir=out_dir):
             pass
     except OSError as error:
-        raise StorageError(f"--out {out_dir}: cannot be used ({error.strerror}); name another folder") from error
+        raise StorageError(f"{out_dir}: cannot be used ({error.strerror}); name another folder") from error

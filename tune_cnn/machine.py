@@ -112,5 +112,5 @@ def slow_remark(precision: str) -> str:
     """What to say where a training would be slow for that reason."""
     return (
         f"precision {precision}: this CPU has no instructions for it, so a training takes some {SLOWDOWN} times "
-        "as long; --set precision=fp32 is fast here (other numbers, so another trial id)"
+        "as long; precision=fp32 is fast here (other numbers, so another trial id)"
     )

@@ -1,21 +1,27 @@
 #!/bin/bash
 # A sweep on all nodes of a SLURM job. Two minutes before its time is up, the job stops the sweep and queues itself
-# again, and then goes on. Change the lines below, activate the environment that has tune_cnn, and submit:
+# again, and then goes on. Change the first lines below, activate the environment that has tune_cnn, and submit:
 #
-#   sbatch configs/cluster/slurm.sh configs/exp1_1.yaml
+#   sbatch configs/cluster/slurm.sh configs/exp1_1.yaml --storage /shared/ray_results
 #
-# What follows the script's name is given to `tune-cnn sweep`.
+# What follows the script's name is given to `tune-cnn sweep`. All nodes must see the storage, a folder or s3://...;
+# without --storage it is ray_results in the folder where you submit.
+#
+# CHANGE: the job's size; of the lines that begin with ##, remove one # where the cluster wants them.
 #SBATCH --job-name=tune-cnn
 #SBATCH --nodes=2
-#SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
-##SBATCH --gres=gpu:4
 #SBATCH --time=08:00:00
+##SBATCH --gres=gpu:4
+##SBATCH --mem=32G
+##SBATCH --partition=NAME
+##SBATCH --account=NAME
+#
+# KEEP: one Ray on each node, and how the job goes on when its time is up.
+#SBATCH --ntasks-per-node=1
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
-
-storage=${STORAGE:-$SLURM_SUBMIT_DIR/ray_results}  # a folder that all nodes see, or s3://...
 
 # Only who has the token gets into this Ray. Each job has its own, in the environment, which `ps` shows to nobody else.
 export RAY_AUTH_MODE=token
@@ -47,7 +53,7 @@ until (: < "/dev/tcp/$ip/$port") 2> /dev/null; do
     kill -0 "$ray" || exit 1
     sleep 1
 done
-tune-cnn sweep "$@" --address "$ip:$port" --storage "$storage" &
+tune-cnn sweep --storage "$SLURM_SUBMIT_DIR/ray_results" "$@" --address "$ip:$port" &
 sweep=$!
 while kill -0 "$sweep" 2> /dev/null; do wait "$sweep"; done  # a signal ends `wait` early
 wait "$sweep"

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     root = _Parser(
         prog="tune-cnn",
         description="Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for.",
-        epilog="A first try, on drawn images:\n  tune-cnn sweep configs/quick.yaml",
+        epilog="A first try, on drawn images:\n  tune-cnn sweep quick",
         **style,
     )
     root.add_argument("--version", action="version", version=f"tune-cnn {__version__}")
@@ -99,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         again = [argument for argument in arguments if argument != "--fresh"]  # that would start over once more
-        remedy = f"; continue with:  {shlex.join(['tune-cnn', *again])}" if options.command == "sweep" else ""
+        has_begun = options.command == "sweep" and not options.dry_run
+        remedy = f"; continue with:  {shlex.join(['tune-cnn', *again])}" if has_begun else ""
         tell(f"\ninterrupted{remedy}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:

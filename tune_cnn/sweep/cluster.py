@@ -108,14 +108,14 @@ def _join(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
         except (OSError, OverflowError) as error:
             raise ResourceError(
-                f"--address {address}: no Ray cluster answers ({error}); start one with: ray start --head"
+                f"address {address}: no Ray cluster answers ({error}); start one with: ray start --head"
             ) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=_job_config())
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).partition(". ")[0]
         raise ResourceError(
-            f"--address {address}: no Ray cluster lets this process in ({reason}); set RAY_AUTH_MODE=token "
+            f"address {address}: no Ray cluster lets this process in ({reason}); set RAY_AUTH_MODE=token "
             f"and RAY_AUTH_TOKEN as on its machines, or start one with: ray start --head"
         ) from error
 
@@ -178,7 +178,7 @@ def check_reachable(folder: Folder) -> None:
         folder.delete(_MARKER)
     if blind:
         raise StorageError(
-            f"{folder}: not reached from {', '.join(blind)}; give a --storage that every node sees, "
+            f"{folder}: not reached from {', '.join(blind)}; give a storage that every node sees, "
             f"a shared folder or s3://bucket/path"
         )
 

@@ -128,7 +128,7 @@ class Folder:
             return StorageError(f"{whole}: {FULL[error.errno]}; make room, then run the same command again to continue")
         cause = error.strerror or " ".join(str(error).split())
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            return StorageError(f"{self}: a part of this path is a file, not a folder; name another --storage")
+            return StorageError(f"{self}: a part of this path is a file, not a folder; name another storage")
         remedy = "mend that" if self.is_local else "see that it answers and that its keys are right"
         return StorageError(
             f"{self / name}: cannot be {done} ({cause}); {remedy} and try again; a sweep continues where it was"

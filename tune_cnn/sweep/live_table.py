@@ -152,7 +152,7 @@ class Progress:
 
         And a line a minute about all trials.
         """
-        told = time.monotonic()
+        told, next_s = time.monotonic(), 0.0
         while not self._over.wait(REMIND_S):
             if time.monotonic() - told > _SUMMARY_S:
                 told = time.monotonic()
@@ -163,8 +163,10 @@ class Progress:
                 if is_due and (progress := self._current(label, row)) is not None:
                     row.said = time.monotonic()
                     self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
-            if self._is_silent:
-                self.say(f"{_FIRST} ({time.monotonic() - self._started:.0f} s)")
+            passed_s = time.monotonic() - self._started
+            if self._is_silent and passed_s > next_s:
+                self.say(f"{_FIRST} ({passed_s:.0f} s)")
+                next_s = passed_s + min(passed_s, _SUMMARY_S)  # ever less often
 
     def _current(self, label: str, row: _Row) -> EpochProgress | None:
         progress = self._within_epoch(label) if row.state == "running" else None

@@ -187,6 +187,6 @@ def _name(owners: dict[str, Any]) -> str:
 
 def _in_use(folder: Folder, owners: dict[str, Any], age_s: float, end: str) -> StorageError:
     return StorageError(
-        f"{folder}: {_name(owners)} is running this sweep; wait for it, stop it, or give another --name (last sign of "
+        f"{folder}: {_name(owners)} is running this sweep; wait for it, stop it, or give another name (last sign of "
         f"life {age_s:.0f} s ago; the lock frees itself {end})"
     )

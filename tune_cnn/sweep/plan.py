@@ -165,5 +165,5 @@ def check_disk(folder: SweepFolder, use: DiskUse) -> None:
     if use.running > free:
         raise StorageError(
             f"{folder}: the sweep needs up to {size(use.running)}, but only {size(free)} are free; "
-            f"make room, give a --storage elsewhere, or run part of it with --only"
+            f"make room, give a storage elsewhere, or run a part of it"
         )

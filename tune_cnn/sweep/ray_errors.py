@@ -18,7 +18,7 @@ def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
     where = f"{variable}={folder}" if variable else folder
     if "CUDA_VISIBLE_DEVICES" in reason:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        return f"--gpus {gpus}: CUDA_VISIBLE_DEVICES={visible} allows fewer; unset it, or leave --gpus out"
+        return f"gpus {gpus}: CUDA_VISIBLE_DEVICES={visible} allows fewer; unset it, or leave gpus out"
     if "AF_UNIX path" in reason:
         return f"{where}: too long a path for the sockets of Ray; set a shorter one, such as RAY_TMPDIR=/tmp"
     if isinstance(error, OSError) and error.filename is not None:

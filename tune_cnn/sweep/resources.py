@@ -116,9 +116,9 @@ def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
         if any(cpus <= node.cpus and gpus <= node.gpus for node in nodes):
             continue
         have = "; ".join(sorted({f"{node.cpus:g} cores and {node.gpus:g} GPUs" for node in nodes})) or "nothing"
-        remedy = "ask for fewer cores: --set resources.cpus_per_trial=1"
+        remedy = "ask for fewer cores: resources.cpus_per_trial=1"
         if gpus > max((node.gpus for node in nodes), default=0):
-            remedy = "ask for what there is: --set resources.gpus_per_trial=auto"
+            remedy = "ask for what there is: resources.gpus_per_trial=auto"
         raise ResourceError(
             f"resources: a trial asks for {cpus} cores and {gpus:g} GPUs, but no node has them (nodes have: {have}); "
             f"{remedy}"

@@ -80,7 +80,7 @@ class SweepFolder:
         there[_MOST_NAMED:] = ["and more"] if len(there) > _MOST_NAMED else []
         remedy = f"there: {', '.join(there)}" if there else "run one first, such as: tune-cnn sweep quick"
         raise StorageError(
-            f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or --storage ({remedy})"
+            f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or the storage ({remedy})"
         )
 
     def trial(self, settings: Settings) -> TrialFolder:

@@ -11,19 +11,19 @@ from typing import Any
 from tune_cnn import __version__
 from tune_cnn.cli.options import add_only, add_settings, positive
 from tune_cnn.files import check_writable, publish_file
+from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import aligned, tell
 from tune_cnn.waiting import waiting
 
 PURPOSE = "measure this machine: training and validation against a loop written by hand"
-EXAMPLE = "tune-cnn bench configs/exp1_1.yaml --data shapes --only '*_K32_L4' --set precision=bf16 --out bench.json"
+EXAMPLE = "tune-cnn bench exp1_1 --data shapes --only '*_K32_L4' --set precision=bf16 --out bench.json"
 _CELLS = Path(__file__).with_name("bench.yaml")
 _DEFAULT_CELLS = ("K32_*", "K64_L4")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "file", nargs="?", type=Path, metavar="CONFIG", help="config file (default: four cells on drawn images)"
-    )
+    source = "config file, or a shipped one's name (default: four cells on drawn images)"
+    parser.add_argument("file", nargs="?", type=config_path, metavar="CONFIG", help=source)
     add_settings(parser)
     add_only(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all)")
@@ -49,11 +49,13 @@ def run(options: Namespace) -> int:
         check_writable(options.out.parent)
     threads = options.threads or cores()
     device = choose_device(options.device)
-    cells = [
-        measure_cell(same[0].name, same[0].settings, options.batches, options.rounds, threads, device)
-        for same in distinct_trials(experiments).values()
-    ]
-    tell(cells_table(cells))
+    cells: list[dict[str, Any]] = []
+    try:
+        for first, *_ in distinct_trials(experiments).values():
+            cells.append(measure_cell(first.name, first.settings, options.batches, options.rounds, threads, device))
+    finally:  # also what was measured until Ctrl-C, which took minutes
+        if cells:
+            tell(cells_table(cells))
     tell("img/s: images per second; x by hand: as a multiple of a loop written by hand (lowest to highest round);")
     tell("of convs: our share of the speed of the conv layers alone; MB: memory of one further trial")
     if options.out:

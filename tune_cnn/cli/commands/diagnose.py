@@ -8,7 +8,7 @@ from tune_cnn.texts import aligned, setting_text, tell
 from tune_cnn.waiting import waiting
 
 PURPOSE = "tell before any training which networks will learn, why not, and what helps"
-EXAMPLE = "tune-cnn diagnose configs/exp1_1.yaml --only 'exp1_1_K32*'"
+EXAMPLE = "tune-cnn diagnose exp1_1 --only 'exp1_1_K32*'"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

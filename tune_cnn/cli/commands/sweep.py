@@ -7,7 +7,7 @@ from tune_cnn.texts import size, tell
 from tune_cnn.waiting import waiting
 
 PURPOSE = "train the experiments of config files, several at once; repeat it to resume"
-EXAMPLE = "tune-cnn sweep configs/exp1_1.yaml configs/exp1_2.yaml --only 'exp1_1_K32*'"
+EXAMPLE = "tune-cnn sweep exp1_1 exp1_2 --only 'exp1_1_K32*'"
 _DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
 
 

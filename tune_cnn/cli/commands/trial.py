@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tune_cnn.settings import Settings
 
 PURPOSE = "train one experiment in this process; of a finished sweep: repeat and compare it"
-EXAMPLE = "tune-cnn trial configs/exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2"
+EXAMPLE = "tune-cnn trial exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2"
 _MOST_THREADS = 1024  # that a record may ask for
 
 

@@ -48,8 +48,9 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
     try:
         document, problems = strict_yaml.parse(read_file(path, _MOST_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.stem, shipped_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"shipped ones are {', '.join(shipped_names())}"
+        names = {name: name for name in shipped_names()} | {own.stem: str(own) for own in path.parent.glob("*.yaml")}
+        near = difflib.get_close_matches(path.stem, names, n=1)
+        hint = f"did you mean {names[near[0]]}?" if near else f"shipped ones are {', '.join(shipped_names())}"
         return None, [f"no such file; name a config file, or a shipped one: {hint}"]
     except UnicodeDecodeError as error:
         return None, [f"byte {error.start + 1} is not UTF-8; save the file as UTF-8"]
@@ -102,6 +103,11 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     elif scheduler is None:
         document = {key: value for key, value in document.items() if key != "scheduler"}
     values, problems = check(model, {key: value for key, value in document.items() if key in known})
+    section = document.get("settings") if problems else None
+    for key, value in section.items() if isinstance(section, dict) else ():
+        if isinstance(value, list) and not check(model, {"run_name": "any", "grid": {key: value}})[1]:
+            place, hint = f"settings.{key}: ", f"; to train with each of these, give the list to grid.{key}"
+            problems = [problem + hint if problem.startswith(place) else problem for problem in problems]
     for key in [key for key in document if key not in known]:
         problems.append(f"{key}: unknown key; {suggest(key, known)}")
         for section, owner in (("settings", Settings), ("resources", Resources)):

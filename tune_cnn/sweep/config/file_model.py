@@ -66,9 +66,10 @@ SCHEDULERS = {"asha": Asha, "median": Median}
 def _distinct(values: list[Any]) -> list[Any]:
     seen = set()
     for value in values:
-        if value in seen:  # as 1.0 is after 1
+        hashable = tuple(value) if isinstance(value, list) else value
+        if hashable in seen:  # as 1.0 is after 1
             raise ValueError(list(value) if isinstance(value, tuple) else value)
-        seen.add(value)
+        seen.add(hashable)
     return values
 
 

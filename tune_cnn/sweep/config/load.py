@@ -5,6 +5,7 @@ An experiment is one named run. Experiments with the same settings are one trial
 
 import json
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,12 @@ from tune_cnn.sweep.config.config_file import Experiment, check_document, read_d
 from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
+from tune_cnn.sweep.config.shipped import other_file
+from tune_cnn.texts import tell
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
+
+_CHANGES = "changed settings"  # by `--set`, or from Python by `settings=`
 
 
 def load_experiments(
@@ -50,29 +55,31 @@ def load_experiments(
     """
     faults: defaultdict[str, list[str]] = defaultdict(list, {place: list(found) for place, found in further.items()})
     changes, problems = parse_overrides(overrides)
-    faults["--set"] += problems
+    faults[_CHANGES] += problems
     source = None
     if data is not None:
         source, problems = read_source(data, Path())
         problems = problems or parse_data(source)[1]
-        faults["--data"] += problems
+        faults["data"] += problems
         source = {} if problems else source  # the `data` sections of the files, which it replaces, are not checked
-    by_option = "--set" if any(change.section == "data" for change in changes) else "--data" if data else None
+    replaced_by = _CHANGES if any(change.section == "data" for change in changes) else "data" if data else None
 
     found: dict[str, list[Experiment]] = {}  # by file
     for path in paths:
         if os.path.abspath(path) in map(os.path.abspath, found):
             faults[str(path)].append("given twice; give it once")
             continue
+        if own := other_file(path):
+            tell(f"{path.stem}: the shipped file is taken; for your own, type {own}", file=sys.stderr)
         found[str(path)], problems = _read(path, changes, source)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
             problems.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
         for problem in problems:
-            faults[by_option or str(path) if problem.startswith("data") else str(path)].append(problem)
+            faults[replaced_by or str(path) if problem.startswith("data") else str(path)].append(problem)
     if not any(faults.values()):  # the names of a faulty file are not known
         names = [experiment.name for experiments in found.values() for experiment in experiments]
-        faults["--only"] += unmatched(names, only)
-        faults["--finish"] += unmatched(names, finish)
+        faults["only"] += unmatched(names, only)
+        faults["finish"] += unmatched(names, finish)
         if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
             faults[str(paths[-1])].append("scheduler: not that of the other files; a sweep has one scheduler, or none")
 
@@ -85,7 +92,7 @@ def load_experiments(
         if not experiments:
             continue  # without PyTorch, whose import takes seconds
         experiments, problems = _resolve(experiments)
-        faults[by_option or place] += problems
+        faults[replaced_by or place] += problems
         experiments, problems = _resolve_networks(experiments)
         faults[place] += problems + _network_problems(experiments)
         chosen += [
@@ -143,7 +150,7 @@ def _read(
     elif "data" in document:
         document["data"], found = read_source(document["data"], path.parent)
         problems += found
-    problems += [f"--set {problem}" for override in overrides for problem in apply(override, document)]
+    problems += [f"changed {problem}" for override in overrides for problem in apply(override, document)]
     experiments, found = check_document(document)
     return ([] if problems else experiments), problems + found
 

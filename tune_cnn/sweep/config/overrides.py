@@ -60,11 +60,11 @@ def apply(override: Override, document: dict[str, Any]) -> list[str]:
     section, key, value = override
     grid, search, settings = (document.get(name) for name in ("grid", "search", "settings"))
     if section == "settings" and key == "seed" and "seeds" in document:
-        return ["seed: seeds varies it; write --set seeds=[...]"]
+        return ["seed: seeds varies it; change seeds"]
     if section == "settings" and isinstance(grid, dict) and key in grid:
-        return [f"{key}: the grid varies it; use --only to choose cells, or --set grid.{key}=[...]"]
+        return [f"{key}: the grid varies it; change grid.{key}, or choose cells by 'only'"]
     if section == "settings" and isinstance(search, dict) and key in search:
-        return [f"{key}: the search varies it; write --set search.{key}=..."]
+        return [f"{key}: the search varies it; change search.{key}"]
     # What varies now is no longer what the settings held.
     varied = ["seed"] if section == "seeds" else ([key] if key else value) if section in ("grid", "search") else []
     if isinstance(settings, dict):

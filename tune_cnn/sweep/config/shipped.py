@@ -1,5 +1,6 @@
 """The config files that are shipped, which every command takes by their names; and what a sweep of files is called."""
 
+import filecmp
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def config_path(text: str | Path) -> Path:
     path = Path(text)
     is_name = not path.exists() and str(path).removesuffix(".yaml") in shipped_names()
     return shipped_folder() / f"{path.stem}.yaml" if is_name else path
+
+
+def other_file(path: Path) -> Path | None:
+    """The user's own file of a shipped one's name, where `init` puts it, if it is another."""
+    own = Path("configs", path.name)
+    is_other = path.parent == shipped_folder() and own.is_file() and not filecmp.cmp(own, path, shallow=False)
+    return own if is_other else None
 
 
 def sweep_name(paths: Iterable[Path]) -> str:
