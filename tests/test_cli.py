@@ -263,9 +263,9 @@ def test_cores_and_gpus_that_are_not_there_are_remarked_on(here, runner, capsys,
     assert "this machine has" not in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--cpus", "9", "--gpus", "99") == 0
     told = capsys.readouterr().err
-    assert "--cpus 9: this machine has 2 cores, which trials share\n" in told
+    assert "cpus 9: this machine has 2 cores, which trials share\n" in told
     assert re.search(
-        r"^--gpus 99: this machine has .+; trials compute on its CPU where they get none$", told, re.MULTILINE
+        r"^gpus 99: this machine has .+; trials compute on its CPU where they get none$", told, re.MULTILINE
     )
 
 
@@ -290,7 +290,7 @@ def test_a_precision_that_this_cpu_has_no_instructions_for_is_told_before(
     [
         (
             ["epochs=1000000"],
-            r"time: some \d+ h \d+ min on 2 cores, if no trial stops early; .*--set epochs=N or --only",
+            r"time: some \d+ h \d+ min on 2 cores, if no trial stops early; --dry-run .*fewer epochs",
         ),
         (["grid.filters_per_layer=[[4000]]", "grid.layers_per_block=[8]", "pool_every=8", "epochs=300"], r"some \d+ h"),
         ([], None),
@@ -334,7 +334,7 @@ def test_results_that_other_settings_will_replace_are_named(finished, runner, ca
     assert run("sweep", "tiny.yaml") == 0
     assert "other settings" not in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--set", "epochs=1") == 0
-    remark = "results: tiny_L1_K4.json, tiny_L1_K6.json will be replaced, with results of other settings; another --out"
+    remark = "results: tiny_L1_K4.json, tiny_L1_K6.json will be replaced, with results of other settings; another f"
     assert remark in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--name", "another") == 0  # by another sweep, or a single trial
     assert remark in capsys.readouterr().err

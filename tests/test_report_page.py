@@ -281,7 +281,9 @@ def test_whatever_the_cells_hold_there_is_a_report(outcomes):
 
 
 def test_nothing_to_report_is_told(tmp_path):
-    with pytest.raises(ResultError, match="exp: no result file to report on; run the sweep, or check --out"):
+    with pytest.raises(
+        ResultError, match="exp: no result file to report on; run the sweep, or check the folder of results"
+    ):
         write_report("exp", [], tmp_path)
 
 

@@ -50,6 +50,12 @@ def _quota(group: Path) -> float | None:
     return None
 
 
+def load() -> str:
+    """How busy this machine is, such as `load 3.1, 2 cores`; nothing where half of its cores are free."""
+    count, load = os.cpu_count() or 1, os.getloadavg()[0]
+    return f"load {load:.1f}, {count} cores" if load > count / 2 else ""
+
+
 def cpu_model() -> str:
     """Such as `AMD EPYC 7763 64-Core Processor`."""
     try:

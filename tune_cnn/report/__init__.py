@@ -40,7 +40,7 @@ def write_report(
     """
     grids = load_grids(result_files, asked, failures)
     if not grids:
-        raise ResultError(f"{title}: no result file to report on; run the sweep, or check --out")
+        raise ResultError(f"{title}: no result file to report on; run the sweep, or check the folder of results")
     contents = {
         f"{title}_report.html": page(title, grids),
         f"{title}_report.md": markdown(title, grids, figures, out_dir),

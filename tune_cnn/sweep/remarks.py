@@ -1,6 +1,5 @@
 """What is said before a sweep starts: what will be slow, long, replaced, or was trained elsewhere."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,7 +8,7 @@ from pathlib import Path
 from tune_cnn import data
 from tune_cnn.errors import DataError, ResourceError, ResultError
 from tune_cnn.files import parse_json, read_file
-from tune_cnn.machine import SLOWDOWN, slow_here, slow_remark
+from tune_cnn.machine import SLOWDOWN, load, slow_here, slow_remark
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.estimate import estimate, trial_duration
@@ -57,12 +56,10 @@ def _of_another_machine(cluster: ClusterOptions) -> list[str]:
         return []
     remarks = []
     if cluster.cpus is not None and cluster.cpus > there.cpus:
-        remarks.append(
-            f"--cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share"
-        )
+        remarks.append(f"cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share")
     if cluster.gpus is not None and cluster.gpus > there.gpus:
         has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
-        remarks.append(f"--gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none")
+        remarks.append(f"gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none")
     return remarks
 
 
@@ -99,7 +96,7 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
         return []
     return [
         f"time: some {duration(seconds)} on {counted(int(node.cpus), 'core')}, if no trial stops early; --dry-run "
-        "tells more exactly, --set epochs=N or --only PATTERN makes it less"
+        "tells more exactly, fewer epochs or a part of the experiments make it less"
     ]
 
 
@@ -119,7 +116,7 @@ def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
         return []
     files = enumerated(changed, most=3)
     return [
-        f"{out_dir}: {files} will be replaced, with results of other settings; another --out keeps them (tune-cnn "
+        f"{out_dir}: {files} will be replaced, with results of other settings; another folder keeps them (tune-cnn "
         "export writes those of a sweep again)"
     ]
 
@@ -131,10 +128,10 @@ def times(
     node = own_node(cluster)
     if node is None:
         return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
-    load, there = os.getloadavg()[0], os.cpu_count() or 1
+    busy = load()
     try:
         found = estimate(plan, experiments, node, within_s=_ESTIMATE_S)
     except (DataError, ResourceError) as error:
         return {}, f"time: not estimated ({error})"
-    busy = f"; timed while other work kept the machine busy (load {load:.1f}, {counted(there, 'core')})"
-    return found.trial_s, f"{found}{busy if found.trial_s and load > there / 2 else ''}"
+    reservation = f"; timed while other work kept the machine busy ({busy})" if busy and found.trial_s else ""
+    return found.trial_s, f"{found}{reservation}"
