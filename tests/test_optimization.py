@@ -93,6 +93,15 @@ def test_muon_trains_a_matrix_as_sgd_trains_one_whose_result_is_divided_by_nine(
     assert not torch.allclose(ours, drawn, atol=1e-3)
 
 
+@pytest.mark.parametrize(("scale", "gradient"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1e-30)])
+def test_muon_leaves_a_conv_layer_as_it_is_that_is_dead_or_zero(scale, gradient):
+    drawn = torch.randn(8, 3, 3, 3) * scale
+    weight = nn.Parameter(drawn.clone())
+    weight.grad = torch.randn(8, 3, 3, 3) * gradient
+    Muon([weight], lr=0.1, momentum=0.6, weight_decay=0.5).step()
+    torch.testing.assert_close(weight.detach(), drawn)
+
+
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (32, 2, 3, 3)], ids=["wide", "tall"])
 def test_muon_turns_conv_weights_by_a_share_of_their_norm_in_all_directions_equally(shape):
     torch.manual_seed(0)

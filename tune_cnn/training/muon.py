@@ -13,6 +13,7 @@ _OTHERS = 20
 # times as large needs 1/81 of the learning rate and 81 times the weight decay. At the full rate it grows unchecked.
 _DIVISOR = 9
 _ITERATIONS = 3
+_LEAST_NORM = 1e-12
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -82,8 +83,9 @@ class Muon(Optimizer):
 def _update_conv(weight: Tensor, direction: Tensor, lr: float) -> None:
     norm = weight.norm()
     step = orthogonalised(direction.flatten(1)).reshape(weight.shape)
-    weight.sub_(step.to(weight.dtype) * (lr * norm / step.norm()))
-    weight.mul_(norm / weight.norm())
+    # Of a layer whose ReLUs are dead the step is 0, as are weights that start so: they stay as they are.
+    weight.sub_(step.to(weight.dtype) * (lr * norm / step.norm().clamp_min(_LEAST_NORM)))
+    weight.mul_(norm / weight.norm().clamp_min(_LEAST_NORM))
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
