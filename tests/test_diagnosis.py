@@ -81,6 +81,14 @@ def test_random_state_stays_as_it_was(shapes):
         assert torch.equal(state, torch.get_rng_state())
 
 
+def test_random_state_stays_as_it_was_where_the_network_draws_too(shapes, monkeypatch):
+    build = models.build
+    monkeypatch.setattr(models, "build", lambda settings: torch.nn.Sequential(torch.nn.Dropout(), build(settings)))
+    state = torch.get_rng_state()
+    of(shapes)
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_images_of_a_sweep_may_be_read_only():
     images = easy_images.easy_images()
     settings = dataclasses.replace(COMMON, data=easy_images.SETTINGS)

@@ -79,20 +79,19 @@ def diagnose(
     with torch.random.fork_rng(devices=gpus):
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
-        model = models.build(settings)
-    model = model.to(device)
-    pixels = torch.from_numpy(train.images[:count].copy()).to(device)  # (B, H, W, C); the trial's may be read-only
-    images = pixels.permute(0, 3, 1, 2).float().div_(255)
-    labels = torch.from_numpy(train.labels[:count].copy()).to(device)
+        model = models.build(settings).to(device)
+        pixels = torch.from_numpy(train.images[:count].copy()).to(device)  # (B, H, W, C); the trial's may be read-only
+        images = pixels.permute(0, 3, 1, 2).float().div_(255)
+        labels = torch.from_numpy(train.labels[:count].copy()).to(device)
 
-    convs = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
-    convs = convs or [weight for weight in model.parameters() if weight.requires_grad]
-    dead_units: list[Tensor] = []
-    for module in _before_relu(model):
-        module.register_forward_hook(lambda _module, _inputs, output: dead_units.append(_dead(output)))
-    scores = model(images)  # (B, classes)
-    loss = nn.functional.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
-    gradients = torch.autograd.grad(loss, convs, materialize_grads=True)
+        convs = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+        convs = convs or [weight for weight in model.parameters() if weight.requires_grad]
+        dead_units: list[Tensor] = []
+        for module in _before_relu(model):
+            module.register_forward_hook(lambda _module, _inputs, output: dead_units.append(_dead(output)))
+        scores = model(images)  # (B, classes)
+        loss = nn.functional.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
+        gradients = torch.autograd.grad(loss, convs, materialize_grads=True)
 
     weights = [weight.detach() for weight in convs]
     ratios = torch.stack([g.norm() / w.norm() for g, w in zip(gradients, weights, strict=True)]).tolist()
