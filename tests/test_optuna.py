@@ -11,8 +11,8 @@ from sweep_process import SweepProcess
 
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError
-from tune_cnn.sweep.config.load import load_experiments
-from tune_cnn.sweep.study import open_studies, settled
+from tune_cnn.sweep.config.load import Experiment, load_experiments
+from tune_cnn.sweep.study import Studies, open_studies, settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 CONFIG = """
@@ -107,6 +107,31 @@ def test_a_resumed_study_does_not_repeat_itself(config, tmp_path):
             suggested.append(studies.suggest(experiment).settings)
     assert len({settings.trial_id for settings in suggested}) == 4
     assert len({settings.layers_per_block for settings in suggested}) > 1
+
+
+@pytest.mark.slow
+def test_an_own_networks_file_may_be_edited_while_its_settings_are_suggested(config, tmp_path, monkeypatch):
+    source = tmp_path / "nets.py"
+    source.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, in_size, out_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(in_size[0] * in_size[1] * in_size[2], out_classes))\n"
+    )
+    config.write_text(
+        "run_name: own_{sample}\nsearch: {lr: {loguniform: [1.0e-4, 1.0e-2]}}\nsamples: 3\nalgorithm: optuna\n"
+        "settings: {model: nets.py:Net, seed: 1, epochs: 1, bs_train: 10}\n"
+        "data: {source: shapes, in_size: [3, 12, 12], train_images: 200, test_images: 20}\n"
+    )
+    suggest = Studies.suggest
+
+    def edited(self: Studies, experiment: Experiment) -> Experiment:
+        source.write_text(source.read_text() + "# and more\n")
+        return suggest(self, experiment)
+
+    monkeypatch.setattr(Studies, "suggest", edited)
+    assert main(["sweep", str(config), "--cpus", "1"]) == 0
+    assert len(list((tmp_path / "results").glob("own_*.json"))) == 3
 
 
 @pytest.mark.slow

@@ -78,7 +78,10 @@ def run_tune(
     plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
-    sweep = [*folder.experiments().values(), *(e.settings for e in (suggestions.left if suggestions else ()))]
+    left = [e.settings for e in (suggestions.left if suggestions else ())]
+    networks = models.sources([*(plan.settings for plan in plans.values()), *left])
+    models.adopt(networks)  # for what will be suggested, whatever becomes of the files meanwhile
+    sweep = [*folder.experiments().values(), *left]
     shown = overview(sweep)
     varied = varied_keys(settings.flat() for settings in sweep)
     trainable = tune.with_resources(
@@ -88,7 +91,7 @@ def run_tune(
             images=images,
             folder=folder,
             overview=shown,
-            networks=models.sources(plan.settings for plan in plans.values()),
+            networks=networks,
         ),
         lambda config: dict(zip(("cpu", "gpu"), asked.get(config["trial_id"], config.get("request")), strict=True)),
     )
