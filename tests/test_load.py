@@ -49,6 +49,17 @@ def test_grid_is_a_product_whose_last_key_varies_fastest(tmp_path: Path) -> None
     assert names(load(tmp_path, GRID)) == ["exp_K32_L2", "exp_K32_L4", "exp_K64-128_L2", "exp_K64-128_L4"]
 
 
+def test_a_training_of_more_losses_than_a_file_of_results_holds_is_refused(tmp_path: Path) -> None:
+    text = (
+        "run_name: long\nsettings: {epochs: %d, bs_train: 2, bs_test: 10}\ndata: {source: shapes, train_images: 100}\n"
+    )
+    load(tmp_path, text % 77_777)  # of 43 training batches and 2 validation batches
+    assert faults(tmp_path, text % 77_778) == [
+        "long: 77778 epochs leave 3,500,010 losses of batches, and a file of results holds 3,500,000; use fewer "
+        "epochs, or a larger bs_train"
+    ]
+
+
 def test_experiment_has_the_settings_of_its_cell_and_of_the_file(tmp_path: Path) -> None:
     experiment = load(tmp_path, GRID + "resources: {cpus_per_trial: 2, gpus_per_trial: 0.5}")[3]
     assert experiment.settings.filters_per_layer == (64, 128)

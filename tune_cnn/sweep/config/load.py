@@ -4,10 +4,12 @@ An experiment is one named run. Experiments with the same settings are one trial
 """
 
 import json
+import math
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +26,7 @@ from tune_cnn.texts import tell
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
+_MOST_LOSSES = 3_500_000  # `parse_json` reads back no file of more
 _CHANGES = "changed settings"  # by `--set`, or from Python by `settings=`
 
 
@@ -94,16 +97,19 @@ def load_experiments(
         experiments, problems = _resolve(experiments)
         faults[replaced_by or place] += problems
         experiments, problems = _resolve_networks(experiments)
-        faults[place] += problems + _network_problems(experiments)
-        chosen += [
-            replace(e, scheduler=None) if any(fnmatchcase(e.name, pattern) for pattern in finish) else e
-            for e in experiments
-        ]
+        faults[place] += problems + _network_problems(experiments) + _length_problems(experiments)
+        chosen += experiments
     told = {place: list(dict.fromkeys(problems)) for place, problems in faults.items() if problems}
     if told:
         first = next(iter(told))
         raise ConfigError(first, told[first], told)
-    return chosen
+    finished = {_trial(e) for e in chosen if any(fnmatchcase(e.name, pattern) for pattern in finish)}
+    return [replace(e, scheduler=None) if _trial(e) in finished else e for e in chosen] if finished else chosen
+
+
+def _trial(experiment: Experiment) -> str:
+    """Its id; that of one whose settings Optuna will suggest is not known yet, so its name stands for it."""
+    return experiment.name if experiment.is_open else experiment.settings.trial_id
 
 
 def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
@@ -205,4 +211,24 @@ def _network_problems(experiments: Sequence[Experiment]) -> list[str]:
             faults[network] = models.network_fault(settings)
         if faults[network]:
             problems.append(f"{name}: {faults[network]}")
+    return problems
+
+
+def _length_problems(experiments: Sequence[Experiment]) -> list[str]:
+    """What is wrong with trainings that leave more losses than a file of results may hold."""
+    from tune_cnn import data
+
+    problems = []
+    with suppress(DataError):  # told already
+        counts = {source: data.count_images(source) for source in {e.settings.data: None for e in experiments}}
+        for name, settings in ((e.name, e.settings) for e in experiments):
+            train, validation, _ = counts[settings.data]
+            assert settings.bs_test is not None
+            batches = min(settings.batches, math.ceil(train / settings.bs_train))
+            losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
+            if losses > _MOST_LOSSES:
+                problems.append(
+                    f"{name}: {settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds "
+                    f"{_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
+                )
     return problems
