@@ -31,9 +31,7 @@ from sweep_process import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_cnn.cli import main
-from tune_cnn.settings import Settings
 from tune_cnn.sweep.folder import Folder
-from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
 
@@ -156,43 +154,6 @@ def test_a_trial_whose_process_is_killed_is_retried_from_its_checkpoint(ray_here
         board = EventAccumulator(str(record.parent))
         board.Reload()
         assert [event.step for event in board.Scalars("loss/train")] == list(range(1, 11))
-
-
-class SlowFolder(Folder):
-    """On a disk that takes its time for a checkpoint."""
-
-    def write(self, name: str, content: bytes) -> None:
-        if name.startswith("epoch_"):
-            time.sleep(0.4)
-        super().write(name, content)
-
-
-class SlowTrial(TrialFolder):
-    def __init__(self, trials: Folder, settings: Settings) -> None:
-        super().__init__(SlowFolder(trials.root, trials.inner), settings)
-
-
-class SlowSweepFolder(SweepFolder):
-    def trial(self, settings):
-        return SlowTrial(self.trials, settings)
-
-
-def test_every_epoch_that_is_shown_is_kept_at_that_moment(ray_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", SlowSweepFolder)
-    sweep = Sweep.written(tmp_path, "epochs=4", "grid.layers_per_block=[1]")
-    reported = Progress.reported
-    shown: list[tuple[str, int]] = []
-
-    def look(self: Progress, label: str, result: dict[str, int]) -> None:
-        shown.append((label, result["epoch"]))
-        assert sweep.epochs()[label] >= result["epoch"]  # an error is told in place of the line
-        reported(self, label, result)
-
-    monkeypatch.setattr(Progress, "reported", look)
-    ended = run(sweep)
-    assert ended.exit_code == 0
-    assert "warning" not in ended.stderr
-    assert sorted(shown) == sorted((label, epoch) for label in sweep.epochs() for epoch in range(1, 5))
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(ray_here, tmp_path):

@@ -127,6 +127,13 @@ def test_experiments_to_be_finished_have_no_scheduler(config):
         load(config, finish=("x",))
 
 
+def test_a_trial_that_two_experiments_share_is_finished_for_either(config, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(config.read_text().replace("tiny_{sample}", "other_{sample}"))
+    experiments = load_experiments([config, other], finish=["other_001"])
+    assert [e.name for e in experiments if e.scheduler is None] == ["tiny_001", "other_001"]
+
+
 @pytest.mark.parametrize(("text", "expected"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
 def test_a_time_budget_has_a_unit(text, expected):
     assert seconds(text) == expected
@@ -184,6 +191,19 @@ def test_a_resumed_sweep_compares_with_what_was_reported_before(config, tmp_path
     fresh = SweepFolder(str(tmp_path), "fresh")
     told(scheduler(spec, settings, fresh), settings[2], 0)
     assert not fresh.trial(settings[2]).is_to_stop(1)
+
+
+@pytest.mark.parametrize("spec", [{"asha": {"grace_period": 1, "reduction_factor": 2}},
+                                  {"median": {"grace_period": 1, "min_samples_required": 2}}])  # fmt: skip
+def test_epochs_that_are_trained_again_are_not_decided_about_again(config, tmp_path, spec):
+    folder = SweepFolder(str(tmp_path), "tiny")
+    first, second, third = (e.settings for e in load(config)[:3])
+    made = scheduler(spec, [first, second, third], folder)
+    told(made, first, 30, 40)
+    told(made, second, 80, 90)
+    told(made, third, 80, 90)
+    told(made, first, 30, 40)  # after its process was lost
+    assert not folder.trial(first).is_to_stop(2)
 
 
 def cut(experiment: Experiment, folder: SweepFolder, epochs: int) -> None:

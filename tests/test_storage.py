@@ -230,6 +230,8 @@ def test_why_a_trial_failed_is_known_until_it_gets_further(trial):
     trial.save_failure("epoch 3: OSError: no", "Traceback\n  lines")
     assert trial.failure() == "epoch 3: OSError: no"
     assert b"Traceback\n  lines" in trial.folder.read("error.txt")
+    trial.save_checkpoint(2, state(2))  # on the way to epoch 3 again
+    assert trial.failure() == "epoch 3: OSError: no"
     trial.save_checkpoint(3, state(3))
     assert trial.failure() is None
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -103,8 +104,11 @@ def run_sweep(
             done = len(trials) - len(todo)
             with Progress(labels, done, None, lambda label: read(folder.trials / label), len(upcoming)) as progress:
                 watcher = Watcher([e.settings for e in todo.values()], folder, progress, check_lock, is_new)
-                while todo or suggestions:
-                    run_tune(todo, asked, images, folder, watcher, callbacks, tune_options, suggestions)
+                left_s = tune_options.get("time_budget_s")
+                while (todo or suggestions) and (left_s is None or left_s > 0):
+                    began, options = time.monotonic(), {**tune_options, "time_budget_s": left_s}
+                    run_tune(todo, asked, images, folder, watcher, callbacks, options, suggestions)
+                    left_s = None if left_s is None else left_s - (time.monotonic() - began)
                     suggestions = None
                     # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
                     again = [trial_id for trial_id in watcher.out_of_memory if 0 < asked[trial_id].gpus < 1]

@@ -22,17 +22,21 @@ class _EndsTrials:
     """What Tune would stop at once ends itself: the decision is written down, and the trial's next step obeys it."""
 
     folders: Mapping[str, TrialFolder]
+    seen: dict[_Candidate, int]  # the last epoch that was decided about; some are trained again after a lost process
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
         super().on_trial_add(controller, _candidate(trial))  # type: ignore[misc]
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> Any:
-        if result.get(_METRIC) is not None and self._decide(_candidate(trial), result) == TrialScheduler.STOP:
-            self.folders[_candidate(trial).trial_id].stop_after(result[_TIME])
+        candidate = _candidate(trial)
+        is_new = result.get(_METRIC) is not None and result[_TIME] > self.seen.get(candidate, 0)
+        if is_new and self._decide(candidate, result) == TrialScheduler.STOP:
+            self.folders[candidate.trial_id].stop_after(result[_TIME])
         return TrialScheduler.CONTINUE
 
     def _decide(self, candidate: _Candidate, result: dict[str, Any]) -> Any:
-        # The median rule takes it for a fault if a trial reports again that it stopped, as one does that is retried.
+        self.seen[candidate] = result[_TIME]
+        # The median rule takes it for a fault if a trial goes on that it stopped, as one does that is finished later.
         vars(self).get("_stopped_trials", set()).discard(candidate)
         return super().on_trial_result(None, candidate, result)  # type: ignore[misc]
 
@@ -76,7 +80,7 @@ def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings],
         made = _Asha(max_t=max(settings.epochs for settings in trials), stop_last_trials=False, **common)
     else:  # it never pauses a trial, since none can be paused in mid-epoch
         made = _Median(min_time_slice=float("inf"), **common)
-    made.folders = {settings.trial_id: folder.trial(settings) for settings in trials}
+    made.seen, made.folders = {}, {settings.trial_id: folder.trial(settings) for settings in trials}
     for trial_id, trial in made.folders.items():
         if found := trial.whole_record() or trial.as_it_stands(trial.newest_state()):
             made.recall(trial_id, found[0].test_acc)
