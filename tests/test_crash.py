@@ -385,7 +385,7 @@ def test_fresh_runs_all_again_in_a_new_folder_and_keeps_the_old_one(home):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory) -> Iterator[tuple[Sweep, SweepProcess]]:
     """A sweep that runs for as long as the tests want."""
-    sweep = Sweep.written(tmp_path_factory.mktemp("running"), "epochs=100000")
+    sweep = Sweep.written(tmp_path_factory.mktemp("running"), "epochs=100000", "early_stopping=99999")
     with sweep.process() as process:
         process.wait_until(lambda: sweep.files("epoch_*.pt"))
         yield sweep, process

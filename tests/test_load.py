@@ -50,9 +50,8 @@ def test_grid_is_a_product_whose_last_key_varies_fastest(tmp_path: Path) -> None
 
 
 def test_a_training_of_more_losses_than_a_file_of_results_holds_is_refused(tmp_path: Path) -> None:
-    text = (
-        "run_name: long\nsettings: {epochs: %d, bs_train: 2, bs_test: 10}\ndata: {source: shapes, train_images: 100}\n"
-    )
+    settings = "settings: {epochs: %d, early_stopping: null, bs_train: 2, bs_test: 10}"
+    text = f"run_name: long\n{settings}\ndata: {{source: shapes, train_images: 100}}"
     load(tmp_path, text % 77_777)  # of 43 training batches and 2 validation batches
     assert faults(tmp_path, text % 77_778) == [
         "long: 77778 epochs leave 3,500,010 losses of batches, and a file of results holds 3,500,000; use fewer "

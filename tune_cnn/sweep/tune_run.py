@@ -80,7 +80,8 @@ def run_tune(
 
     left = [e.settings for e in (suggestions.left if suggestions else ())]
     networks = models.sources([*(plan.settings for plan in plans.values()), *left])
-    models.adopt(networks)  # for what will be suggested, whatever becomes of the files meanwhile
+    if left:
+        models.adopt(networks)  # for what will be suggested, whatever becomes of the files meanwhile
     sweep = [*folder.experiments().values(), *left]
     shown = overview(sweep)
     varied = varied_keys(settings.flat() for settings in sweep)

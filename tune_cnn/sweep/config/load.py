@@ -226,7 +226,7 @@ def _length_problems(experiments: Sequence[Experiment]) -> list[str]:
             assert settings.bs_test is not None
             batches = min(settings.batches, math.ceil(train / settings.bs_train))
             losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
-            if losses > _MOST_LOSSES:
+            if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it may well end before
                 problems.append(
                     f"{name}: {settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds "
                     f"{_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
