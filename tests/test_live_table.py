@@ -2,7 +2,9 @@
 
 import io
 import re
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -144,6 +146,20 @@ def test_a_name_that_is_too_long_is_cut_and_the_numbers_are_not():
     assert row[0].startswith("K64-64-64")
     assert row[0].endswith("…")
     assert row[2:] == ["7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
+
+
+def test_trials_can_be_added_while_the_table_is_drawn():
+    terminal = Terminal({}, height=5)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # seconds; the threads take turns far more often than usual
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            adding = thread.submit(lambda: [terminal.progress.added(f"K{n}", Settings()) for n in range(3000)])
+            while not adding.done():
+                terminal.progress._table()
+    finally:
+        sys.setswitchinterval(before)
+    assert terminal.screen[-1].startswith("0/3000 trials ended")
 
 
 @pytest.mark.parametrize("height", [5, 12, 25, 60])

@@ -185,9 +185,10 @@ class Progress:
         for index, column in enumerate(columns):
             # Where there is too little room, the trial's name is cut first.
             table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index > 0, overflow="ellipsis")
-        ended = [row for row in self._rows.items() if row[1].has_ended]
-        going = [row for row in self._rows.items() if row[1].is_going]
-        waiting = [row for row in self._rows.items() if row[1].state == "waiting"]
+        rows = list(self._rows.items())  # at once, since another thread may add a trial
+        ended = [row for row in rows if row[1].has_ended]
+        going = [row for row in rows if row[1].is_going]
+        waiting = [row for row in rows if row[1].state == "waiting"]
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
@@ -196,7 +197,7 @@ class Progress:
 
     def _summary(self) -> str:
         """How many trials have ended, when all will have, the best so far, and how busy the GPUs are."""
-        rows = self._rows.values()
+        rows = list(self._rows.values())
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         going, at_once = sum(row.is_going for row in rows), sum(row.state == "running" for row in rows)
         lefts = [
@@ -219,7 +220,7 @@ class Progress:
 
     def _ended(self) -> str:
         """How many trials have ended, of all: `3/8`."""
-        ended = self._already_done + sum(row.has_ended for row in self._rows.values())
+        ended = self._already_done + sum(row.has_ended for row in list(self._rows.values()))
         return f"{ended}/{self._already_done + len(self._rows) + self._upcoming}"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
