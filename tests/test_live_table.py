@@ -107,6 +107,15 @@ def test_the_table_shows_state_numbers_and_how_many_have_ended():
     assert terminal.said == ""  # the table says it all
 
 
+def test_the_end_counts_the_trials_that_are_not_suggested_yet():
+    terminal = Terminal({}, upcoming=3)
+    assert terminal.screen[-1] == "0/3 trials ended, 0 running, 0 min 0 s"
+    terminal.progress.added(LABELS[0], Settings(epochs=30))
+    terminal.progress.started(LABELS[0])
+    terminal.progress.reported(LABELS[0], {**RESULT, "epoch": 20, "epoch_duration_s": 60.0})
+    assert "; about 1 h 10 min left, until " in terminal.screen[-1]  # 10 epochs and twice 30
+
+
 def test_a_trial_to_be_retried_has_not_ended():
     terminal = Terminal(trials(*LABELS))
     terminal.progress.started(LABELS[0])

@@ -200,13 +200,15 @@ class Progress:
         rows = list(self._rows.values())
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         going, at_once = sum(row.is_going for row in rows), sum(row.state == "running" for row in rows)
-        lefts = [
+        lefts: list[tuple[float, float | None]] = [
             (
                 0 if row.has_ended else row.settings.epochs - row.epochs_done,
                 row.result["epoch_duration_s"] if row.result else None,
             )
             for row in rows
         ]
+        if rows:  # a trial to come is as long as these on average
+            lefts += self._upcoming * [(statistics.fmean(row.settings.epochs for row in rows), None)]
         best = max((row.result["best_validation_accuracy"] for row in rows if row.result), default=None)
         if time.monotonic() - self._gpus_asked > _GPU_INTERVAL_S:
             self._gpu_use, self._gpus_asked = gpu_use(), time.monotonic()
@@ -235,7 +237,7 @@ class Progress:
         return [label, state, f"{row.epochs_done}/{row.settings.epochs}", *numbers, running_s]
 
 
-def time_left(trials: Sequence[tuple[int, float | None]], at_once: int) -> str:
+def time_left(trials: Sequence[tuple[float, float | None]], at_once: int) -> str:
     """When all trials will have ended if none stops early: `about 5 min left, until Fri 14:05`; empty if not known.
 
     Of each of the `trials`, it takes how many epochs are left, and the seconds of its last one, if it has one.
