@@ -114,6 +114,8 @@ def test_the_end_counts_the_trials_that_are_not_suggested_yet():
     terminal.progress.started(LABELS[0])
     terminal.progress.reported(LABELS[0], {**RESULT, "epoch": 20, "epoch_duration_s": 60.0})
     assert "; about 1 h 10 min left, until " in terminal.screen[-1]  # 10 epochs and twice 30
+    terminal.progress.dropped(LABELS[0])
+    assert terminal.screen[-1].startswith("0/2 trials ended, 1 running, 0 min 0 s; about 40 min")
 
 
 def test_a_trial_to_be_retried_has_not_ended():

@@ -109,6 +109,11 @@ class Progress:
         self._rows[label] = _Row(settings)
         self._upcoming = max(self._upcoming - 1, 0)
 
+    def dropped(self, label: str) -> None:
+        """A trial has got settings that need no training, so one fewer will be added."""
+        self._upcoming = max(self._upcoming - 1, 0)
+        self._line(f"{label}  suggested again; it is trained only once  ({self._ended()} trials ended)")
+
     def started(self, label: str) -> None:
         """A trial got its cores."""
         row = self._rows[label]

@@ -55,6 +55,10 @@ class Watcher(Callback):  # type: ignore[misc]
         self._folders[settings.trial_id] = trial = self._sweep.trial(settings)
         self._progress.added(trial.label, settings)
 
+    def drop(self, trial: TrialFolder) -> None:
+        """A trial has got settings that need no training."""
+        self._progress.dropped(trial.label)
+
     def forget(self, failed: Iterable[str]) -> None:
         """Trials that failed will run again; who was out of memory is known no more."""
         self.out_of_memory.clear()
