@@ -1,5 +1,6 @@
 """The epochs that a running sweep shows are those that it keeps."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,8 +25,8 @@ class Watched:
         self.text = StringIO()
         folder = SweepFolder(storage, "sweep")
         self.trial = folder.trial(SETTINGS)
-        progress = Progress({self.trial.label: SETTINGS}, console=Console(file=self.text, width=200))
-        self.watcher = Watcher([SETTINGS], folder, progress)
+        self.progress = Progress({self.trial.label: SETTINGS}, console=Console(file=self.text, width=200))
+        self.watcher = Watcher([SETTINGS], folder, self.progress)
 
     def report(self, epoch: int, stop_reason: str | None = None) -> None:
         keys = "train_loss", "validation_loss", "validation_accuracy", "best_validation_accuracy", "epoch_duration_s"
@@ -70,3 +71,14 @@ def test_an_epoch_that_was_lost_with_its_process_is_shown_when_it_has_been_train
     watched.trial.save_checkpoint(1, {})
     watched.report(1)
     assert watched.shown == [1]
+
+
+def test_a_resumed_trial_has_the_epochs_of_its_checkpoint_behind_it(tmp_path):
+    folder, other = SweepFolder(str(tmp_path), "sweep"), replace(SETTINGS, seed=2)
+    folder.trial(SETTINGS).save_checkpoint(7, {})
+    folder.trial(other).save_checkpoint(6, {})
+    watched = Watched(str(tmp_path))
+    watched.watcher.add(other)
+    watched.watcher.on_trial_start(0, [], TRIAL)
+    watched.report(8, "scheduler")
+    assert "about 4.0 s left" in watched.progress._summary()  # an epoch of the one and three of the other, 1 s each

@@ -44,6 +44,7 @@ class _Row:
     settings: Settings
     state: str = "waiting"
     result: Mapping[str, Any] | None = None
+    epochs_done: int = 0
     started: float | None = None
     said: float = 0.0  # when a line about it was shown last
 
@@ -54,10 +55,6 @@ class _Row:
     @property
     def has_ended(self) -> bool:
         return not self.is_going and self.state != "waiting"
-
-    @property
-    def epochs_done(self) -> int:
-        return int(self.result["epoch"]) if self.result else 0
 
 
 class Progress:
@@ -114,6 +111,10 @@ class Progress:
         self._upcoming = max(self._upcoming - 1, 0)
         self._line(f"{label}  suggested again; it is trained only once  ({self._ended()} trials ended)")
 
+    def continues(self, label: str, epochs: int) -> None:
+        """A trial has so many epochs behind it, from an earlier run of the sweep."""
+        self._rows[label].epochs_done = epochs
+
     def started(self, label: str) -> None:
         """A trial got its cores."""
         row = self._rows[label]
@@ -122,7 +123,7 @@ class Progress:
     def reported(self, label: str, result: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
         row = self._rows[label]
-        row.result, row.said = result, time.monotonic()
+        row.result, row.epochs_done, row.said = result, int(result["epoch"]), time.monotonic()
         if self._is_brief:
             return
         self._line(
