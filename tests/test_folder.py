@@ -36,6 +36,13 @@ def test_nothing_is_there_before_something_is_written(folder):
     assert (folder / "file").read("below a file") is None
 
 
+def test_the_age_of_a_file_begins_when_it_is_written(folder):
+    assert (folder / "deeper").age_s("a.bin") == float("inf")
+    folder.write("a.bin", b"1")
+    time.sleep(0.3)
+    assert 0.2 < folder.age_s("a.bin") < 60
+
+
 def test_names_are_those_of_files_and_folders_in_it_sorted(folder):
     for name in ("b", "a", "C"):
         folder.write(name, b"")

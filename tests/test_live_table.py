@@ -2,7 +2,9 @@
 
 import io
 import re
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -105,6 +107,17 @@ def test_the_table_shows_state_numbers_and_how_many_have_ended():
     assert terminal.said == ""  # the table says it all
 
 
+def test_the_end_counts_the_trials_that_are_not_suggested_yet():
+    terminal = Terminal({}, upcoming=3)
+    assert terminal.screen[-1] == "0/3 trials ended, 0 running, 0 min 0 s"
+    terminal.progress.added(LABELS[0], Settings(epochs=30))
+    terminal.progress.started(LABELS[0])
+    terminal.progress.reported(LABELS[0], {**RESULT, "epoch": 20, "epoch_duration_s": 60.0})
+    assert "; about 1 h 10 min left, until " in terminal.screen[-1]  # 10 epochs and twice 30
+    terminal.progress.dropped(LABELS[0])
+    assert terminal.screen[-1].startswith("0/2 trials ended, 1 running, 0 min 0 s; about 40 min")
+
+
 def test_a_trial_to_be_retried_has_not_ended():
     terminal = Terminal(trials(*LABELS))
     terminal.progress.started(LABELS[0])
@@ -144,6 +157,20 @@ def test_a_name_that_is_too_long_is_cut_and_the_numbers_are_not():
     assert row[0].startswith("K64-64-64")
     assert row[0].endswith("…")
     assert row[2:] == ["7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
+
+
+def test_trials_can_be_added_while_the_table_is_drawn():
+    terminal = Terminal({}, height=5)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # seconds; the threads take turns far more often than usual
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            adding = thread.submit(lambda: [terminal.progress.added(f"K{n}", Settings()) for n in range(3000)])
+            while not adding.done():
+                terminal.progress._table()
+    finally:
+        sys.setswitchinterval(before)
+    assert terminal.screen[-1].startswith("0/3000 trials ended")
 
 
 @pytest.mark.parametrize("height", [5, 12, 25, 60])

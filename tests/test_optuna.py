@@ -169,7 +169,7 @@ def test_killed_twice_and_resumed_none_is_lost_and_none_trained_twice(config, tm
 
 
 @pytest.mark.slow
-def test_with_a_grid_and_a_scheduler_equal_suggestions_are_trained_once(config, tmp_path):
+def test_with_a_grid_and_a_scheduler_equal_suggestions_are_trained_and_counted_once(config, tmp_path, capsys):
     config.write_text(
         CONFIG.replace("opt_{sample}", "opt_P{P}_{sample}")
         .replace(
@@ -183,7 +183,11 @@ def test_with_a_grid_and_a_scheduler_equal_suggestions_are_trained_once(config, 
     assert main(["sweep", str(config), "--cpus", "2", "--max-concurrent", "1"]) == 0
     folder = tmp_path / "ray_results" / "opt"
     assert len(list((tmp_path / "results").glob("opt_P*.json"))) == 8
-    assert 2 <= len(list(folder.glob("trials/*/record.json"))) <= 6  # there are three depths
+    trained = len(list(folder.glob("trials/*/record.json")))
+    assert 2 <= trained <= 6  # there are three depths
+    told = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" trials ended)")]
+    assert told[-1].endswith(f"({trained}/{trained} trials ended)")
+    assert sum("  suggested again; it is trained only once  (" in line for line in told) == 8 - trained
     trials = studies_of(folder)
     assert len(trials) == 8
     assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}

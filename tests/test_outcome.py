@@ -1,6 +1,8 @@
 """How the trials ended, one line each."""
 
+import os
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,7 +99,7 @@ def test_a_damaged_record_is_named_on_its_line(folder, content):
 def test_the_summary_says_who_runs_it_and_until_when():
     found = [
         Outcome([], is_finished=True, epoch_s=30.0),
-        Outcome([], epochs_left=10, epoch_s=60.0),
+        Outcome([], epochs_left=10, epoch_s=60.0, is_running=True),
         Outcome([], epochs_left=20),  # as long an epoch as the mean of the others: 45 s
         Outcome([], has_failed=True),
     ]
@@ -112,4 +114,18 @@ def test_the_summary_says_who_runs_it_and_until_when():
 def test_what_is_left_follows_from_the_checkpoints(folder):
     folder.trial(SETTINGS).save_checkpoint(3, {"history": RESULTS._asdict(), "epoch_durations_s": [1.0, 2.0, 4.0]})
     (outcome,) = outcomes(folder, {"one": SETTINGS, "its twin": SETTINGS}).values()
-    assert outcome[1:] == (False, False, 97, 4.0)
+    assert outcome[1:] == (False, False, 97, 4.0, True)
+
+
+def test_what_waits_since_a_sweep_was_resumed_does_not_run_at_the_same_time(folder):
+    trials = [replace(SETTINGS, seed=seed, epochs=21) for seed in range(14)]
+    for settings in trials:
+        trial = folder.trial(settings)
+        trial.save_checkpoint(1, {"history": RESULTS.first(1)._asdict(), "epoch_durations_s": [60.0]})
+        if settings.seed > 1:  # the others have gone on
+            hour_ago = time.time() - 3600
+            os.utime(trial.folder.local_path / "epoch_0001.pt", (hour_ago, hour_ago))
+    found = outcomes(folder, {str(settings.seed): settings for settings in trials}).values()
+    assert "; about 2 h 20 min left, until " in summary(found, "process 7 on box")
+    waiting = [outcome for outcome in found if not outcome.is_running]
+    assert summary(waiting, "process 7 on box") == "0/12 trials finished; process 7 on box is running it"

@@ -1,5 +1,6 @@
 """What a running sweep shows of its trials."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,3 +33,15 @@ def test_an_epoch_that_is_trained_again_after_its_process_was_lost_is_shown_once
         watcher.on_trial_result(0, [], TRIAL, result(epoch, reason))
     shown = [line.split("epoch ")[1].split("/")[0] for line in text.getvalue().splitlines() if " epoch " in line]
     assert shown == ["1", "2", "3"]
+
+
+def test_a_resumed_trial_has_the_epochs_of_its_checkpoint_behind_it(tmp_path: Path):
+    folder, other = SweepFolder(str(tmp_path), "sweep"), replace(SETTINGS, seed=2)
+    folder.trial(SETTINGS).save_checkpoint(7, {})
+    folder.trial(other).save_checkpoint(6, {})
+    progress = Progress({folder.trial(SETTINGS).label: SETTINGS}, console=Console(file=StringIO()))
+    watcher = Watcher([SETTINGS], folder, progress)
+    watcher.add(other)
+    watcher.on_trial_start(0, [], TRIAL)
+    watcher.on_trial_result(0, [], TRIAL, result(8, "scheduler"))
+    assert "about 4.0 s left" in progress._summary()  # an epoch of the one and three of the other, 1 s each

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -64,6 +65,19 @@ class Folder:
             return None
 
         return self._insist(read, "read", name)
+
+    def age_s(self, name: str) -> float:
+        """Seconds since a file was written, by this machine's clock; infinite if there is none."""
+
+        def written() -> float:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if self.is_local:
+                    return (self.local_path / name).stat().st_mtime
+                filesystem, path = self._remote()
+                return (filesystem.get_file_info(f"{path}/{name}").mtime_ns or -math.inf) / 1e9
+            return -math.inf
+
+        return time.time() - self._insist(written, "read", name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; the folder is made if need be."""

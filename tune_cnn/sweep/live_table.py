@@ -44,6 +44,7 @@ class _Row:
     settings: Settings
     state: str = "waiting"
     result: Mapping[str, Any] | None = None
+    epochs_done: int = 0
     started: float | None = None
     said: float = 0.0  # when a line about it was shown last
 
@@ -54,10 +55,6 @@ class _Row:
     @property
     def has_ended(self) -> bool:
         return not self.is_going and self.state != "waiting"
-
-    @property
-    def epochs_done(self) -> int:
-        return int(self.result["epoch"]) if self.result else 0
 
 
 class Progress:
@@ -109,6 +106,15 @@ class Progress:
         self._rows[label] = _Row(settings)
         self._upcoming = max(self._upcoming - 1, 0)
 
+    def dropped(self, label: str) -> None:
+        """A trial has got settings that need no training, so one fewer will be added."""
+        self._upcoming = max(self._upcoming - 1, 0)
+        self._line(f"{label}  suggested again; it is trained only once  ({self._ended()} trials ended)")
+
+    def continues(self, label: str, epochs: int) -> None:
+        """A trial has so many epochs behind it, from an earlier run of the sweep."""
+        self._rows[label].epochs_done = epochs
+
     def started(self, label: str) -> None:
         """A trial got its cores."""
         row = self._rows[label]
@@ -117,7 +123,7 @@ class Progress:
     def reported(self, label: str, result: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
         row = self._rows[label]
-        row.result, row.said = result, time.monotonic()
+        row.result, row.epochs_done, row.said = result, int(result["epoch"]), time.monotonic()
         if self._is_brief:
             return
         self._line(
@@ -185,9 +191,10 @@ class Progress:
         for index, column in enumerate(columns):
             # Where there is too little room, the trial's name is cut first.
             table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index > 0, overflow="ellipsis")
-        ended = [row for row in self._rows.items() if row[1].has_ended]
-        going = [row for row in self._rows.items() if row[1].is_going]
-        waiting = [row for row in self._rows.items() if row[1].state == "waiting"]
+        rows = list(self._rows.items())  # at once, since another thread may add a trial
+        ended = [row for row in rows if row[1].has_ended]
+        going = [row for row in rows if row[1].is_going]
+        waiting = [row for row in rows if row[1].state == "waiting"]
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
@@ -196,16 +203,18 @@ class Progress:
 
     def _summary(self) -> str:
         """How many trials have ended, when all will have, the best so far, and how busy the GPUs are."""
-        rows = self._rows.values()
+        rows = list(self._rows.values())
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         going, at_once = sum(row.is_going for row in rows), sum(row.state == "running" for row in rows)
-        lefts = [
+        lefts: list[tuple[float, float | None]] = [
             (
                 0 if row.has_ended else row.settings.epochs - row.epochs_done,
                 row.result["epoch_duration_s"] if row.result else None,
             )
             for row in rows
         ]
+        if rows:  # a trial to come is as long as these on average
+            lefts += self._upcoming * [(statistics.fmean(row.settings.epochs for row in rows), None)]
         best = max((row.result["best_validation_accuracy"] for row in rows if row.result), default=None)
         if time.monotonic() - self._gpus_asked > _GPU_INTERVAL_S:
             self._gpu_use, self._gpus_asked = gpu_use(), time.monotonic()
@@ -219,7 +228,7 @@ class Progress:
 
     def _ended(self) -> str:
         """How many trials have ended, of all: `3/8`."""
-        ended = self._already_done + sum(row.has_ended for row in self._rows.values())
+        ended = self._already_done + sum(row.has_ended for row in list(self._rows.values()))
         return f"{ended}/{self._already_done + len(self._rows) + self._upcoming}"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
@@ -234,7 +243,7 @@ class Progress:
         return [label, state, f"{row.epochs_done}/{row.settings.epochs}", *numbers, running_s]
 
 
-def time_left(trials: Sequence[tuple[int, float | None]], at_once: int) -> str:
+def time_left(trials: Sequence[tuple[float, float | None]], at_once: int) -> str:
     """When all trials will have ended if none stops early: `about 5 min left, until Fri 14:05`; empty if not known.
 
     Of each of the `trials`, it takes how many epochs are left, and the seconds of its last one, if it has one.

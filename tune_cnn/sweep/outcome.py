@@ -13,6 +13,7 @@ from tune_cnn.texts import aligned, setting_text
 from tune_cnn.train_results import FitResult
 
 _COLUMNS = ("epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended")
+_CHECKPOINT_S = 30.0  # for which short epochs may get no checkpoint, and time to write it
 _SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", "epochs": "most epochs"}
 
 
@@ -24,6 +25,7 @@ class Outcome(NamedTuple):
     has_failed: bool = False  # it ended with an error
     epochs_left: int = 0  # if it does not stop early; 0 if it has ended
     epoch_s: float | None = None  # seconds of its last epoch, if it has one
+    is_running: bool = False  # as far as its newest checkpoint tells
 
 
 def outcomes(folder: SweepFolder, experiments: Mapping[str, Settings]) -> dict[str, Outcome]:
@@ -36,8 +38,9 @@ def summary(found: Collection[Outcome], who: str | None) -> str:
     """How far a sweep is and when it will end, in one line; `who` runs it."""
     finished, failed = sum(outcome.is_finished for outcome in found), sum(outcome.has_failed for outcome in found)
     counts = f"{finished}/{len(found)} trials finished" + (f", {failed} failed" if failed else "")
-    begun = sum(outcome.epochs_left > 0 and outcome.epoch_s is not None for outcome in found)
-    left = time_left([(outcome.epochs_left, outcome.epoch_s) for outcome in found], begun) if who else ""
+    at_once = sum(outcome.is_running for outcome in found)
+    lefts = [(outcome.epochs_left, outcome.epoch_s) for outcome in found]
+    left = time_left(lefts, at_once) if who and at_once else ""
     return "; ".join(filter(None, [counts, f"{who or 'nobody'} is running it", left]))
 
 
@@ -80,7 +83,8 @@ def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:
         _number(facts.get("duration_s"), 1),
     ]
     durations = facts.get("epoch_durations_s")
-    epoch_s = durations[-1] if isinstance(durations, list) and durations else None
+    epoch_s = durations[-1] if isinstance(durations, list) and durations and _is_number(durations[-1]) else None
+    is_open = record is None and failure is None
     return Outcome(
         [
             str(history.num_epochs),
@@ -89,9 +93,17 @@ def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:
         ],
         is_finished=record is not None,
         has_failed=failure is not None,
-        epochs_left=settings.epochs - history.num_epochs if record is None and failure is None else 0,
-        epoch_s=epoch_s if _is_number(epoch_s) else None,
+        epochs_left=settings.epochs - history.num_epochs if is_open else 0,
+        epoch_s=epoch_s,
+        is_running=is_open and epoch_s is not None and _is_running(trial, epoch_s),
     )
+
+
+def _is_running(trial: TrialFolder, epoch_s: float) -> bool:
+    # A sweep that was resumed may have many more trials with checkpoints than run at once. One that runs has a new
+    # checkpoint after each epoch, or after a few short ones.
+    within_s = 2 * epoch_s + _CHECKPOINT_S
+    return any(trial.folder.age_s(name) < within_s for name in trial.checkpoints().values())
 
 
 def _number(value: Any, digits: int) -> str:

@@ -110,6 +110,7 @@ def run_tune(
                     chosen.folders[trial_id] = trial
                 plan = {"settings": json.dumps(e.settings.to_json()), "is_scheduled": e.scheduler is not None}
                 return {**config(e, {*varied, *(e.search or {})}), **plan, "request": list(asked[trial_id])}
+            watcher.drop(trial)
             suggestions.tell()
         return None
 

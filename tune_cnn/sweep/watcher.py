@@ -38,6 +38,8 @@ class Watcher(Callback):  # type: ignore[misc]
         self._sweep, self._progress = folder, progress
         self._shown: dict[str, int] = {}  # the last epoch that was shown
         self._check_lock, self._is_new_ray = check_lock, is_new_ray
+        for trial in self._folders.values():
+            progress.continues(trial.label, max(trial.checkpoints(), default=0))
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state of its own, from which we never restore.
@@ -47,6 +49,11 @@ class Watcher(Callback):  # type: ignore[misc]
         """A trial has got its settings."""
         self._folders[settings.trial_id] = trial = self._sweep.trial(settings)
         self._progress.added(trial.label, settings)
+        self._progress.continues(trial.label, max(trial.checkpoints(), default=0))  # of an earlier sweep
+
+    def drop(self, trial: TrialFolder) -> None:
+        """A trial has got settings that need no training."""
+        self._progress.dropped(trial.label)
 
     def forget(self, failed: Iterable[str]) -> None:
         """Trials that failed will run again; who was out of memory is known no more."""
