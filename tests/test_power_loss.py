@@ -130,8 +130,12 @@ def test_short_epochs_are_not_kept_one_by_one_and_a_resume_ends_the_same(experim
     experiment = experiments[0]
     killed = trainable(experiment, SweepFolder("ray_results", "tiny"))
     assert [killed.step()["epoch"] for _ in range(3)] == [1, 2, 3]
-    killed.cleanup()
+    killed.writer.shutdown()
     assert [*killed.folder.checkpoints()] == [1]
+    stopped = trainable(experiment, SweepFolder("stopped", "tiny"))
+    assert [stopped.step()["epoch"] for _ in range(3)] == [1, 2, 3]
+    stopped.cleanup()  # as when the time budget is used up
+    assert [*stopped.folder.checkpoints()] == [3, 1]
 
     again = trainable(experiment, SweepFolder("ray_results", "tiny"))
     assert again.step()["epoch"] == 2

@@ -78,6 +78,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.trial: Trial | None = None
         self.board: TrialBoard | None = None
         self.warnings: list[str] = []
+        self.unkept: Trial | None = None  # if its last epoch ended well, and has no checkpoint
         self.checkpoint_at = -math.inf  # when the last one was taken, as `time.monotonic` tells
         if torch.cuda.is_available():
             gc.collect()  # what refers to itself keeps its memory until then
@@ -100,7 +101,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             return {"done": True, "failure": str(error), "storage_failed": True}
 
     def _run_epoch(self) -> dict[str, Any]:
-        is_first = self.trial is None
+        is_first, self.unkept = self.trial is None, None
         trial = self.trial = self.trial or self._start()
         if trial.stop_reason is None:
             if self.plan.is_scheduled and self.folder.is_to_stop(trial.history.num_epochs):
@@ -131,6 +132,10 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         return self.trial.history.num_epochs + 1 if self.trial is not None else 1
 
     def cleanup(self) -> None:
+        if self.unkept is not None:  # as when the time budget is used up
+            with contextlib.suppress(Exception):  # which nobody is left to be told
+                self._wait_for_writer()
+                self.folder.save_checkpoint(self.unkept.history.num_epochs, self.unkept.state_dict())
         self.writer.shutdown()
         self.trial = None
 
@@ -171,6 +176,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             if now - self.checkpoint_at >= _CHECKPOINT_S:
                 self.checkpoint_at, state = now, trial.state_dict()
                 state["trainer"] = copy.deepcopy(state["trainer"])  # the rest does not change while it is written
+            else:
+                self.unkept = trial
             self.writing = self.writer.submit(self._write, shown, state)
         elif not self.folder.is_finished():
             self._show(shown)
