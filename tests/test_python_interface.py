@@ -74,6 +74,11 @@ def test_what_is_not_there_is_told(trained, tmp_path):
     for ask in (trained.model, trained.history):
         with pytest.raises(ConfigError, match="other: no such experiment; there are tiny_L1_K4, tiny_L1_K6"):
             ask("other")
+    files = SweepFolder(str(tmp_path / "new"), "tiny")
+    files.save_experiments(trained.experiments)
+    for ask, told in ((Sweep(files).model, "no weights yet"), (Sweep(files).history, "no epoch behind it yet")):
+        with pytest.raises(StorageError, match=f"tiny_L1_K4 has {told}; run the sweep"):
+            ask("tiny_L1_K4")
     with pytest.raises(StorageError, match="no sweep here"):
         open_sweep(tmp_path / "none")
     with pytest.raises(ConfigError, match="no such file; name a config file, or a shipped one: did you mean quick"):

@@ -166,6 +166,16 @@ def test_many_samples_are_reported_within_seconds(tmp_path):
     assert len(page) < 2_000_000
 
 
+def test_an_own_network_that_failed_is_counted_once(tmp_path):
+    model = {"model": "nets.py:WideNet", "seed": 1, "epochs": 4, "early_stopping": None}
+    files = [write(tmp_path, "w_4", 50.0, search=None, model=model["model"], model_args={"width": 4})]
+    asked = {f"w_{width}": Settings(**model, model_args={"width": width}) for width in (4, 8)}
+    write_report("w", files, tmp_path, asked=asked, failures={"w_8": "epoch 1: RuntimeError"})
+    text = (tmp_path / "w_report.md").read_text()
+    assert "The grid spent 4 epochs, 50.0 % of the 8 that its 2 trainings could have had" in text
+    assert len(re.findall(r"^\| . \| w_8 ", text, re.MULTILINE)) == 1
+
+
 def test_a_grid_of_an_own_networks_arguments_is_ranked_and_drawn_in_the_order_of_their_values(tmp_path):
     files = [
         write(tmp_path, f"w_{width}", 40.0 + width, search=None, model="nets.py:WideNet", model_args={"width": width})

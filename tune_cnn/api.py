@@ -28,7 +28,7 @@ from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.study import settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, tell
-from tune_cnn.train_results import FitResult, epoch_means
+from tune_cnn.train_results import epoch_means
 
 _FIRST = ["best_validation_accuracy", "test_accuracy", "epochs_run", "stop_reason", "verdict"]
 
@@ -71,8 +71,9 @@ class Sweep:
     def history(self, name: str) -> pd.DataFrame:
         """A row an epoch, counted from 1: mean losses in nats, accuracies in percent."""
         trial = self._files.trial(self._settings(name))
-        record = trial.record()
-        history = record[0] if record else FitResult.from_state((trial.newest_state() or {}).get("history"))
+        if (found := trial.record() or trial.as_it_stands(trial.newest_state())) is None:
+            raise StorageError(f"{self.folder}: {name} has no epoch behind it yet; run the sweep")
+        history = found[0]
         columns = {
             "train_loss": epoch_means(history.train_loss, history.num_epochs),
             "validation_loss": epoch_means(history.test_loss, history.num_epochs),

@@ -46,7 +46,7 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
         grid for grid in grids if any(run.search or (run.settings.model and len(grid.cells) == 1) for run in grid.runs)
     ]
     if searched:
-        searched += [grid for grid in grids if all(run.history is None for run in grid.runs)]
+        searched += [g for g in grids if g not in searched and all(run.history is None for run in g.runs)]
     return searched, [grid for grid in grids if grid not in searched]
 
 

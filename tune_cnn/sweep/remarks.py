@@ -27,7 +27,7 @@ def describe(experiments: Sequence[Experiment], plan: Sequence[PlannedExperiment
     """Say which images the experiments take, and which of their precisions are slow on the machines."""
     for source in {experiment.settings.data: None for experiment in experiments}:
         tell(data.describe(source), file=sys.stderr)
-    for remark in _slow_precisions(plan, experiments, cluster):
+    for remark in (*_of_another_machine(cluster), *_slow_precisions(plan, experiments, cluster)):
         tell(remark, file=sys.stderr)
 
 
@@ -43,7 +43,6 @@ def before_start(
     written |= {e.name: e.settings.trial_id for e in experiments if not e.is_open}
     return [
         *found_elsewhere(plan),
-        *_of_another_machine(cluster),
         *_long(plan, cluster),
         *replaced(written, out_dir),
     ]
@@ -115,10 +114,7 @@ def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
     if not changed:
         return []
     files = enumerated(changed, most=3)
-    return [
-        f"{out_dir}: {files} will be replaced, with results of other settings; another folder keeps them (tune-cnn "
-        "export writes those of a sweep again)"
-    ]
+    return [f"{out_dir}: {files} will be replaced, with results of other settings; another folder keeps them"]
 
 
 def times(

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="PATTERN",
         help="train experiments of these names to the end, also those that a scheduler stopped",
     )
-    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop after 90s, 30m, 2h, ...")
+    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop after 90s, 30m, 2h, ... of training")
     parser.add_argument(
         "--track",
         action="append",
