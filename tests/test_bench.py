@@ -111,7 +111,7 @@ def test_nothing_is_said_but_how_far_it_is(tmp_path):
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     command = [sys.executable, "-m", "tune_cnn", "bench", "tiny.yaml", "--only", "*L1", "--rounds=1", "--batches=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.sub(r"loading PyTorch.*\n", "", done.stderr) == "tiny_L1: round 1 of 1\n"
+    assert re.sub(r"loading PyTorch.*\n", "", done.stderr) == "cells: tiny_L1\ntiny_L1: round 1 of 1\n"
 
 
 def test_an_error_of_a_process_is_told():
@@ -160,7 +160,7 @@ def test_the_command_measures_each_distinct_cell(config, capsys):
     assert row.startswith("tiny_L2  fp32  ")
     assert "of convs: our share of the speed of the conv layers alone" in " ".join(explained)
     assert last == "figures: new/bench.json"
-    assert err.splitlines() == ["tiny_L2: round 1 of 1"]
+    assert err.splitlines() == ["cells: tiny_L2", "tiny_L2: round 1 of 1"]
     figures = json.loads(Path("new/bench.json").read_text())
     assert figures.keys() == {"machine", "batches", "rounds", "cells"}
     (measured,) = figures["cells"]
@@ -190,10 +190,11 @@ def test_what_was_measured_until_an_interruption_is_shown(config, monkeypatch, c
         return cell(name=name)
 
     monkeypatch.setattr("tune_cnn.bench.measure_cell", measure)
-    assert main(["bench", str(config)]) == 130
+    assert main(["bench", str(config), "--out", "bench.json"]) == 130
     out, err = capsys.readouterr()
     assert out.startswith(cells_table([cell(name="tiny_L1")]))
-    assert err == "\ninterrupted\n"
+    assert err == "cells: tiny_L1, tiny_L2\n\ninterrupted\n"
+    assert [cell["name"] for cell in json.loads(Path("bench.json").read_text())["cells"]] == ["tiny_L1"]
 
 
 def test_its_cells_are_found():

@@ -172,7 +172,9 @@ def take_turn(
     """
     connection, theirs = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, images, threads, device), daemon=True)
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends the parent, and that ends it
     process.start()
+    signal.signal(signal.SIGINT, interrupt)
     theirs.close()
     try:
         answer: dict[str, float] | Exception = connection.recv()
@@ -191,7 +193,6 @@ def take_turn(
 def _serve(
     connection: Connection, contender: str, settings: Settings, images: Images, threads: int, device: torch.device
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends this
     torch.set_num_threads(threads)
     try:
         passes = CONTENDERS[contender](settings, images, device)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,23 +50,25 @@ def run(options: Namespace) -> int:
         check_writable(options.out.parent)
     threads = options.threads or cores()
     device = choose_device(options.device)
+    trials = distinct_trials(experiments).values()
+    tell(f"cells: {', '.join(first.name for first, *_ in trials)}", file=sys.stderr)
     cells: list[dict[str, Any]] = []
     try:
-        for first, *_ in distinct_trials(experiments).values():
+        for first, *_ in trials:
             cells.append(measure_cell(first.name, first.settings, options.batches, options.rounds, threads, device))
     finally:  # also what was measured until Ctrl-C, which took minutes
         if cells:
             tell(cells_table(cells))
-    tell("img/s: images per second; x by hand: as a multiple of a loop written by hand (lowest to highest round);")
-    tell("of convs: our share of the speed of the conv layers alone; MB: memory of one further trial")
-    if options.out:
-        versions = {"tune_cnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
-        machine = {"processor": cpu_model(), "cores": cores(), "threads": threads, "system": platform.platform()}
-        load = round(os.getloadavg()[0], 2)
-        machine |= {"device": device_name(device), "busy_at_the_end": load, "versions": versions}
-        figures = {"machine": machine, "batches": options.batches, "rounds": options.rounds, "cells": cells}
-        publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
-        tell(f"figures: {options.out}")
+            tell("img/s: images per second; x by hand: multiple of a loop written by hand (lowest to highest round);")
+            tell("of convs: our share of the speed of the conv layers alone; MB: memory of one further trial")
+        if cells and options.out:
+            versions = {"tune_cnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
+            machine = {"processor": cpu_model(), "cores": cores(), "threads": threads, "system": platform.platform()}
+            load = round(os.getloadavg()[0], 2)
+            machine |= {"device": device_name(device), "busy_at_the_end": load, "versions": versions}
+            figures = {"machine": machine, "batches": options.batches, "rounds": options.rounds, "cells": cells}
+            publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
+            tell(f"figures: {options.out}")
     return 0
 
 
