@@ -35,6 +35,17 @@ def test_an_epoch_that_is_trained_again_after_its_process_was_lost_is_shown_once
     assert shown == ["1", "2", "3"]
 
 
+def test_a_failed_trial_names_the_file_with_the_whole_error(tmp_path: Path):
+    text, folder = StringIO(), SweepFolder(str(tmp_path), "sweep")
+    trial = folder.trial(SETTINGS)
+    trial.save_failure("epoch 1: RuntimeError: boom", "Traceback")
+    watcher = Watcher([SETTINGS], folder, Progress({trial.label: SETTINGS}, console=Console(file=text)))
+    watcher.on_trial_result(0, [], TRIAL, {"failure": "epoch 1: RuntimeError: boom"})
+    watcher.on_trial_complete(0, [], TRIAL)
+    assert text.getvalue().endswith(f"failed: epoch 1: RuntimeError: boom; see {trial.folder}/error.txt\n")
+    assert watcher.failures == {SETTINGS.trial_id: "epoch 1: RuntimeError: boom"}
+
+
 def test_a_resumed_trial_has_the_epochs_of_its_checkpoint_behind_it(tmp_path: Path):
     folder, other = SweepFolder(str(tmp_path), "sweep"), replace(SETTINGS, seed=2)
     folder.trial(SETTINGS).save_checkpoint(7, {})

@@ -107,8 +107,8 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         trial_id = trial.config["trial_id"]
-        label, reason = self._folders[trial_id].label, trial.last_result.get("stop_reason")
-        self._progress.ended(label, reason, self.failures.get(trial_id))
+        folder, reason = self._folders[trial_id], trial.last_result.get("stop_reason")
+        self._progress.ended(folder.label, reason, _with_place(self.failures.get(trial_id), folder))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
@@ -120,7 +120,11 @@ class Watcher(Callback):  # type: ignore[misc]
         self.failures[trial_id] = _failure(folder) or (
             f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
         )
-        self._progress.ended(folder.label, None, self.failures[trial_id])
+        self._progress.ended(folder.label, None, _with_place(self.failures[trial_id], folder))
+
+
+def _with_place(failure: str | None, folder: TrialFolder) -> str | None:
+    return f"{failure}; see {folder.folder}/error.txt" if failure and _failure(folder) else failure
 
 
 def _failure(folder: TrialFolder) -> str | None:
