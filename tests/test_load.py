@@ -20,6 +20,7 @@ grid:
 settings: {pool_every: 4, hidden_dims: [100]}
 data: shapes
 """
+SPELLING = "; look at the indentation, colons, brackets and quotes there and before"
 
 
 def load(folder: Path, *texts: str | bytes, **options: Any) -> list[Experiment]:
@@ -255,7 +256,7 @@ def test_set_of_a_varied_key_tells_what_to_do_instead(tmp_path: Path) -> None:
         ("lr=fast", "settings.lr: 'fast' is not a number above 0"),
         ("lr=[1]", "settings.lr: [1] is not a number above 0; to train with each of these, give the list to grid.lr"),
         ("grid.model_args.width=[[1], [1]]", "grid.model_args.width: [1] stands there twice; keep one"),
-        ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'"),
+        ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'" + SPELLING),
         ("grid.lr=[]", "grid.lr: an empty list; give at least one value"),
         ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1]"),
         ("resources.cpus_per_trial=0", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
@@ -366,11 +367,11 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ("", "empty; write at least run_name, such as run_name: exp_K{K}_L{L}"),
         ("# nothing\n", "empty; write at least run_name, such as run_name: exp_K{K}_L{L}"),
         ("- run_name", "not a mapping; write keys such as run_name: and settings:"),
-        ("a: [1\nb: 2", "line 2, column 2: expected ',' or ']', but got ':'"),
-        ("run_name: a\n\tb: 1", "line 2, column 1: found character '\\t' that cannot start any token"),
+        ("a: [1\nb: 2", "line 2, column 2: expected ',' or ']', but got ':'" + SPELLING),
+        ("run_name: a\n\tb: 1", "line 2, column 1: found character '\\t' that cannot start any token" + SPELLING),
         (
             "run_name: a\n---\nrun_name: b",
-            "line 2, column 1: expected a single document in the stream, but found another document",
+            "line 2, column 1: expected a single document in the stream, but found another document" + SPELLING,
         ),
         (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
         (b"run_name: a\x00", "character 12: U+0000 may not stand in YAML; remove it"),

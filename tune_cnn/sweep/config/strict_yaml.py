@@ -42,7 +42,9 @@ def parse(text: str) -> tuple[Any, list[str]]:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         fault = error.problem or "not YAML"
-        return None, [where + (f"{error.context}, {fault}" if fault.startswith("but ") else fault)]
+        fault = f"{error.context}, {fault}" if fault.startswith("but ") else fault
+        remedy = "" if ";" in fault else "; look at the indentation, colons, brackets and quotes there and before"
+        return None, [where + fault + remedy]
     except ReaderError as error:
         return None, [f"character {error.position + 1}: U+{error.character:04X} may not stand in YAML; remove it"]
     except (ValueError, OverflowError):
