@@ -695,7 +695,10 @@ resources: {cpus_per_trial: 0, gpus: 1}
         ),
         (["sweep", "tiny.yaml", "--name", ".", "--set", "lr=x"], ["--name: 1 problem", "changed settings: 1 problem"]),
         (["sweep", "tiny.yaml", "--set", "layers_per_block=2"], ["the grid varies it"]),
-        (["sweep", "tiny.yaml", "--set", "pool_every=1", "--set", "grid.layers_per_block=[4]"], ["tiny_L4_K4: "]),
+        (
+            ["sweep", "tiny.yaml", "--set", "pool_every=1", "--set", "grid.layers_per_block=[4]"],
+            ["tiny_L4_K4 and 1 more: 4 poolings"],
+        ),
         (["sweep", "tiny.yaml", "--out", "file"], ["file: cannot be used (File exists); name another folder"]),
         (["sweep", "tiny.yaml", "--storage", "file"], ["file/tiny: a part of this path is a file, not a folder; name"]),
         (["sweep", "tiny.yaml", "--out", "file/x"], ["file/x: cannot be used (Not a directory)"]),

@@ -189,6 +189,16 @@ def test_what_does_not_fit_is_one_message_before_the_start(project, model, fault
     assert fault.replace("{line_of_fault}", str(line)) in problem
 
 
+def test_a_fault_of_several_experiments_is_told_once(project):
+    (problem,) = problems(changed(project, WideNet="NoClasses"))
+    assert problem.startswith(f"wide_2 and 1 more: {project}/nets.py:NoClasses: its constructor must take")
+
+
+def test_an_argument_that_grid_and_name_spell_differently_is_told(project):
+    (problem,) = problems(changed(project, **{"{model_args.width: ": "{model_args.widht: "}))
+    assert problem.endswith("2 and 3 one name; spell model_args.widht and {model_args.width} alike")
+
+
 def test_faults_of_a_file_name_the_line(project):
     (project / "nets.py").write_text(NETS + "\nimport no_such_package\n")
     (problem,) = problems(project / "wide.yaml")
@@ -213,6 +223,7 @@ def test_faults_of_a_file_name_the_line(project):
             "grid.hidden_dims=[[10], [20]]",
             "hidden_dims: varies, but WideNet does not take it; vary one of its arguments",
         ),
+        ("model_args.width=0", "nets.py:WideNet cannot classify two images: RuntimeError"),
         ("search.model_args.width={uniforn: [1, 2]}", "search.model_args.width: uniforn: unknown distribution"),
     ],
 )

@@ -1,6 +1,7 @@
 """A user's own network: built, looked at, and what does not fit told."""
 
 import inspect
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -62,7 +63,8 @@ def fault(settings: Settings) -> str | None:
     try:
         network = network_class(settings)
         arguments = _arguments(network, settings)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # as a fault, of a width of 0
             parameters = 0
             with suppress(NotImplementedError), torch.device("meta"):  # not every network can be built there
                 parameters = sum(weight.numel() for weight in network(**arguments).parameters())

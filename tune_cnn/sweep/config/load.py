@@ -22,7 +22,7 @@ from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
 from tune_cnn.sweep.config.shipped import other_file
-from tune_cnn.texts import tell
+from tune_cnn.texts import enumerated, tell
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
@@ -97,7 +97,10 @@ def load_experiments(
         experiments, problems = _resolve(experiments)
         faults[replaced_by or place] += problems
         experiments, problems = _resolve_networks(experiments)
-        faults[place] += problems + _network_problems(experiments) + _length_problems(experiments)
+        faulty: defaultdict[str, list[str]] = defaultdict(list)  # names by the fault that they share
+        for name, fault in (*_network_problems(experiments), *_length_problems(experiments)):
+            faulty[fault].append(name)
+        faults[place] += problems + [f"{enumerated(names, most=1)}: {fault}" for fault, names in faulty.items()]
         chosen += experiments
     told = {place: list(dict.fromkeys(problems)) for place, problems in faults.items() if problems}
     if told:
@@ -198,27 +201,24 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
     return resolved, problems
 
 
-def _network_problems(experiments: Sequence[Experiment]) -> list[str]:
+def _network_problems(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
     """Build every network once, on the meta device, where weights take no memory."""
     from tune_cnn import models
 
     faults: dict[tuple[object, ...], str | None] = {}  # by what decides the network: many trials share one
-    problems = []
     for name, settings in ((experiment.name, experiment.settings) for experiment in experiments):
         shape = (settings.filters_per_layer, settings.layers_per_block, settings.pool_every, settings.hidden_dims)
         network = (*shape, settings.ycn, settings.model, json.dumps(settings.model_args), settings.data)
         if network not in faults:
             faults[network] = models.network_fault(settings)
-        if faults[network]:
-            problems.append(f"{name}: {faults[network]}")
-    return problems
+        if fault := faults[network]:
+            yield name, fault
 
 
-def _length_problems(experiments: Sequence[Experiment]) -> list[str]:
+def _length_problems(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
     """What is wrong with trainings that leave more losses than a file of results may hold."""
     from tune_cnn import data
 
-    problems = []
     with suppress(DataError):  # told already
         counts = {source: data.count_images(source) for source in {e.settings.data: None for e in experiments}}
         for name, settings in ((e.name, e.settings) for e in experiments):
@@ -227,8 +227,8 @@ def _length_problems(experiments: Sequence[Experiment]) -> list[str]:
             batches = min(settings.batches, math.ceil(train / settings.bs_train))
             losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
             if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it may well end before
-                problems.append(
-                    f"{name}: {settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds "
-                    f"{_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
+                yield (
+                    name,
+                    f"{settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds "
+                    f"{_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train",
                 )
-    return problems

@@ -1,5 +1,6 @@
 """The names of experiments: a pattern such as `exp1_1_K{K}_L{L}`, filled in from an experiment's settings."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -44,11 +45,13 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
         known = ", ".join(f"{{{key}}}" for key in (*SHORT, *KEYS))
         return [f"run_name: {{{key}}} is not a placeholder; there are {known}" for key in unknown]
     shortest = {long: short for short, long in SHORT.items()}
-    return problems + [
-        f"run_name: {shown(pattern)} gives {key} {values[0]} and {values[1]} one name; add {{{shortest.get(key, key)}}}"
-        for key, values in grid.items()
-        if len(values) > 1 and key not in keys
-    ]
+    for key in [key for key, values in grid.items() if len(values) > 1 and key not in keys]:
+        remedy = f"add {{{shortest.get(key, key)}}}"
+        for near in difflib.get_close_matches(key, keys.keys() - KEYS - grid.keys(), n=1, cutoff=0.9):
+            remedy = f"spell {key} and {{{near}}} alike"  # arguments of an own network, either of which may be mistyped
+        first, second, *_ = grid[key]
+        problems.append(f"run_name: {shown(pattern)} gives {key} {first} and {second} one name; {remedy}")
+    return problems
 
 
 def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
