@@ -69,7 +69,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
             continue
         results, summary = found
         if name in searches:
-            summary = {**summary, "search": searches[name]}
+            summary = {**summary, "search": searches[name], "sweep": folder.name}
         path = out_dir / f"{name}.json"
         save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
         done.files.append(path)

@@ -1,6 +1,7 @@
 """`tune-cnn plot`: draw a figure for each row of the grid, and one of a search, from result files."""
 
 from argparse import ArgumentParser, Namespace
+from collections import defaultdict
 from pathlib import Path
 
 from tune_cnn.errors import ResultError
@@ -28,6 +29,7 @@ def run(options: Namespace) -> int:
         from tune_cnn.report.figure_files import write_figures
         from tune_cnn.report.runs import search_of
         from tune_cnn.report.search import write_search_figure
+        from tune_cnn.rules import name_problems
 
     files = matching(options.patterns, options.results)
     if not files:
@@ -40,8 +42,12 @@ def run(options: Namespace) -> int:
     check_writable(out_dir)
     facts = {path: facts for path, _, _, facts in readable(files)}
     figures = write_figures(list(facts), out_dir, options.format)
-    samples = [path for path in facts if search_of(facts[path])]
-    figures += write_search_figure(options.results.resolve().name, samples, out_dir, options.format)
+    searches: dict[str, list[Path]] = defaultdict(list)  # by their sweep, as it names its figure
+    for path in [path for path in facts if search_of(facts[path])]:
+        sweep = str(facts[path].get("sweep", ""))  # older files do not tell
+        searches[options.results.resolve().name if name_problems(sweep) else sweep].append(path)
+    for name, samples in searches.items():
+        figures += write_search_figure(name, samples, out_dir, options.format)
     for figure in figures:
         tell(figure)
     if not figures:
