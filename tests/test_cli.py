@@ -333,8 +333,13 @@ def test_results_that_other_settings_will_replace_are_named(finished, runner, ca
     runner(trains)
     assert run("sweep", "tiny.yaml") == 0
     assert "other settings" not in capsys.readouterr().err
+    remark = (
+        "results: tiny_L1_K4.json, tiny_L1_K6.json will be replaced, with results of other settings; "
+        "to keep them, give another --out, and a sweep another --name\n"
+    )
+    assert run("sweep", "tiny.yaml", "--set", "epochs=1", "--dry-run") == 0
+    assert remark in capsys.readouterr().out
     assert run("sweep", "tiny.yaml", "--set", "epochs=1") == 0
-    remark = "results: tiny_L1_K4.json, tiny_L1_K6.json will be replaced, with results of other settings; another f"
     assert remark in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--name", "another") == 0  # by another sweep, or a single trial
     assert remark in capsys.readouterr().err
@@ -558,15 +563,18 @@ def test_plot_draws_the_matching_results(finished, capsys, pattern):
     assert "<svg" in Path("figures/tiny_L1.svg").read_text()
 
 
-def test_plot_draws_a_search_as_the_report_does(finished, capsys):
+def test_plot_draws_each_search_under_its_sweeps_name_as_the_sweep_does(finished, capsys):
+    search = {name: {"filters_per_layer": {"choice": [[4], [6]]}} for name in finished.experiments()}
+    finished.save_experiments(finished.experiments(), search)
     run("export", "tiny")
     for path in Path("results").glob("*.json"):
         content = json.loads(path.read_text())
-        content["trial"]["search"] = {"filters_per_layer": {"choice": [[4], [6]]}}
-        path.write_text(json.dumps(content))
+        content["config"]["run_name"] = path.stem.replace("tiny", "other")
+        content["trial"]["sweep"] = "../other"
+        path.with_stem(content["config"]["run_name"]).write_text(json.dumps(content))
     capsys.readouterr()
     assert run("plot") == 0
-    assert capsys.readouterr() == ("results/results_search.png\n", "")
+    assert capsys.readouterr() == ("results/results_search.png\nresults/tiny_search.png\n", "")
 
 
 def test_plot_leaves_out_what_is_damaged_and_names_it(finished, capsys):

@@ -250,12 +250,17 @@ def test_a_stopped_trial_is_done_until_no_scheduler_may_stop_it(config, tmp_path
     assert "1 trial: 0 done, 1 to continue" in capsys.readouterr().out
 
 
-def test_what_a_scheduler_stopped_in_another_sweep_goes_on_from_there(config, tmp_path):
+def test_what_a_scheduler_stopped_in_another_sweep_goes_on_from_there(config, tmp_path, capsys):
     first, second = (SweepFolder(str(tmp_path), name) for name in ("first", "second"))
     experiments = load(config, "samples=1", "epochs=4")
     cut(experiments[0], first, 2)
     first.save_experiments({e.name: e.settings for e in experiments})
     assert [epoch.rpartition(" ")[2] for epoch in train(experiments, second)] == ["3", "4"]
+    command = ["sweep", str(config), "--storage", str(tmp_path), "--name", "second", "--set", "epochs=4", "--dry-run"]
+    assert main([*command, "--finish", "tiny_00[01]"]) == 0
+    assert "finish:" not in capsys.readouterr().err
+    assert main([*command, "--finish", "tiny_000"]) == 0
+    assert "finish: what it names has run to its end already\n" in capsys.readouterr().err
 
 
 # Sweeps

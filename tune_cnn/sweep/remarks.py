@@ -24,11 +24,14 @@ _ESTIMATE_S = 15.0  # that a dry run takes for its times, after a few for the st
 
 
 def describe(experiments: Sequence[Experiment], plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None:
-    """Say which images the experiments take, and which of their precisions are slow on the machines."""
+    """Say which images the experiments take, what is slow on the machines, and that nothing is left to finish."""
     for source in {experiment.settings.data: None for experiment in experiments}:
         tell(data.describe(source), file=sys.stderr)
     for remark in (*_of_another_machine(cluster), *_slow_precisions(plan, experiments, cluster)):
         tell(remark, file=sys.stderr)
+    to_finish = {line.state for line, e in zip(plan, experiments, strict=True) if e.is_to_finish}
+    if to_finish == {"done"}:
+        tell("finish: what it names has run to its end already", file=sys.stderr)
 
 
 def before_start(
@@ -113,8 +116,8 @@ def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
                 changed.append(f"{name}.json")
     if not changed:
         return []
-    files = enumerated(changed, most=3)
-    return [f"{out_dir}: {files} will be replaced, with results of other settings; another folder keeps them"]
+    fault = f"{enumerated(changed, most=3)} will be replaced, with results of other settings"
+    return [f"{out_dir}: {fault}; to keep them, give another --out, and a sweep another --name"]
 
 
 def times(

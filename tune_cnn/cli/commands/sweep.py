@@ -52,7 +52,7 @@ def run(options: Namespace) -> int:
         from tune_cnn.machine import cores
         from tune_cnn.sweep.cluster import ClusterOptions
         from tune_cnn.sweep.plan import disk_use, make_plan, plan_table
-        from tune_cnn.sweep.remarks import describe, times
+        from tune_cnn.sweep.remarks import describe, replaced, times
         from tune_cnn.sweep.study import settled
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
@@ -73,7 +73,8 @@ def run(options: Namespace) -> int:
         if len(known) < len(plan):
             time_line = "time: not known before Optuna has suggested all settings"
         tell(plan_table(plan, verdicts, times_s))
-        for line in (*found.left_out, time_line):
+        replaces = replaced({line.name: line.settings.trial_id for line in known}, options.out)
+        for line in (*found.left_out, time_line, *replaces):
             tell(line)
         use = disk_use(plan, at_once=options.cpus or cores())
         tell(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")

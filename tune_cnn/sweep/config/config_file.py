@@ -39,6 +39,7 @@ class Experiment:
     scheduler: Mapping[str, Mapping[str, Any]] | None = None  # Tune's that may stop it, and its arguments
     study: tuple[str, int] | None = None  # name and seed of the Optuna study that suggests its settings
     is_open: bool = False  # its settings are only possible ones, as they are not suggested yet
+    is_to_finish: bool = False  # `--finish` names it, so that no scheduler may stop it
 
 
 def read_document(path: Path) -> tuple[Any, list[str]]:

@@ -107,7 +107,7 @@ def load_experiments(
         first = next(iter(told))
         raise ConfigError(first, told[first], told)
     finished = {_trial(e) for e in chosen if any(fnmatchcase(e.name, pattern) for pattern in finish)}
-    return [replace(e, scheduler=None) if _trial(e) in finished else e for e in chosen] if finished else chosen
+    return [replace(e, scheduler=None, is_to_finish=True) if finished and _trial(e) in finished else e for e in chosen]
 
 
 def _trial(experiment: Experiment) -> str:
