@@ -16,12 +16,14 @@ import pytest
 import torch
 from tiny_sweep import CONFIG, train, write_config
 
+from tune_cnn import experiments
 from tune_cnn.cli import commands, main
 from tune_cnn.cli.main import parser
 from tune_cnn.errors import ResourceError, StorageError
 from tune_cnn.machine import cpu_kind
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep import cluster, plan, remarks
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.estimate import Estimate
@@ -74,7 +76,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., dict[str,
         monkeypatch.setattr("tune_cnn.api.run_sweep", run_sweep)
 
     replace(lambda *_, **__: pytest.fail("the sweep ran"))
-    monkeypatch.setattr("tune_cnn.sweep.remarks.estimate", no_estimate)
+    monkeypatch.setattr(remarks, "estimate", no_estimate)
     return replace
 
 
@@ -143,7 +145,7 @@ def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, 
     def estimate(plan: Sequence[PlannedExperiment], *_: object, within_s: float) -> Estimate:
         return Estimate({plan[1].settings.trial_id: 7265.0}, 7320.0, 1.5, 2, Node(4, 1), 1)
 
-    monkeypatch.setattr("tune_cnn.sweep.remarks.estimate", estimate)
+    monkeypatch.setattr(remarks, "estimate", estimate)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0.0, 0.0))
     assert run("sweep", "tiny.yaml", "--dry-run") == 0
@@ -242,7 +244,7 @@ def test_options_reach_the_runner(here, runner):
         folder: SweepFolder,
         cluster: ClusterOptions,
         keep_others: bool,
-        **further: object,
+        *_: object,
     ) -> dict[str, str]:
         asked.append(([experiment.name for experiment in experiments], str(folder), cluster, keep_others))
         return trains(experiments, folder, cluster)
@@ -258,7 +260,7 @@ def test_options_reach_the_runner(here, runner):
 
 def test_cores_and_gpus_that_are_not_there_are_remarked_on(here, runner, capsys, monkeypatch):
     runner(trains)
-    monkeypatch.setattr("tune_cnn.sweep.cluster.cores", lambda: 2)
+    monkeypatch.setattr(cluster, "cores", lambda: 2)
     assert run("sweep", "tiny.yaml", "--cpus", "2", "--gpus", "0") == 0
     assert "this machine has" not in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--cpus", "9", "--gpus", "99") == 0
@@ -275,8 +277,8 @@ def test_a_precision_that_this_cpu_has_no_instructions_for_is_told_before(
     here, runner, capsys, monkeypatch, arguments, precision, is_slow
 ):
     runner(trains)
-    for module in ("tune_cnn.sweep.remarks", "tune_cnn.experiments"):
-        monkeypatch.setattr(f"{module}.slow_here", lambda precision: precision in ("bf16", "fp16"))
+    for module in (remarks, experiments):
+        monkeypatch.setattr(module, "slow_here", lambda precision: precision in ("bf16", "fp16"))
     command, *options = arguments
     name = ["tiny_L1_K4"] if command == "trial" else ["--gpus", "0"]
     change = ["--set", f"precision={precision}", "--set", "epochs=1"]
@@ -453,7 +455,7 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     monkeypatch.setattr("tune_cnn.results.export_now", interrupted)
     assert run("export", "tiny") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
-    monkeypatch.setattr("tune_cnn.sweep.plan.make_plan", interrupted)
+    monkeypatch.setattr(plan, "make_plan", interrupted)
     assert run("sweep", "tiny.yaml", "--dry-run") == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 

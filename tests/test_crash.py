@@ -31,6 +31,7 @@ from sweep_process import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_cnn.cli import main
+from tune_cnn.sweep import sweep_folder
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
@@ -212,7 +213,7 @@ def assert_full_disk_is_told_and_survived(sweep: Sweep, make_room: Callable[[], 
 
 
 def test_a_disk_that_fills_up_ends_the_sweep_and_it_continues_when_there_is_room(ray_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", FillingSweepFolder)
+    monkeypatch.setattr(sweep_folder, "SweepFolder", FillingSweepFolder)
     sweep = Sweep.written(tmp_path, "bs_train=10")
     assert_full_disk_is_told_and_survived(sweep, make_room=(sweep.storage / "room").touch)
 
@@ -272,7 +273,7 @@ def troubled(ray_here, tmp_path_factory) -> tuple[Sweep, Ended]:
         tmp_path_factory.mktemp("troubled"), "epochs=4", "bs_train=10", "resources.gpus_per_trial=0.25"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", TroubledSweepFolder)
+        patch.setattr(sweep_folder, "SweepFolder", TroubledSweepFolder)
         return sweep, run(sweep)
 
 

@@ -12,6 +12,7 @@ from tiny_sweep import train, write_config
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import find_earlier
+from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.plan import found_elsewhere, make_plan, plan_summary
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.training.state_file import state_from_bytes
@@ -153,10 +154,10 @@ def test_another_sweep_is_left_alone_after_fresh_and_for_trials_without_a_seed(e
 
 def test_many_sweeps_and_trials_are_looked_through_with_one_listing_each(experiments, tmp_path, monkeypatch):
     listed: list[str] = []
-    names = type(SweepFolder(str(tmp_path), "x").folder).names
+    names = Folder.names
     for number in range(10):
         sweep = SweepFolder(str(tmp_path), f"sweep{number}")
         sweep.save_experiments({f"e{n}": Settings(seed=n + 100 * number) for n in range(50)})
-    monkeypatch.setattr("tune_cnn.sweep.folder.Folder.names", lambda self: (listed.append(str(self)), names(self))[1])
+    monkeypatch.setattr(Folder, "names", lambda self: (listed.append(str(self)), names(self))[1])
     assert find_earlier((Settings(seed=n, epochs=7) for n in range(100)), SweepFolder(str(tmp_path), "new")) == {}
     assert sum("trials" in place.rpartition("/")[2] for place in listed) == 11

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tune_cnn.errors import StorageError
+from tune_cnn.sweep import folder as module
 from tune_cnn.sweep.folder import Folder
 
 
@@ -113,8 +114,8 @@ def test_a_disk_that_fails_for_good_is_told_with_place_cause_and_remedy(tmp_path
     monkeypatch.setattr(Folder, "patience_s", 0.3)
     folder = Folder(str(tmp_path), "sweep") / "trials"
     folder.write("a", b"1")
-    monkeypatch.setattr("tune_cnn.sweep.folder.replace_file", failing(number))
-    monkeypatch.setattr("tune_cnn.sweep.folder.read_file", failing(number))
+    monkeypatch.setattr(module, "replace_file", failing(number))
+    monkeypatch.setattr(module, "read_file", failing(number))
     for name in ("unlink", "iterdir"):
         monkeypatch.setattr(Path, name, failing(number))
     cause = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}.get(number)
@@ -137,7 +138,7 @@ def test_a_disk_that_fails_for_good_is_told_with_place_cause_and_remedy(tmp_path
 
 def test_a_storage_that_fails_for_a_moment_is_asked_again(tmp_path, monkeypatch):
     folder = Folder(str(tmp_path), "sweep")
-    monkeypatch.setattr("tune_cnn.sweep.folder.replace_file", failing(errno.ESTALE, errno.EIO, 0))
+    monkeypatch.setattr(module, "replace_file", failing(errno.ESTALE, errno.EIO, 0))
     folder.write("a", b"1")
 
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tune_cnn.settings import Settings
+from tune_cnn.sweep import live_table
 from tune_cnn.sweep.epoch_progress import CountedBatches
 from tune_cnn.sweep.live_table import EpochProgress, Progress
 
@@ -206,8 +207,8 @@ def test_the_live_table_leaves_the_terminal_as_it_was():
 
 
 def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.live_table.REMIND_S", 0.05)
-    monkeypatch.setattr("tune_cnn.sweep.live_table._EPOCH_IS_LONG_S", 0.5)
+    monkeypatch.setattr(live_table, "REMIND_S", 0.05)
+    monkeypatch.setattr(live_table, "_EPOCH_IS_LONG_S", 0.5)
     within: dict[str, EpochProgress] = {}
     with Progress(trials(*LABELS), within_epoch=within.get) as progress:
         time.sleep(0.5)
@@ -231,8 +232,8 @@ def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, m
 
 
 def test_of_very_many_epochs_a_line_a_trial_and_one_a_minute_are_told(capsys, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.live_table.REMIND_S", 0.05)
-    monkeypatch.setattr("tune_cnn.sweep.live_table._SUMMARY_S", 0.3)
+    monkeypatch.setattr(live_table, "REMIND_S", 0.05)
+    monkeypatch.setattr(live_table, "_SUMMARY_S", 0.3)
     many = {**trials(*LABELS), **{f"K8_L1_{number:08x}": Settings(epochs=30) for number in range(100)}}
     with Progress(many) as progress:
         progress.started(LABELS[0])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sweep_process import Sweep, run, training_processes
 
+from tune_cnn.sweep import sweep_folder
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
@@ -52,7 +53,7 @@ class BlindSweepFolder(SweepFolder):
 
 
 def test_storage_that_a_node_does_not_reach_is_refused(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.sweep_folder.SweepFolder", BlindSweepFolder)
+    monkeypatch.setattr(sweep_folder, "SweepFolder", BlindSweepFolder)
     sweep = Sweep.written(tmp_path)
     ended = run(sweep, "--address", cluster.address)
     assert ended.exit_code == 2

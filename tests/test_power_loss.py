@@ -11,9 +11,11 @@ from tiny_sweep import CONFIG
 
 from tune_cnn import data
 from tune_cnn.cli import main
+from tune_cnn.sweep import trainable as module
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
+from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.trial import Trial
 
 ARGUMENTS = ["sweep", "tiny.yaml", "--set", "epochs=4"]
@@ -126,7 +128,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_short_epochs_are_not_kept_one_by_one_and_a_resume_ends_the_same(experiments, monkeypatch):
-    monkeypatch.setattr("tune_cnn.sweep.trainable._CHECKPOINT_S", 3600.0)
+    monkeypatch.setattr(module, "_CHECKPOINT_S", 3600.0)
     experiment = experiments[0]
     killed = trainable(experiment, SweepFolder("ray_results", "tiny"))
     assert [killed.step()["epoch"] for _ in range(3)] == [1, 2, 3]
@@ -191,7 +193,7 @@ def test_a_damaged_file_is_told_or_mended_and_the_results_are_undisturbed(
     (home / "lock.json").write_text('{"host": "somewhere", "pid": 7, "beat": 1, "started": "1", "token": "t"}')
     if "K6" in damaged and "epoch" not in damaged:  # as a crash between its last epoch and the end would leave it
         with monkeypatch.context() as patch:
-            patch.setattr("tune_cnn.sweep.trial_folder.TrialFolder.forget_training", lambda self, epochs: None)
+            patch.setattr(TrialFolder, "forget_training", lambda self, epochs: None)
             trainable(experiments[1], SweepFolder("ray_results", "tiny")).step()
         if damaged.endswith("best.pt"):  # which is there before the record
             next(home.glob("trials/K6_*/record.json")).unlink()

@@ -1,6 +1,5 @@
 """`tune_cnn.sweep` and `tune_cnn.open_sweep`, and what they give: frames, networks, the report."""
 
-import inspect
 import re
 import subprocess
 import sys
@@ -79,12 +78,16 @@ def test_what_is_not_there_is_told(trained, tmp_path):
     for ask, told in ((Sweep(files).model, "no weights yet"), (Sweep(files).history, "no epoch behind it yet")):
         with pytest.raises(StorageError, match=f"tiny_L1_K4 has {told}; run the sweep"):
             ask("tiny_L1_K4")
+        with pytest.raises(ConfigError, match=r"\['tiny'\]: no such experiment"):
+            ask(["tiny"])
     with pytest.raises(StorageError, match="no sweep here"):
         open_sweep(tmp_path / "none")
     with pytest.raises(ConfigError, match="no such file; name a config file, or a shipped one: did you mean quick"):
         sweep("quik", storage=str(tmp_path))
     with pytest.raises(ConfigError, match="epoch: unknown key; did you mean 'epochs'"):
         sweep("quick", settings={"epoch": 1}, storage=tmp_path)
+    with pytest.raises(ConfigError, match=r"settings.lr: '\{1, 2\}' is not a number above 0"):
+        sweep("quick", settings={"lr": {1, 2}}, storage=tmp_path)
     with pytest.raises(ConfigError, match="'nothing' matches no name; there are quick_K8_L2"):
         sweep("quick", only="nothing", storage=tmp_path)
     with pytest.raises(ConfigError, match=r"^data: 1 problem\n  data.train_images: 3 is not a whole number from 20 up"):
@@ -101,14 +104,53 @@ def test_the_function_has_the_name_of_a_folder_and_stays_callable(first):
     assert done.stdout.count("did you mean quick?") == 2
 
 
-def test_help_and_an_unknown_argument_tell_the_arguments(capsys):
+def test_help_shows_the_arguments_and_no_module(capsys):
     help(tune_cnn.sweep)
     shown = capsys.readouterr().out
-    assert "name: str | None = None, data: str" in shown
+    assert "name: 'str | None' = None, data: 'str | Mapping[str, Any] | None' = None" in shown
     assert "time_budget_s: Stop after so many seconds." in shown
-    assert inspect.signature(tune_cnn.sweep) == inspect.signature(sweep)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'epochs'; settings are changed as in settings="):
-        tune_cnn.sweep("quick", epochs=3)
+    assert "sweep_folder" not in shown
+    assert tune_cnn.sweep is sweep
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "problems"),
+    [
+        ([], {}, ["files: an empty list; give at least one value"]),
+        (["quick", ["tour"]], {}, ["files[1]: ['tour'] is not a text, or a path"]),
+        (["quick"], {"settings": ["epochs=5"]}, ["settings: ['epochs=5'] is not a mapping of names to values"]),
+        (["quick"], {"data": 3}, ["data: 3 is not a text, a mapping of names to values, or None"]),
+        (["quick"], {"only": 3}, ["only: 3 is not a text, or a list of texts"]),
+        (["quick"], {"storage": None}, ["storage: None is not a text, or a path"]),
+        (["quick"], {"fresh": "maybe"}, ["fresh: 'maybe' is not true or false"]),
+        (["quick"], {"time_budget_s": "20s"}, ["time_budget_s: '20s' is not a number above 0, or None"]),
+        (["quick"], {"callbacks": 5}, ["callbacks: 5 is not a list of callbacks, such as Ray Tune has"]),
+        (["quick"], {"callbacks": [5]}, ["callbacks: [5] is not a list of callbacks, such as Ray Tune has"]),
+        (
+            ["quick"],
+            {"cpus": 0, "gpus": -1, "max_concurrent": 2.5},
+            [
+                "cpus: 0 is not a whole number from 1 up, or None",
+                "gpus: -1 is not a whole number from 0 up, or None",
+                "max_concurrent: 2.5 is not a whole number from 1 up, or None",
+            ],
+        ),
+    ],
+)
+def test_wrong_arguments_are_all_told(files, options, problems):
+    with pytest.raises(ConfigError) as caught:
+        sweep(*files, **options)
+    assert str(caught.value).splitlines()[0].startswith("sweep(): ")
+    assert caught.value.problems == problems
+
+
+def test_an_unknown_argument_is_told_with_those_there_are():
+    with pytest.raises(
+        TypeError, match=r"^sweep\(\) got an unexpected keyword argument 'dryrun'; arguments are files, name"
+    ):
+        sweep("quick", dryrun=True)
+    with pytest.raises(TypeError, match=r"argument 'store'; arguments are sweep, storage$"):
+        open_sweep("quick", store="sweeps")
 
 
 def test_an_unknown_name_is_no_part_of_the_package():

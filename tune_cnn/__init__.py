@@ -19,10 +19,12 @@ if sys.argv[:1] == ["-m"]:  # which Python replaces once it has found the module
         sys.exit(2)
 
 
-def __getattr__(name: str) -> object:
-    """The Python interface, whose import takes seconds: `tune_cnn.sweep(...)`, `tune_cnn.open_sweep(...)`."""
-    if name == "sweep":
-        return importlib.import_module("tune_cnn.sweep")  # the folder of this name, which can be called
-    if name == "open_sweep":
-        return importlib.import_module("tune_cnn.api").open_sweep
-    raise AttributeError(f"module 'tune_cnn' has no attribute {name!r}")
+class _Package(type(sys)):  # type: ignore[misc]
+    """The Python interface, whose import takes seconds."""
+
+    # The function, not the folder of this name, which Python would put in its place when it is imported.
+    sweep = property(lambda _: importlib.import_module("tune_cnn.api").sweep, lambda *_: None)
+    open_sweep = property(lambda _: importlib.import_module("tune_cnn.api").open_sweep)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,13 +1,17 @@
 """The Python interface: sweeps as the command runs them, their results as pandas frames and networks."""
 
+from __future__ import annotations  # which `help` then shows as they stand here
+
 import html
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from annotated_types import Gt, Predicate
+from pydantic import WithJsonSchema
 from torch import nn
 
 from tune_cnn import models
@@ -15,7 +19,7 @@ from tune_cnn.errors import ConfigError, DataError, ResourceError, StorageError,
 from tune_cnn.files import check_writable, temporary_folder
 from tune_cnn.machine import cores
 from tune_cnn.results import show_results
-from tune_cnn.rules import name_problems, plain
+from tune_cnn.rules import Count, Number, Whole, checked, name_problems
 from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.load import Experiment, load_experiments
@@ -31,6 +35,13 @@ from tune_cnn.texts import counted, tell
 from tune_cnn.train_results import epoch_means
 
 _FIRST = ["best_validation_accuracy", "test_accuracy", "epochs_run", "stop_reason", "verdict"]
+
+Callback = Annotated[
+    Any,
+    Predicate(lambda value: hasattr(value, "on_trial_result") and not isinstance(value, type)),
+    WithJsonSchema({"description": "callbacks, such as Ray Tune has"}),
+]
+Seconds = Annotated[Number, Gt(0)]
 
 
 class Sweep:
@@ -115,11 +126,12 @@ class Sweep:
         return found.files, self.experiments, failures
 
     def _settings(self, name: str) -> Settings:
-        if name not in (experiments := self.experiments):
+        if name not in list(experiments := self.experiments):
             raise ConfigError(self.folder, [f"{name}: no such experiment; there are {', '.join(experiments)}"])
         return experiments[name]
 
 
+@checked
 def sweep(
     *files: str | Path,
     name: str | None = None,
@@ -131,11 +143,11 @@ def sweep(
     out: str | Path = "results",
     fresh: bool = False,
     address: str | None = None,
-    cpus: int | None = None,
-    gpus: int | None = None,
-    time_budget_s: float | None = None,
-    max_concurrent: int | None = None,
-    callbacks: Sequence[Any] = (),
+    cpus: Count | None = None,
+    gpus: Whole | None = None,
+    time_budget_s: Seconds | None = None,
+    max_concurrent: Count | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Sweep:
     """Train the experiments of config files, several at once, as `tune-cnn sweep` does; repeat it to resume.
 
@@ -164,9 +176,7 @@ def sweep(
     """
     paths = [config_path(file) for file in files]
     name = name or sweep_name(paths)
-    changes = [
-        f"{key}={value if isinstance(value, str) else json.dumps(plain(value))}" for key, value in settings.items()
-    ]
+    changes = [f"{key}={v if isinstance(v, str) else json.dumps(v, default=repr)}" for key, v in settings.items()]
     only, finish = ([patterns] if isinstance(patterns, str) else patterns for patterns in (only, finish))
     faults = {"name": name_problems(name)}
     experiments = load_experiments(
@@ -188,6 +198,7 @@ def sweep(
     return found
 
 
+@checked
 def open_sweep(sweep: str | Path, storage: str | Path = "ray_results") -> Sweep:
     """A sweep that was run before: its folder, or its name below `storage`.
 
@@ -222,15 +233,7 @@ def train(
     check_disk(folder, disk_use(plan, at_once=cluster.cpus or cores()))
     with locked(folder.folder) as lock:
         try:
-            failures = run_sweep(
-                experiments,
-                folder,
-                cluster,
-                keep_others=keep_others,
-                check_lock=lock.check,
-                callbacks=callbacks,
-                tune_options=tune_options,
-            )
+            failures = run_sweep(experiments, folder, cluster, keep_others, lock.check, callbacks, tune_options)
         except (DataError, ResourceError):
             raise  # before anything started
         except BaseException as end:

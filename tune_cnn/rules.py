@@ -1,15 +1,27 @@
 """What a value must be, what is wrong with one, and what was probably meant."""
 
 import difflib
+import inspect
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from functools import cache
-from typing import Annotated, Any, TypeVar
+from functools import cache, wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
+from tune_cnn.errors import ConfigError
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 NO_OTHER_KEYS = ConfigDict(extra="forbid", field_title_generator=lambda name, _: name)
@@ -93,6 +105,35 @@ def check(kind: Callable[..., T], values: Any) -> tuple[T | None, list[str]]:
         return None, [f"{place}: {problem}" for place, problem in problems.items()]
 
 
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Check the arguments of each call against the annotations; the function gets them as plain values."""
+    signature = inspect.signature(function, eval_str=True)
+    kinds: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        kind: Any = parameter.annotation
+        if parameter.kind is parameter.VAR_POSITIONAL:  # its faults have the place of one, as those of an axis
+            kind = Annotated[list[kind], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+        kinds[name] = (kind, ...)
+    model = create_model(function.__name__, **kinds)
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            given = signature.bind(*args, **options)
+        except TypeError as error:
+            arguments = ", ".join(signature.parameters)
+            raise TypeError(f"{function.__name__}() {error}; arguments are {arguments}") from None
+        given.apply_defaults()
+        found, problems = check(model, plain(given.arguments))
+        if problems:
+            problems = [problem.replace(", or null", ", or None") for problem in problems]
+            raise ConfigError(f"{function.__name__}()", problems)
+        given.arguments = vars(found)
+        return function(*given.args, **given.kwargs)
+
+    return call
+
+
 def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, str]:
     """Where a value is wrong, and what it must be; of a list such as `hidden_dims`, the place is that of the list."""
     place, schema = "", root
@@ -114,7 +155,7 @@ def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, 
 def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
     if fault["type"] == "missing" and value is None:
         return f"missing; write a pattern such as {schema['examples'][0]}"
-    if schema.get("type") == "object":
+    if schema.get("type") == "object" and "examples" in schema:
         found = "empty" if value is None else f"{shown(value)} is not a mapping"
         example = ", ".join(f"{key}: {item}" for key, item in schema["examples"][0].items())
         return f"{found}; write keys under it, such as {example}, or leave it out"
@@ -153,6 +194,10 @@ def _wanted(schema: dict[str, Any]) -> str:
             return f"{description}{example}"
         case {"type": "string", "examples": [pattern]}:
             return f"a text; write a pattern such as {pattern!r}, in quotes"
+        case {"format": "path"}:
+            return "a path"
+        case {"additionalProperties": True}:
+            return "a mapping of names to values"
         case {"type": "object"}:
             return "a mapping of arguments (numbers, texts or lists of them), such as width: 32"
         case {"const": value}:
@@ -168,7 +213,8 @@ def _wanted(schema: dict[str, Any]) -> str:
         case {"exclusiveMinimum": above}:
             return f"a number above {above:g}"
         case {"items": items}:
-            return f"a list of {_wanted(items).replace('a whole number', 'whole numbers')}{example}"
+            plural = _wanted(items).replace("a whole number", "whole numbers").replace("a text", "texts")
+            return f"a list of {plural}{example}"
     if "type" not in schema:
         return str(schema["description"])
     return {"string": "a text", "boolean": "true or false"}.get(schema["type"], str(schema["type"]))
