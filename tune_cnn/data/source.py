@@ -1,4 +1,4 @@
-"""Base class of the sources of images. A new one also needs a row in `images.SOURCES` and `settings.data.SOURCES`."""
+"""Base class of the sources of images. A new one also needs a row in `data.SOURCES` and `settings.data.SOURCES`."""
 
 import math
 import os
