@@ -5,10 +5,10 @@ import zipfile
 
 import numpy as np
 
-from tune_cnn.data.decoding import digest
 from tune_cnn.data.source import Found, ImageSet, Source, choose
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings
+from tune_cnn.texts import digest
 
 _PARTS = ("train", "test")
 _NAMES = ("train_images", "train_labels", "test_images", "test_labels")

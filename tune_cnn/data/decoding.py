@@ -1,6 +1,5 @@
 """Decoding image files, each folder once: what comes out is kept in the user's cache folder."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from tune_cnn.errors import DataError
 from tune_cnn.files import replace_file
 from tune_cnn.machine import cores
+from tune_cnn.texts import digest
 
 # Decoding scales to a few threads only: of small images, more time goes to Python than to the decoder.
 _MOST_THREADS = 8
@@ -149,8 +149,3 @@ def _deep(values: NDArray[Any], height: int, width: int) -> _Deep:
 
 def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def digest(text: str) -> str:
-    """16 hex digits that stand for a text."""
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]

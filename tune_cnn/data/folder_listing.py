@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from tune_cnn.data.decoding import ImageFile, digest
+from tune_cnn.data.decoding import ImageFile
 from tune_cnn.data.source import Found
 from tune_cnn.errors import DataError
-from tune_cnn.texts import counted, enumerated
+from tune_cnn.texts import counted, digest, enumerated
 
 # What operating systems and storage boxes leave in folders, beside names that begin with a dot; in lower case.
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}

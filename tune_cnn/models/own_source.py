@@ -3,7 +3,6 @@
 Its code runs where its settings do: only build networks of sweeps that you trust.
 """
 
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -21,6 +20,7 @@ from tune_cnn.errors import NetworkError, ResultError
 from tune_cnn.files import read_file
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
+from tune_cnn.texts import digest
 
 _MOST_BYTES = 1_000_000  # of a source file
 _sources: dict[str, str] = {}  # by fingerprint: what came from the machine that started the sweep
@@ -35,7 +35,7 @@ def resolve(settings: Settings) -> Settings:
     if settings.model is None:
         return settings
     model = os.path.abspath(os.path.expanduser(settings.model)) if _is_file(settings.model) else settings.model
-    fingerprint = _fingerprint(_planned_source(model, settings.model_fingerprint))
+    fingerprint = digest(_planned_source(model, settings.model_fingerprint))
     resolved = replace(settings, model=model, model_fingerprint=fingerprint)
     network_class(resolved)
     return resolved
@@ -66,10 +66,6 @@ def _is_file(model: str) -> bool:
     return model.rpartition(":")[0].endswith(".py")
 
 
-def _fingerprint(source: str) -> str:
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
 def _source(model: str) -> str:
     """The text of the file that holds an own network."""
     place = model.rpartition(":")[0]
@@ -90,7 +86,7 @@ def _source(model: str) -> str:
 
 def _planned_source(model: str, fingerprint: str | None) -> str:
     source = _sources.get(fingerprint or "") or _source(model)
-    if fingerprint not in (None, _fingerprint(source)):
+    if fingerprint not in (None, digest(source)):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
     return source
 
@@ -119,7 +115,7 @@ def _is_network(value: object) -> bool:
 
 
 def _from_source(place: str, source: str) -> ModuleType:
-    module = ModuleType(f"tune_cnn_own_{_fingerprint(source)}")
+    module = ModuleType(f"tune_cnn_own_{digest(source)}")
     module.__file__ = place
     sys.modules[module.__name__] = module  # dataclasses and pickle look there
     folder = str(Path(place).parent)

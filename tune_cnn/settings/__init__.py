@@ -4,7 +4,6 @@ A trial is one distinct training. Its id is a hash of everything that decides it
 nothing else: not its name, nor where the images lie, nor on how many cores it runs.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from pydantic import AfterValidator, Field, with_config
 from tune_cnn.errors import ConfigError
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Text, Whole, check, plain
 from tune_cnn.settings.data import SOURCES, DataSettings, parse_data
-from tune_cnn.texts import setting_text
+from tune_cnn.texts import digest, setting_text
 
 _MOST_LAYERS = 1000  # a mistyped depth is refused before a network of a million layers is built
 
@@ -179,7 +178,7 @@ class Settings:
             if getattr(self, key) == getattr(Settings, key):
                 del values[key]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return digest(text)[:8]
 
 
 def varied_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
