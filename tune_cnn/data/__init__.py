@@ -1,6 +1,7 @@
 """Images: their sources, the split into training and validation, batches, augmentation."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from tune_cnn.data.arrays import Arrays
 from tune_cnn.data.downloads import DATASETS, Download
 from tune_cnn.data.image_folder import ImageFolder
 from tune_cnn.data.shapes import Shapes
-from tune_cnn.data.source import VALIDATION_SHARE, ImageSet, Source, split
+from tune_cnn.data.source import VALIDATION_SHARE, Found, ImageSet, Source, choose, split
 from tune_cnn.settings import DataSettings
 from tune_cnn.texts import counted, enumerated
 
@@ -51,7 +52,22 @@ def resolve(data: DataSettings) -> DataSettings:
     Raises:
         DataError: A folder is missing or unfit, or there are fewer images than asked for.
     """
-    return SOURCES[data.source](data).resolve()
+    source = SOURCES[data.source](data)
+    found = source.inspect()
+    choose(data, found)  # complains of counts that are too high
+    told = {"path": source.path if data.path else None, "fingerprint": None, **found.settings}
+    resolved = replace(data, classes=found.classes, **told)
+    _found[resolved] = found
+    return resolved
+
+
+# By resolved settings: images are looked at once to plan with them, and once to read them.
+_found: dict[DataSettings, Found] = {}
+
+
+def _find(data: DataSettings) -> Found:
+    """What there is, or was when the settings were resolved."""
+    return _found.get(data) or SOURCES[data.source](data).inspect()
 
 
 def load(data: DataSettings, progress: bool = False, download: bool = True) -> Images:
@@ -85,7 +101,7 @@ def first_images(data: DataSettings, count: int, download: bool = True) -> tuple
 
 def count_images(data: DataSettings) -> tuple[int, int, int]:
     """How many images `load` would give to train, to validate and to test on; errors are those of `resolve`."""
-    found = SOURCES[data.source](data).find()
+    found = _find(data)
     fitted, validated = split(data.train_images or found.train)
     return len(fitted), len(validated), data.test_images or found.test
 
@@ -98,7 +114,7 @@ def nbytes(data: DataSettings) -> int:
 
 def describe(data: DataSettings) -> str:
     """One line for people: classes, images used for each purpose, what is left out and why; errors as in `resolve`."""
-    found = SOURCES[data.source](data).find()
+    found = _find(data)
     train, validation, test = count_images(data)
     where = data.source if found.place == data.source else f"{data.source} {found.place}"
     names = f" ({enumerated(found.names)})" if found.names else ""

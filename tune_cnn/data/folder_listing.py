@@ -89,7 +89,7 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
         # A name that is not UTF-8 cannot be written into results and pages.
         tuple(os.fsencode(name).decode(errors="replace") for name in names),
         left_out + listing.phrases(),
-        fingerprint=digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files)),
+        {"fingerprint": digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files))},
     )
     return found, files
 
