@@ -116,8 +116,6 @@ def choose(data: DataSettings, found: Found) -> tuple[Indices, Indices]:
     Raises:
         DataError: There are too few.
     """
-    if found.train < 2:
-        raise DataError(f"{found.place}: one training image cannot be split; add training images")
     chosen = []
     for key, count in (("train_images", found.train), ("test_images", found.test)):
         wanted = getattr(data, key)

@@ -35,7 +35,7 @@ def resolve(settings: Settings) -> Settings:
     if settings.model is None:
         return settings
     model = os.path.abspath(os.path.expanduser(settings.model)) if _is_file(settings.model) else settings.model
-    fingerprint = digest(_planned_source(model, settings.model_fingerprint))
+    fingerprint = digest(_source(model, settings.model_fingerprint))
     resolved = replace(settings, model=model, model_fingerprint=fingerprint)
     network_class(resolved)
     return resolved
@@ -66,8 +66,10 @@ def _is_file(model: str) -> bool:
     return model.rpartition(":")[0].endswith(".py")
 
 
-def _source(model: str) -> str:
-    """The text of the file that holds an own network."""
+def _source(model: str, planned: str | None = None) -> str:
+    """The text of the file that holds an own network, whose fingerprint is `planned` if that is known."""
+    if kept := _sources.get(planned or ""):
+        return kept
     place = model.rpartition(":")[0]
     try:
         if not _is_file(model):
@@ -75,18 +77,14 @@ def _source(model: str) -> str:
             if spec is None or not str(spec.origin).endswith(".py"):
                 raise NetworkError(f"{model}: there is no module {place}; install it, or name a file: nets.py:Net")
             place = str(spec.origin)
-        return read_file(Path(place), _MOST_BYTES).decode()
+        source = read_file(Path(place), _MOST_BYTES).decode()
     except FileNotFoundError:
         raise NetworkError(f"{place}: no such file; the path is taken from the config file's folder") from None
     except (OSError, ValueError, ResultError, ModuleNotFoundError) as error:
         if isinstance(error, NetworkError):
             raise
         raise NetworkError(f"{model}: cannot be read ({error}); name a Python file and a class in it") from error
-
-
-def _planned_source(model: str, fingerprint: str | None) -> str:
-    source = _sources.get(fingerprint or "") or _source(model)
-    if fingerprint not in (None, digest(source)):
+    if planned not in (None, digest(source)):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
     return source
 
@@ -94,7 +92,7 @@ def _planned_source(model: str, fingerprint: str | None) -> str:
 @cache
 def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
     place, _, name = model.rpartition(":")
-    source = _planned_source(model, fingerprint)
+    source = _source(model, fingerprint)
     try:
         module = _from_source(place, source) if _is_file(model) else importlib.import_module(place)
     except (Exception, SystemExit) as error:
