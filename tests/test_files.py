@@ -40,12 +40,12 @@ def sparse(path: Path) -> None:
 
 # What may stand in a file's place, and what is said about it.
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a named pipe": (os.mkfifo, r"a named pipe"),
-    "a link to a named pipe": (link_to_pipe, r"a named pipe"),
-    "a link to /dev/zero": (lambda path: path.symlink_to("/dev/zero"), r"a device"),
-    "a socket": (bind_socket, r"No such device or address"),
-    "a folder": (Path.mkdir, r"Is a directory"),
-    "a loop of links": (lambda path: path.symlink_to(path.name), r"Too many levels of symbolic links"),
+    "a named pipe": (os.mkfifo, r"not a regular file"),
+    "a link to a named pipe": (link_to_pipe, r"not a regular file"),
+    "a link to /dev/zero": (lambda path: path.symlink_to("/dev/zero"), r"not a regular file"),
+    "a socket": (bind_socket, r"not a regular file"),
+    "a folder": (Path.mkdir, r"not a regular file"),
+    "a loop of links": (lambda path: path.symlink_to(path.name), r"not a regular file"),
     "5 GB": (sparse, r"5\.0 GB, where at most 134 MB are expected"),
 }
 
@@ -203,7 +203,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused(content):
 
 def test_a_checkpoint_that_is_no_file_is_named(tmp_path):
     os.mkfifo(tmp_path / "run.pt")
-    with pytest.raises(ResultError, match=r"run\.pt: cannot be read \(a named pipe\)"):
+    with pytest.raises(ResultError, match=r"run\.pt: cannot be read \(not a regular file\)"):
         load_state(tmp_path / "run.pt")
 
 

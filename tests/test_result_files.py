@@ -227,7 +227,7 @@ def test_a_file_that_is_damaged_or_has_no_curves_is_named_with_the_reason(text, 
 def test_a_missing_file_is_named():
     with pytest.raises(ResultError, match=r"results/none\.json: cannot be read \(No such file or directory\); run its"):
         load_experiment("results/none.json")
-    with pytest.raises(ResultError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(ResultError, match=r"cannot be read \(not a regular file\)"):
         load_experiment(".")
 
 

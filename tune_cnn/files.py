@@ -1,11 +1,9 @@
 """Files that are whole or absent: written beside, then renamed. And files of others, read with care."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +15,6 @@ from tune_cnn.texts import size
 MOST_BYTES = 128 * 2**20  # of a file of results: several million losses
 _MOST_JSON_MEMORY = 450 * 10**6
 _MOST_DIGITS = 20  # a whole number of 64 bits, and its sign
-_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # opening a folder, a loop of links, a socket
 _IN_USE = "tune_cnn.lock"  # in a temporary folder: locked for as long as its process lives
 BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was left by a killed process
 
@@ -30,22 +26,11 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
         OSError: It is missing, or may not be read.
         ResultError: It is no regular file, nor a link to one; or larger.
     """
-    try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-                raise _refusal(path, kind)
-            check_size(str(path), status.st_size, most)
-            return file.read(status.st_size)
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise
-        raise _refusal(path, error.strerror) from error
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without it, a named pipe waits for a writer
+    if os.path.lexists(path) and not path.is_file():  # opening a named pipe would wait for a writer
+        raise _refusal(path, "not a regular file")
+    with open(path, "rb") as file:
+        check_size(str(path), os.fstat(file.fileno()).st_size, most)
+        return file.read(most)
 
 
 def check_size(place: str, count: int, most: int) -> None:
@@ -54,7 +39,7 @@ def check_size(place: str, count: int, most: int) -> None:
         raise _refusal(place, f"{size(count)}, where at most {size(most)} are expected")
 
 
-def _refusal(place: object, fault: object) -> ResultError:
+def _refusal(place: object, fault: str) -> ResultError:
     return ResultError(f"{place}: cannot be read ({fault}); name another file")
 
 

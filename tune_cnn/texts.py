@@ -1,5 +1,6 @@
-"""Texts for people: counts, sizes, durations, settings, columns; control characters are escaped."""
+"""Texts for people: counts, sizes, durations, settings, columns; control characters are escaped. And their digest."""
 
+import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -73,3 +74,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         is_number = all(cell[:1].isdigit() or cell[:1] in ("-", "") for cell in cells)
         columns.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in (head, *cells)])
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+def digest(text: str) -> str:
+    """16 hex digits that stand for a text."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,5 +1,3 @@
 """The command line, `tune-cnn`: arguments, errors and exit codes, and one module a command."""
 
 from tune_cnn.cli.main import main, run
-
-__all__ = ["main", "run"]

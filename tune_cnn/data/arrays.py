@@ -5,10 +5,10 @@ import zipfile
 
 import numpy as np
 
-from tune_cnn.data.decoding import digest
 from tune_cnn.data.source import Found, ImageSet, Source, choose
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings
+from tune_cnn.texts import digest
 
 _PARTS = ("train", "test")
 _NAMES = ("train_images", "train_labels", "test_images", "test_labels")
@@ -51,7 +51,7 @@ class Arrays(Source):
             raise DataError(f"data.in_size: the images of {self.path} are {[*in_size]}; leave it out")
         counts = len(labels["train"]), len(labels["test"]), int(labels["train"].max()) + 1
         fingerprint = digest("".join(f"{info.filename}\0{info.CRC}\0{info.file_size}\n" for info in sums))
-        return Found(self.path, *counts, in_size=in_size, fingerprint=fingerprint)
+        return Found(self.path, *counts, settings={"in_size": in_size, "fingerprint": fingerprint})
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """Read the arrays."""

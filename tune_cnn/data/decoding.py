@@ -1,6 +1,5 @@
 """Decoding image files, each folder once: what comes out is kept in the user's cache folder."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from tune_cnn.errors import DataError
 from tune_cnn.files import replace_file
 from tune_cnn.machine import cores
+from tune_cnn.texts import digest
 
 # Decoding scales to a few threads only: of small images, more time goes to Python than to the decoder.
 _MOST_THREADS = 8
@@ -89,29 +89,21 @@ def decode(
     """
     images = np.empty((len(files), height, width, 3), np.uint8)
     deep: dict[int, _Deep] = {}
-    broken: dict[int, str] = {}
-
-    def decode_one(index: int) -> None:
-        try:
-            picture = _decode(files[index].path, height, width)
-        except Exception as error:  # PIL's decoders raise nearly everything
-            broken[index] = _reason(files[index], error)
-            return
-        if isinstance(picture, _Deep):
-            deep[index] = picture
-        else:
-            images[index] = picture
-
+    broken: list[str] = []
     with ThreadPool(min(cores(), _MOST_THREADS)) as pool:
-        done = pool.imap_unordered(decode_one, range(len(files)), chunksize=_FILES_AT_ONCE)
-        for _ in tqdm(done, "decoding images", len(files), unit="image", disable=not progress):
-            pass
+        done = pool.imap(lambda file: _decode(file, height, width), files, _FILES_AT_ONCE)
+        shown = tqdm(done, "decoding images", len(files), unit="image", disable=not progress)
+        for index, picture in enumerate(shown):
+            if isinstance(picture, str):
+                broken.append(f"  {files[index].path}: {picture}")
+            elif isinstance(picture, _Deep):
+                deep[index] = picture
+            else:
+                images[index] = picture
     if broken:
-        lines = [f"  {files[index].path}: {broken[index]}" for index in sorted(broken)]
-        if len(lines) > _MOST_NAMED:
-            lines = [*lines[:_MOST_NAMED], f"  and {len(lines) - _MOST_NAMED} more"]
+        rest = [f"  and {len(broken) - _MOST_NAMED} more"] if len(broken) > _MOST_NAMED else []
         head = f"{len(broken)} of {len(files)} images cannot be decoded; repair them, or take them out:"
-        raise DataError("\n".join([head, *lines]))
+        raise DataError("\n".join([head, *broken[:_MOST_NAMED], *rest]))
     ranges: dict[str, tuple[float, float]] = {}  # by type: that of floats says nothing about integers
     for image in deep.values():
         low, high = ranges.get(image.dtype, (image.low, image.high))
@@ -123,19 +115,25 @@ def decode(
     return images, bool(deep)
 
 
-def _decode(path: str, height: int, width: int) -> NDArray[np.uint8] | _Deep:
-    with Image.open(path) as file:
-        file.load()
-        with suppress(Exception):  # a damaged EXIF block does not make the image useless
-            ImageOps.exif_transpose(file, in_place=True)
-        if file.mode in ("I", "F") or file.mode.startswith("I;16"):
-            return _deep(np.asarray(file), height, width)
-        if file.has_transparency_data:
-            over = file.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
-        else:
-            image = file.convert("RGB")
-    return np.asarray(_resized(image, height, width))
+def _decode(image: ImageFile, height: int, width: int) -> NDArray[np.uint8] | _Deep | str:
+    """One image, or why it is none."""
+    try:
+        with Image.open(image.path) as file:
+            file.load()
+            with suppress(Exception):  # a damaged EXIF block does not make the image useless
+                ImageOps.exif_transpose(file, in_place=True)
+            if file.mode in ("I", "F") or file.mode.startswith("I;16"):
+                return _deep(np.asarray(file), height, width)
+            if file.has_transparency_data:
+                over = file.convert("RGBA")
+                shown = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+            else:
+                shown = file.convert("RGB")
+        return np.asarray(_resized(shown, height, width))
+    except UnidentifiedImageError:
+        return "no image" if image.size_bytes else "empty"
+    except Exception as error:  # PIL's decoders raise nearly everything
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _deep(values: NDArray[Any], height: int, width: int) -> _Deep:
@@ -151,14 +149,3 @@ def _deep(values: NDArray[Any], height: int, width: int) -> _Deep:
 
 def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def _reason(file: ImageFile, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "no image" if file.size_bytes else "empty"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def digest(text: str) -> str:
-    """16 hex digits that stand for a text."""
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import socket
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,49 +15,62 @@ from tune_cnn.errors import DataError
 _TIMEOUT_S = 30.0
 
 
-class Cifar10(Source):
-    """The images that lie in `data.path`, or will after their download.
+class _Dataset(NamedTuple):
+    """A class of torchvision, how many images it has for training and testing, and how many classes."""
 
-    Attributes:
-        dataset: Name of torchvision's class.
-        counts: Images for training and testing, and classes.
-        names: Those of the classes; None: as torchvision has them.
-    """
+    name: str
+    train: int
+    test: int
+    classes: int
+    are_digits: bool = False  # and named so; the names of other classes are torchvision's
+
+
+DATASETS = {
+    "cifar10": _Dataset("CIFAR10", 50_000, 10_000, 10),
+    "cifar100": _Dataset("CIFAR100", 50_000, 10_000, 100),
+    "fashion_mnist": _Dataset("FashionMNIST", 60_000, 10_000, 10),
+    "mnist": _Dataset("MNIST", 60_000, 10_000, 10, are_digits=True),
+    "svhn": _Dataset("SVHN", 73_257, 26_032, 10, are_digits=True),
+}
+
+
+class Download(Source):
+    """The images that lie in `data.path`, or will after their download."""
 
     default_path = "~/.pytorch-datasets"
-    dataset: ClassVar = "CIFAR10"
-    counts: ClassVar = (50_000, 10_000, 10)
-    names: ClassVar[tuple[str, ...] | None] = None
 
     def inspect(self) -> Found:
         """What the data set is known to have."""
-        return Found(self.data.source, *self.counts)
+        return Found(self.data.source, *DATASETS[self.data.source][1:4])
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """Read the images, and download them first if they are not there or damaged."""
-        try:
-            opened = [self._open(train) for train in (True, False)]
-        except Exception:  # not there, or damaged, which each class tells in another way
-            if not download:
-                raise DataError(f"{self.dataset} is not in {self.path} yet") from None
-            opened = self._download()
-        train, test = map(self._image_set, opened)
-        chosen = choose(self.data, Found(self.path, train.count, test.count, self.counts[2]))
-        return train.take(chosen[0]), test.take(chosen[1]), self.names or tuple(opened[0].classes)
-
-    def _open(self, train: bool, download: bool = False) -> Any:
-        return self._torchvision()(self.path, train=train, download=download)
-
-    def _torchvision(self) -> Any:
+        dataset = DATASETS[self.data.source]
+        if dataset.name == "SVHN" and importlib.util.find_spec("scipy") is None:
+            raise DataError("data: svhn is read with SciPy, which is not installed; pip install scipy")
         # Importing torchvision takes a second, which trials on other images need not wait for.
         from torchvision import datasets
 
-        return getattr(datasets, self.dataset)
+        kind = getattr(datasets, dataset.name)
+        try:
+            opened = self._open(kind)
+        except Exception:  # not there, or damaged, which each class tells in another way
+            if not download:
+                raise DataError(f"{dataset.name} is not in {self.path} yet") from None
+            opened = self._download(kind)
+        train, test = map(_image_set, opened)
+        chosen = choose(self.data, Found(self.path, train.count, test.count, dataset.classes))
+        names = "0123456789" if dataset.are_digits else opened[0].classes
+        return train.take(chosen[0]), test.take(chosen[1]), tuple(names)
 
-    def _download(self) -> list[Any]:
+    def _open(self, kind: Any, download: bool = False) -> list[Any]:
+        parts = ("train", "test") if kind.__name__ == "SVHN" else (True, False)
+        return [kind(self.path, part, download=download) for part in parts]
+
+    def _download(self, kind: Any) -> list[Any]:
         from torchvision.datasets.utils import check_integrity
 
-        archives = self._archives()
+        archives = _archives(kind, self.path)
         timeout = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_TIMEOUT_S)
         try:
@@ -65,13 +78,14 @@ class Cifar10(Source):
                 if path.endswith(".gz"):  # torchvision would take damaged files of MNIST for whole
                     Path(path.removesuffix(".gz")).unlink(missing_ok=True)
             # It checks the archives' sums before it unpacks, so what a broken download leaves is fetched again.
-            return [self._open(train, download=True) for train in (True, False)]
+            return self._open(kind, download=True)
         except Exception as error:
             damaged = [path for _, path, md5 in archives if os.path.exists(path) and not check_integrity(path, md5)]
             hint = "".join(f"\n{path} is incomplete or damaged." for path in damaged)
             names = ", ".join(os.path.basename(path) for _, path, _ in archives)
             raise DataError(
-                f"{self.dataset} is not in {self.path}, and cannot be downloaded from {archives[0][0]}: {error}{hint}\n"
+                f"{kind.__name__} is not in {self.path}, and cannot be downloaded from {archives[0][0]}: {error}"
+                f"{hint}\n"
                 "Ways out:\n"
                 f"  get {names} elsewhere, put it into {os.path.dirname(archives[0][1])}, and run the same again\n"
                 "  train on a folder of images, as data: image_folder:PATH\n"
@@ -80,61 +94,21 @@ class Cifar10(Source):
         finally:
             socket.setdefaulttimeout(timeout)
 
-    def _archives(self) -> list[tuple[str, str, str]]:
-        """Where each archive is offered, where it is put, and its MD5 sum."""
-        kind = self._torchvision()
-        return [(kind.url, os.path.join(self.path, kind.filename), kind.tgz_md5)]
 
-    def _image_set(self, dataset: Any) -> ImageSet:
-        images = np.ascontiguousarray(dataset.data)
-        return ImageSet(images if images.ndim == 4 else images[..., None], np.asarray(dataset.targets, np.int64))
-
-
-class Cifar100(Cifar10):
-    """As CIFAR-10, with the 100 fine classes."""
-
-    dataset = "CIFAR100"
-    counts = (50_000, 10_000, 100)
+def _archives(kind: Any, folder: str) -> list[tuple[str, str, str]]:
+    """Where each archive is offered, where it is put, and its MD5 sum."""
+    if kind.__name__ == "SVHN":
+        offered = [kind.split_list["train"], kind.split_list["test"]]
+    elif kind.__name__.endswith("MNIST"):
+        folder = os.path.join(folder, kind.__name__, "raw")
+        offered = [(kind.mirrors[0] + name, name, md5) for name, md5 in kind.resources]
+    else:
+        offered = [(kind.url, kind.filename, kind.tgz_md5)]
+    return [(url, os.path.join(folder, name), md5) for url, name, md5 in offered]
 
 
-class FashionMnist(Cifar10):
-    """Grey images of clothes."""
-
-    dataset = "FashionMNIST"
-    counts = (60_000, 10_000, 10)
-
-    def _archives(self) -> list[tuple[str, str, str]]:
-        kind = self._torchvision()
-        folder = os.path.join(self.path, self.dataset, "raw")
-        return [(kind.mirrors[0] + name, os.path.join(folder, name), md5) for name, md5 in kind.resources]
-
-
-class Mnist(FashionMnist):
-    """Grey images of written digits."""
-
-    dataset = "MNIST"
-    names = tuple("0123456789")
-
-
-class Svhn(Cifar10):
-    """Digits of house numbers; torchvision reads them with SciPy."""
-
-    dataset = "SVHN"
-    counts = (73_257, 26_032, 10)
-    names = tuple("0123456789")
-
-    def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-        """As for the others, once SciPy is there."""
-        if importlib.util.find_spec("scipy") is None:
-            raise DataError("data: svhn is read with SciPy, which is not installed; pip install scipy")
-        return super().read(progress, download)
-
-    def _open(self, train: bool, download: bool = False) -> Any:
-        return self._torchvision()(self.path, "train" if train else "test", download=download)
-
-    def _archives(self) -> list[tuple[str, str, str]]:
-        files = self._torchvision().split_list
-        return [(url, os.path.join(self.path, name), md5) for url, name, md5 in (files["train"], files["test"])]
-
-    def _image_set(self, dataset: Any) -> ImageSet:
+def _image_set(dataset: Any) -> ImageSet:
+    if type(dataset).__name__ == "SVHN":  # (N, C, H, W)
         return ImageSet(np.ascontiguousarray(dataset.data.transpose(0, 2, 3, 1)), dataset.labels)
+    images = np.ascontiguousarray(dataset.data)
+    return ImageSet(images if images.ndim == 4 else images[..., None], np.asarray(dataset.targets, np.int64))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from tune_cnn.data.decoding import ImageFile, digest
+from tune_cnn.data.decoding import ImageFile
 from tune_cnn.data.source import Found
 from tune_cnn.errors import DataError
-from tune_cnn.texts import counted, enumerated
+from tune_cnn.texts import counted, digest, enumerated
 
 # What operating systems and storage boxes leave in folders, beside names that begin with a dot; in lower case.
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
@@ -89,7 +89,7 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
         # A name that is not UTF-8 cannot be written into results and pages.
         tuple(os.fsencode(name).decode(errors="replace") for name in names),
         left_out + listing.phrases(),
-        fingerprint=digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files)),
+        {"fingerprint": digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files))},
     )
     return found, files
 

@@ -13,20 +13,13 @@ from tune_cnn.errors import DataError
 class ImageFolder(Source):
     """Folders `train/` and `test/`, each with a folder of images for each class."""
 
-    # By path and fingerprint, so that a folder is listed once to plan with it and once to read it.
-    _known: dict[tuple[str, str | None], Found] = {}
-
     def inspect(self) -> Found:
         """What lies in the folder."""
-        return self._list()[0]
-
-    def find(self) -> Found:
-        """What lies in the folder now, or did when it was resolved."""
-        return self._known.get((self.path, self.data.fingerprint)) or self.inspect()
+        return list_folder(self.path)[0]
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """Decode the images, or take them as decoded the last time."""
-        found, files = self._list()
+        found, files = list_folder(self.path)
         self.check_unchanged(found)
         train, test = choose(self.data, found)
         chosen = [files[index] for index in (*train, *(found.train + test))]
@@ -36,7 +29,7 @@ class ImageFolder(Source):
 
     def first(self, count: int, download: bool) -> tuple[ImageSet, int]:
         """Decode the first ones only, unless they must be scaled by the values of all."""
-        found, files = self._list()
+        found, files = list_folder(self.path)
         train, _ = choose(self.data, found)
         fitted, _ = split(len(train))
         chosen = [files[index] for index in train[fitted[:count]]]
@@ -47,11 +40,6 @@ class ImageFolder(Source):
         if scaled:
             return super().first(count, download)
         return ImageSet(images, _labels(chosen)), len(fitted)
-
-    def _list(self) -> tuple[Found, list[ImageFile]]:
-        found, files = list_folder(self.path)
-        self._known[self.path, found.fingerprint] = found
-        return found, files
 
 
 def _labels(files: Sequence[ImageFile]) -> Indices:

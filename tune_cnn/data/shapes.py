@@ -5,7 +5,6 @@ edges and corners. The same seed gives the same bytes, whatever the version of N
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from tune_cnn.data.source import Found, ImageSet, Source
 from tune_cnn.errors import DataError
-from tune_cnn.settings import DataSettings
 
 Floats = NDArray[np.floating[Any]]
 _PIXELS_AT_ONCE = 1 << 19
@@ -57,12 +55,9 @@ class Shapes(Source):
                 f"data.in_size: {list(self.data.in_size)} is too small to draw shapes; take {least} or more"
             )
         train, test = self.data.train_images or _COUNTS[0], self.data.test_images or _COUNTS[1]
-        return Found("shapes", train, test, len(CLASSES), CLASSES)
-
-    def resolve(self) -> DataSettings:
-        """With the counts: they become part of the trial's id, so that an id never follows a changed default."""
-        found = self.inspect()
-        return replace(super().resolve(), path=None, train_images=found.train, test_images=found.test)
+        # The counts become part of the trial's id, so that an id never follows a changed default.
+        settings = {"path": None, "train_images": train, "test_images": test}
+        return Found("shapes", train, test, len(CLASSES), CLASSES, settings=settings)
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """Draw them."""

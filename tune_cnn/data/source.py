@@ -1,11 +1,10 @@
-"""Base class of the sources of images. A new one also needs a row in `images.SOURCES` and `settings.data.SOURCES`."""
+"""Base class of the sources of images. A new one also needs a row in `data.SOURCES` and `settings.data.SOURCES`."""
 
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +46,8 @@ class Found(NamedTuple):
         classes: How many classes.
         names: Those of the classes, if they are known before the images are read.
         left_out: What is there but not used, a phrase for each kind.
-        in_size: Channels, height and width of the images, where only the images tell.
-        fingerprint: 16 hex digits that tell these images from others, the same wherever they lie.
+        settings: What only the images tell of their settings, beside the number of classes. Their `fingerprint` is 16
+            hex digits that tell them from others, the same wherever they lie.
     """
 
     place: str
@@ -57,8 +56,7 @@ class Found(NamedTuple):
     classes: int
     names: tuple[str, ...] = ()
     left_out: Sequence[str] = ()
-    in_size: tuple[int, int, int] | None = None
-    fingerprint: str | None = None
+    settings: Mapping[str, Any] = {}
 
 
 class Source(ABC):
@@ -89,18 +87,6 @@ class Source(ABC):
             DataError: The images are missing or unfit.
         """
 
-    def find(self) -> Found:
-        """What there is, or was when the settings were resolved; errors as in `inspect`."""
-        return self.inspect()
-
-    def resolve(self) -> DataSettings:
-        """The settings with what only the images tell; see `data.resolve`."""
-        found = self.inspect()
-        choose(self.data, found)  # complains of counts that are too high
-        path = self.path if self.data.path else None
-        size = found.in_size or self.data.in_size
-        return replace(self.data, path=path, in_size=size, classes=found.classes, fingerprint=found.fingerprint)
-
     @abstractmethod
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """The chosen images for training and for testing, and the names of the classes; see `data.load`."""
@@ -117,10 +103,10 @@ class Source(ABC):
         Raises:
             DataError: It is not.
         """
-        if self.data.fingerprint not in (None, found.fingerprint):
+        if self.data.fingerprint not in (None, there := found.settings["fingerprint"]):
             raise DataError(
                 f"{found.place}: these are not the images that the training was planned with (fingerprint "
-                f"{found.fingerprint}, not {self.data.fingerprint}); restore them, or start a new training"
+                f"{there}, not {self.data.fingerprint}); restore them, or start a new training"
             )
 
 
@@ -130,8 +116,6 @@ def choose(data: DataSettings, found: Found) -> tuple[Indices, Indices]:
     Raises:
         DataError: There are too few.
     """
-    if found.train < 2:
-        raise DataError(f"{found.place}: one training image cannot be split; add training images")
     chosen = []
     for key, count in (("train_images", found.train), ("test_images", found.test)):
         wanted = getattr(data, key)

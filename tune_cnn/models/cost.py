@@ -20,46 +20,51 @@ class Cost(NamedTuple):
 
 
 def cost(settings: Settings) -> Cost:
-    """Count parameters and multiply-adds of the conv and linear layers, without computing anything.
+    """Count parameters and multiply-adds of the conv and linear layers; for our own networks, nothing is computed.
 
     Raises:
         ValueError: The poolings would halve the image to less than 1x1; or an own network cannot be built.
     """
-    if settings.model is not None:
-        return _measured_cost(_own(settings))
-    with torch.device("meta"):
-        model = build(settings)
-    convs = sum(conv.weight.numel() * height * width for conv, height, width in conv_layers(model, settings))
-    linears = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
-    return Cost(sum(weight.numel() for weight in model.parameters()), convs + linears)
-
-
-def _own(settings: Settings) -> Settings:
-    """An own network's settings as a key: what decides the network, and the rest as it is by default."""
-    keys = ("filters_per_layer", "layers_per_block", "pool_every", "hidden_dims")
-    shapes = DataSettings("shapes", in_size=settings.data.in_size, classes=settings.data.classes)
-    network = {key: getattr(settings, key) for key in (*keys, "model", "model_args", "model_fingerprint")}
-    return Settings(**network, data=shapes)
-
-
-@cache
-def _measured_cost(settings: Settings) -> Cost:
-    with torch.random.fork_rng(devices=[]):
-        model = build(settings)
-        layers = measured_layers(model, settings)
-    multiply_adds = sum(layer.weight.numel() * positions for layer, _, positions in layers)
-    return Cost(sum(weight.numel() for weight in model.parameters()), multiply_adds)
+    return _cost(_network(settings))
 
 
 def network_fault(settings: Settings) -> str | None:
     """Why the network cannot be built, and what to do; None if it can."""
+    return _fault(_network(settings))
+
+
+def _network(settings: Settings) -> Settings:
+    """Settings as a key, since many trials share a network: what decides it, and the rest as it is by default."""
+    shape = ("filters_per_layer", "layers_per_block", "pool_every", "hidden_dims", "ycn")
+    keys = (*shape, "model", "model_args", "model_fingerprint")
+    shapes = DataSettings("shapes", in_size=settings.data.in_size, classes=settings.data.classes)
+    return Settings(**{key: getattr(settings, key) for key in keys}, data=shapes)
+
+
+@cache
+def _cost(settings: Settings) -> Cost:
     if settings.model is not None:
-        two = "ycn: model names another network; keep one of the two"
-        return two if settings.ycn else own_fault(_own(settings))
+        with torch.random.fork_rng(devices=[]):
+            model = build(settings)
+            multiply_adds = sum(layer.weight.numel() * at for layer, _, at in measured_layers(model, settings))
+    else:
+        with torch.device("meta"):
+            model = build(settings)
+        multiply_adds = sum(
+            conv.weight.numel() * height * width for conv, height, width in conv_layers(model, settings)
+        )
+        multiply_adds += sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    return Cost(sum(weight.numel() for weight in model.parameters()), multiply_adds)
+
+
+@cache
+def _fault(settings: Settings) -> str | None:
+    if settings.model is not None:
+        return "ycn: model names another network; keep one of the two" if settings.ycn else own_fault(settings)
     if fault := size_fault(settings):
         return fault
     try:
-        cost(settings)
+        _cost(settings)
     except ValueError as error:
         return str(error)
     except (RuntimeError, TypeError):  # torch, about sizes beyond 64 bits

@@ -3,7 +3,6 @@
 Its code runs where its settings do: only build networks of sweeps that you trust.
 """
 
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -21,6 +20,7 @@ from tune_cnn.errors import NetworkError, ResultError
 from tune_cnn.files import read_file
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
+from tune_cnn.texts import digest
 
 _MOST_BYTES = 1_000_000  # of a source file
 _sources: dict[str, str] = {}  # by fingerprint: what came from the machine that started the sweep
@@ -35,7 +35,7 @@ def resolve(settings: Settings) -> Settings:
     if settings.model is None:
         return settings
     model = os.path.abspath(os.path.expanduser(settings.model)) if _is_file(settings.model) else settings.model
-    fingerprint = _fingerprint(_planned_source(model, settings.model_fingerprint))
+    fingerprint = digest(_source(model, settings.model_fingerprint))
     resolved = replace(settings, model=model, model_fingerprint=fingerprint)
     network_class(resolved)
     return resolved
@@ -66,12 +66,10 @@ def _is_file(model: str) -> bool:
     return model.rpartition(":")[0].endswith(".py")
 
 
-def _fingerprint(source: str) -> str:
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-def _source(model: str) -> str:
-    """The text of the file that holds an own network."""
+def _source(model: str, planned: str | None = None) -> str:
+    """The text of the file that holds an own network, whose fingerprint is `planned` if that is known."""
+    if kept := _sources.get(planned or ""):
+        return kept
     place = model.rpartition(":")[0]
     try:
         if not _is_file(model):
@@ -79,18 +77,14 @@ def _source(model: str) -> str:
             if spec is None or not str(spec.origin).endswith(".py"):
                 raise NetworkError(f"{model}: there is no module {place}; install it, or name a file: nets.py:Net")
             place = str(spec.origin)
-        return read_file(Path(place), _MOST_BYTES).decode()
+        source = read_file(Path(place), _MOST_BYTES).decode()
     except FileNotFoundError:
         raise NetworkError(f"{place}: no such file; the path is taken from the config file's folder") from None
     except (OSError, ValueError, ResultError, ModuleNotFoundError) as error:
         if isinstance(error, NetworkError):
             raise
         raise NetworkError(f"{model}: cannot be read ({error}); name a Python file and a class in it") from error
-
-
-def _planned_source(model: str, fingerprint: str | None) -> str:
-    source = _sources.get(fingerprint or "") or _source(model)
-    if fingerprint not in (None, _fingerprint(source)):
+    if planned not in (None, digest(source)):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
     return source
 
@@ -98,7 +92,7 @@ def _planned_source(model: str, fingerprint: str | None) -> str:
 @cache
 def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
     place, _, name = model.rpartition(":")
-    source = _planned_source(model, fingerprint)
+    source = _source(model, fingerprint)
     try:
         module = _from_source(place, source) if _is_file(model) else importlib.import_module(place)
     except (Exception, SystemExit) as error:
@@ -119,7 +113,7 @@ def _is_network(value: object) -> bool:
 
 
 def _from_source(place: str, source: str) -> ModuleType:
-    module = ModuleType(f"tune_cnn_own_{_fingerprint(source)}")
+    module = ModuleType(f"tune_cnn_own_{digest(source)}")
     module.__file__ = place
     sys.modules[module.__name__] = module  # dataclasses and pickle look there
     folder = str(Path(place).parent)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import tune_cnn.plot  # noqa: F401 - first, as it imports Matplotlib whatever the user has configured
+import tune_cnn.plot  # first, as it imports Matplotlib whatever the user has configured
 from tune_cnn.errors import ResultError
 from tune_cnn.files import publish_file
 from tune_cnn.report.grids import load_grids

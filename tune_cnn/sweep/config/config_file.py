@@ -1,7 +1,6 @@
 """One config file: read, checked as a whole, and every fault in it named."""
 
 import difflib
-import hashlib
 import importlib.util
 import itertools
 import json
@@ -22,6 +21,7 @@ from tune_cnn.sweep.config.file_model import Resources, file_model
 from tune_cnn.sweep.config.run_names import pattern_problems, run_name
 from tune_cnn.sweep.config.search_space import bounds, distribution_fault, draw
 from tune_cnn.sweep.config.shipped import shipped_names
+from tune_cnn.texts import digest
 
 _MOST_BYTES = 200_000
 SECTIONS = ("settings", "grid", "search")  # which hold settings
@@ -214,6 +214,6 @@ def _experiments(
         study = None
         if is_open:  # another cell or another search is another study
             text = json.dumps([settings.identity(), search, pattern], sort_keys=True)
-            study = (hashlib.sha256(text.encode()).hexdigest()[:8], values.get("search_seed", 0))
+            study = (digest(text)[:8], values.get("search_seed", 0))
         experiments.append(Experiment(name, settings, resources, search or None, scheduler, study, is_open))
     return experiments, []

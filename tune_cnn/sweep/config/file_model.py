@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole
+from tune_cnn.settings import ARGUMENT_PREFIX, Argument, Settings
 from tune_cnn.settings.data import FOUND_OUT, DataSettings
-from tune_cnn.settings.trial import ARGUMENT_PREFIX, Argument, Settings
 from tune_cnn.sweep.config.search_space import DISTRIBUTION_SCHEMA
 
 _Auto = Annotated[Literal["auto"], OneOf("auto")]

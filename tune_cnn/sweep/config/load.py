@@ -202,17 +202,11 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
 
 
 def _network_problems(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
-    """Build every network once, on the meta device, where weights take no memory."""
     from tune_cnn import models
 
-    faults: dict[tuple[object, ...], str | None] = {}  # by what decides the network: many trials share one
-    for name, settings in ((experiment.name, experiment.settings) for experiment in experiments):
-        shape = (settings.filters_per_layer, settings.layers_per_block, settings.pool_every, settings.hidden_dims)
-        network = (*shape, settings.ycn, settings.model, json.dumps(settings.model_args), settings.data)
-        if network not in faults:
-            faults[network] = models.network_fault(settings)
-        if fault := faults[network]:
-            yield name, fault
+    for experiment in experiments:
+        if fault := models.network_fault(experiment.settings):
+            yield experiment.name, fault
 
 
 def _length_problems(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
