@@ -101,25 +101,22 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
         finished = {name for name, facts in exported.items() if not facts.get("unfinished")}
         assert finished == {name for name, trial in trials.items() if trial.is_finished()}
 
-    with sweep.process() as process:
-        process.wait_until(lambda: len(sweep.files("epoch_*.pt")) > 2)
-        process.send_to_group(signal.SIGINT)  # as a terminal does
-        assert process.exit_code() == 130
-    assert again in process.stderr
-    assert "Traceback" not in process.stderr
-    begun = sum(sweep.epochs().values())
-    assert begun > 0
-    assert_all_that_have_begun_are_exported()
-
-    with sweep.process() as process:
-        process.wait_until(lambda: sum(sweep.epochs().values()) > begun)
-        process.send(signal.SIGTERM)  # as a queue or a service manager does
-        assert process.exit_code() == 130
-    assert again in process.stderr
-    assert "Traceback" not in process.stderr
-    assert sum(sweep.epochs().values()) > begun
-    assert list(sweep.results.glob("*.json"))
-    assert_all_that_have_begun_are_exported()
+    ends: list[Callable[[SweepProcess], None]] = [
+        lambda process: process.send_to_group(signal.SIGINT),  # as a terminal does
+        lambda process: process.send(signal.SIGTERM),  # as a queue does
+        lambda process: process.send_to_group(signal.SIGTERM),  # as timeout(1) does: Ray's daemons die at once
+    ]
+    begun = 0
+    for end in ends:
+        with sweep.process() as process:
+            process.wait_until(lambda least=begun + 2: sum(sweep.epochs().values()) > least)
+            end(process)
+            assert process.exit_code() == 130
+        assert again in process.stderr
+        assert "Traceback" not in process.stderr
+        begun = sum(sweep.epochs().values())
+        assert list(sweep.results.glob("*.json"))
+        assert_all_that_have_begun_are_exported()
 
     with sweep.process() as process:
         assert process.exit_code() == 0

@@ -71,8 +71,31 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
             stack.enter_context(deleted_at_end(logs_folder().parent))
         if is_own:
             stack.callback(ray.shutdown)
+        else:
+            stack.callback(_free, _placement_groups())
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources], is_new
+
+
+def _placement_groups() -> set[str]:
+    """The ids of those that this process has made."""
+    import ray
+    from ray.util.placement_group import placement_group_table
+
+    job = ray.get_runtime_context().get_job_id()
+    return {group for group in placement_group_table() if group.endswith(job)}
+
+
+def _free(earlier: set[str]) -> None:
+    """End the workers of an interrupted run, which Tune leaves to a Ray that goes on, as a notebook's does.
+
+    They are found by their placement groups, of which there were `earlier` ones.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for group in _placement_groups() - earlier:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
 
 
 def _start(options: ClusterOptions, data_bytes: int) -> None:

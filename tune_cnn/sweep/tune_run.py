@@ -6,11 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import ray
 from ray import tune
 from ray.air._internal import usage
 from ray.tune.search import Searcher
-from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from tune_cnn import data, models
 from tune_cnn.files import temporary_folder
@@ -129,7 +127,6 @@ def run_tune(
     else:
         space = {key: tune.sample_from(lambda spec, key=key: configs[spec.config.trial_id][key]) for key in varied}
         space["trial_id"] = tune.grid_search(longest_first)
-    earlier = set(placement_group_table())
     # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
     with temporary_folder() as scratch:
         tuner = tune.Tuner(
@@ -158,20 +155,6 @@ def run_tune(
             tuner.fit()
         except tune.TuneError as error:  # what a callback raises comes out as its text
             raise watcher.end or error from None
-        except KeyboardInterrupt:
-            _free(set(placement_group_table()) - earlier)
-            raise
-
-
-def _free(groups: Iterable[str]) -> None:
-    """End the workers of an interrupted run, which Tune leaves to a Ray that goes on, as a notebook's does.
-
-    They are found by their placement groups; those of other jobs are let be.
-    """
-    job = ray.get_runtime_context().get_job_id()
-    for group in groups:
-        if group.endswith(job):
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
 
 
 def _name(trial: Any) -> str:
