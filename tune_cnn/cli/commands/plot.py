@@ -24,9 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write the figures, and name them."""
     with waiting("loading PyTorch"):
-        from tune_cnn.plot import matching, readable
+        from tune_cnn.plot import matching
         from tune_cnn.report.figure_files import write_figures
-        from tune_cnn.report.runs import search_of
+        from tune_cnn.report.runs import read_runs
         from tune_cnn.report.search import write_search_figure
 
     files = matching(options.patterns, options.results)
@@ -38,10 +38,10 @@ def run(options: Namespace) -> int:
         )
     out_dir = options.out or options.results
     check_writable(out_dir)
-    facts = {path: facts for path, _, _, facts in readable(files)}
-    figures = write_figures(list(facts), out_dir, options.format)
-    samples = [path for path in facts if search_of(facts[path])]
-    figures += write_search_figure(options.results.resolve().name, samples, out_dir, options.format)
+    readable = {run.names[0] for run in read_runs(files)}
+    files_read = [file for file in files if file.stem in readable]  # so that the others are named once
+    figures = write_figures(files_read, out_dir, options.format)
+    figures += write_search_figure(options.results.resolve().name, files_read, out_dir, options.format)
     for figure in figures:
         tell(figure)
     if not figures:
