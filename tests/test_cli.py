@@ -588,7 +588,7 @@ def test_report_writes_a_page_markdown_and_a_table_with_what_they_show(finished,
         "tiny.csv", FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json", "tiny_report.html", "tiny_report.md",
     ]  # fmt: skip
     assert f"![tiny_L1](<{FIGURE}>)" in Path("told/tiny_report.md").read_text()
-    assert "| – | unfinished |\n" in Path("told/tiny_report.md").read_text()
+    assert " (unfinished: 2 of 2 epochs) |\n" in Path("told/tiny_report.md").read_text()
 
 
 def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):

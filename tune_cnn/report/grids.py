@@ -161,16 +161,10 @@ class Grid:
 
     def rows(self, varies: str) -> list[Row]:
         """The cells that differ on this axis only, such as those of each K over L."""
-
-        def fixed(cell: Cell) -> list[str]:
-            return [cell.level(axis) for axis in self.axes if axis != varies]
-
-        cells = sorted(self.cells, key=lambda cell: list(map(by_size, fixed(cell))))
-        names = [axis for axis in self.axes if axis != varies]
-        return [
-            Row(", ".join(f"{name} = {level}" for name, level in zip(names, levels, strict=True)), varies, list(row))
-            for levels, row in groupby(cells, key=fixed)
-        ]
+        fixed = [axis for axis in self.axes if axis != varies]
+        cells = sorted(self.cells, key=lambda cell: [by_size(cell.level(axis)) for axis in fixed])
+        rows = groupby(cells, key=lambda cell: ", ".join(f"{axis} = {cell.level(axis)}" for axis in fixed))
+        return [Row(name, varies, list(row)) for name, row in rows]
 
 
 def load_grids(
