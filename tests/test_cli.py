@@ -382,7 +382,7 @@ def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner,
     assert "Traceback" not in out
     assert [path.name for path in (here / "results").glob("*.json")] == ["tiny_L1_K6.json"]
     report = Path("results/tiny_report.md").read_text()
-    assert "- K = 4, L = 1 failed: epoch 1: IndexError: no such label\n" in report
+    assert "| failed: epoch 1: IndexError: no such label | – | failed |\n" in report
 
 
 @pytest.mark.parametrize(
@@ -598,7 +598,7 @@ def test_report_writes_a_page_markdown_and_a_table_with_what_they_show(finished,
         "tiny.csv", FIGURE, "tiny_L1_K4.json", "tiny_L1_K6.json", "tiny_report.html", "tiny_report.md",
     ]  # fmt: skip
     assert f"![tiny_L1](<{FIGURE}>)" in Path("told/tiny_report.md").read_text()
-    assert "K = 6, L = 1 is unfinished: " in Path("told/tiny_report.md").read_text()
+    assert " (unfinished: 2 of 2 epochs) |\n" in Path("told/tiny_report.md").read_text()
 
 
 def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):

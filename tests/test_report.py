@@ -19,7 +19,7 @@ from tune_cnn.report.runs import Run
 from tune_cnn.report.sentences import answers, conditions, summary
 from tune_cnn.report.sentences_learning import expectations, not_learned, weak_signal
 from tune_cnn.report.table import experiments_frame, results_table
-from tune_cnn.report.wording import above, grid_names, listed, places
+from tune_cnn.report.wording import grid_names, listed, places
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.texts import duration
 
@@ -61,34 +61,24 @@ def test_the_assignments_grid_is_answered_in_sentences(tmp_path):
     )  # fmt: skip
     assert told(grid) == {
         "1.1": [
-            "At K = 32, L = 4 is best (67.2 %), ahead of L = 2 (62.6 %). "
-            "It fits the training images more closely than L = 2 (69.2 % against 64.6 %)."
-            " L = 8 and 16 did not learn.",
-            "At K = 64, L = 4 is best (69.2 %), ahead of L = 2 (63.9 %). "
-            "It fits the training images more closely than L = 2 (71.2 % against 65.9 %)."
-            " L = 8 and 16 did not learn.",
-            "At K = 128, L = 4 is best (69.7 %), ahead of L = 2 (63.0 %). "
-            "It fits the training images more closely than L = 2 (71.7 % against 65.0 %)."
-            " L = 8 did not learn.",
+            "At K = 32, L = 4 is best (67.2 %), ahead of L = 2 (62.6 %); L = 8 and 16 did not learn.",
+            "At K = 64, L = 4 is best (69.2 %), ahead of L = 2 (63.9 %); L = 8 and 16 did not learn.",
+            "At K = 128, L = 4 is best (69.7 %), ahead of L = 2 (63.0 %); L = 8 did not learn.",
         ],
         "1.2": [
             "L = 8 at K = 32, 64 and 128, and L = 16 at K = 32 and 64 did not learn: "
             f"at most 10.5 % validation accuracy, where {GUESSING}.",
             f"Why: {LOST_SIGNAL}",
         ],
-        "1.3": [REMEDIES, "Nothing else was tried in this sweep on the cells that did not learn."],
+        "1.3": [REMEDIES],
         "2.1": [
-            "At L = 2, accuracy rises up to K = 64, then falls: 62.6 % (K = 32), 63.9 % (K = 64), 63.0 % (K = 128).",
+            "At L = 2, accuracy rises and falls with K: 62.6 % (K = 32), 63.9 % (K = 64), 63.0 % (K = 128).",
             "At L = 4, accuracy rises with K: 67.2 % (K = 32), 69.2 % (K = 64), 69.7 % (K = 128).",
-            "At L = 8, no width learned (K = 32, 64 and 128).",
-            "At L = 16, no width learned (K = 32 and 64).",
         ],
         "2.2": [
-            "Depth, not width, decides what learns: L = 2 and 4 learned at every K, L = 8 and 16 at none.",
-            "The best depth is L = 4 at K = 32, 64 and 128.",
-            "The best width changes: K = 64 at L = 2; K = 128 at L = 4.",
+            "What learns is decided by depth, not by width: L = 2 and 4 learned at every K, L = 8 and 16 at none.",
             "Among the cells that learned, width changes accuracy by up to 2.5 points "
-            "(at L = 4, from K = 32 to 128), depth by up to 6.7 points (at K = 128, from L = 2 to 4).",
+            "(at L = 4, from K = 32 to 128), depth changes accuracy by up to 6.7 points (at K = 128, from L = 2 to 4).",
         ],
     }
     assert summary([grid])[0] == (
@@ -103,20 +93,6 @@ def test_what_the_reader_sees_as_equal_is_a_tie(tmp_path):
         "At K = 32, L = 2 and 4 are best (65.0 % each), ahead of L = 1 (60.0 %).",
         "At K = 64, L = 1, 2 and 4 are best (50.0 % each).",
     ]
-    assert told(grid)["2.2"][0] == ("The best depth changes: L = 2 and 4 at K = 32; L = 1, 2 and 4 at K = 64.")
-
-
-def test_a_best_depth_that_fits_the_training_images_less_leads_on_the_validation_images_only(tmp_path):
-    files = [
-        write(tmp_path, "a", settings(32, 2), history(60.0, training=80.0)),
-        write(tmp_path, "b", settings(32, 4), history(65.0, training=70.0)),
-    ]
-    (grid,) = load_grids(files)
-    assert told(grid)["1.1"][0] == (
-        "At K = 32, L = 4 is best (65.0 %), ahead of L = 2 (60.0 %). "
-        "It fits the training images less "
-        "closely than L = 2 (70.0 % against 80.0 %)."
-    )
 
 
 @pytest.mark.parametrize(
@@ -133,17 +109,16 @@ def test_a_best_depth_that_fits_the_training_images_less_leads_on_the_validation
             (62, 61, 60),
             "At L = 2, accuracy falls with K: 62.0 % (K = 32), 61.0 % (K = 64), 60.0 % (K = 128).",
         ),
-        ((60, 61, 61), "At L = 2, accuracy rises or stays with K: 60.0 % (K = 32), 61.0 % (K = 64), 61.0 % (K = 128)."),
+        ((60, 61, 61), "At L = 2, accuracy rises with K: 60.0 % (K = 32), 61.0 % (K = 64), 61.0 % (K = 128)."),
         (
             (61, 60, 61),
-            "At L = 2, accuracy falls down to K = 64, then rises: 61.0 % (K = 32), 60.0 % (K = 64), 61.0 % (K = 128).",
+            "At L = 2, accuracy rises and falls with K: 61.0 % (K = 32), 60.0 % (K = 64), 61.0 % (K = 128).",
         ),
         (
             (60, 61, 60, 61),
-            "At L = 2, accuracy goes up and down with K: "
+            "At L = 2, accuracy rises and falls with K: "
             "60.0 % (K = 32), 61.0 % (K = 64), 60.0 % (K = 128), 61.0 % (K = 256).",
         ),
-        ((60, FLAT), "At L = 2, only K = 32 (60.0 %) learned; K = 64 did not learn."),
     ],
 )
 def test_how_accuracy_moves_with_the_width(tmp_path, accuracies, sentence):
@@ -154,18 +129,17 @@ def test_how_accuracy_moves_with_the_width(tmp_path, accuracies, sentence):
 def test_widths_of_several_numbers_have_their_name_and_stand_by_their_sum(tmp_path):
     grid = one_grid(tmp_path, {((64, 128), 2): 62.0, ((64, 128), 4): 64.0, (128, 2): 60.0})
     assert told(grid)["1.1"] == [
-        "At K = 64-128, L = 4 is best (64.0 %), ahead of L = 2 (62.0 %). "
-        "It fits the training images more closely than L = 2 (66.0 % against 64.0 %).",
+        "At K = 64-128, L = 4 is best (64.0 %), ahead of L = 2 (62.0 %).",
     ]
     assert told(grid)["2.1"] == [
         "At L = 2, accuracy rises with K: 60.0 % (K = 128), 62.0 % (K = 64-128).",
     ]
-    assert [line[3] for line in table(grid)] == ["2", "4", "8"]  # conv layers: L for each number
+    assert [line[3] for line in table(grid)] == ["256,000", "384,000", "768,000"]  # parameters
 
 
 def test_all_learned(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 4): 61.0})
-    assert told(grid)["1.2"] == [f"Every training learned: the lowest validation accuracy is 60.0 %; {GUESSING}."]
+    assert told(grid)["1.2"] == ["Every training learned."]
     assert "1.3" not in told(grid)
     assert "2.2" not in told(grid)
 
@@ -173,19 +147,10 @@ def test_all_learned(tmp_path):
 def test_none_learned(tmp_path):
     grid = one_grid(tmp_path, {(32, 8): FLAT, (32, 16): 10.2, (64, 8): FLAT, (64, 16): FLAT})
     assert told(grid) == {
-        "1.1": [
-            "At K = 32, no depth learned (L = 8 and 16).",
-            "At K = 64, no depth learned (L = 8 and 16).",
-        ],
         "1.2": [
             f"L = 8 and 16 at K = 32 and 64 did not learn: at most 10.2 % validation accuracy, where {GUESSING}.",
             f"Why: {AT_GUESSING} No shallower network of the same K learned, "
             "so this sweep does not tell whether depth is why.",
-        ],
-        "1.3": ["Nothing else was tried in this sweep on the cells that did not learn."],
-        "2.1": [
-            "At L = 8, no width learned (K = 32 and 64).",
-            "At L = 16, no width learned (K = 32 and 64).",
         ],
     }
     assert summary([grid])[0] == "4 experiments, 4 trainings: 4 did not learn."
@@ -193,11 +158,7 @@ def test_none_learned(tmp_path):
 
 def test_a_single_cell_compares_with_nothing(tmp_path):
     grid = one_grid(tmp_path, {(32, 1): 63.2})
-    assert told(grid) == {
-        "1.1": ["No width was run at more than one depth, so this sweep does not tell which depth is best."],
-        "1.2": [f"Every training learned: the lowest validation accuracy is 63.2 %; {GUESSING}."],
-        "2.1": ["No depth was run at more than one width, so this sweep does not tell what width does."],
-    }
+    assert told(grid) == {"1.2": ["Every training learned."]}
     assert summary([grid])[0] == (
         "1 experiment, 1 training: 1 learned. "
         "Of those that learned, the best is K = 32, L = 1: 63.2 % validation accuracy, 62.2 % on the test set."
@@ -219,22 +180,12 @@ def test_missing_and_failed_cells_are_named_and_claim_nothing(tmp_path):
     (grid,) = load_grids(files, asked, {"exp_K32_L8": "epoch 1: MemoryError: no room"})
     assert told(grid) == {
         "1.1": [
-            "At K = 32, L = 4 is best so far (65.0 %), ahead of L = 2 (60.0 %). "
-            "It fits the training images more closely than L = 2 (67.0 % against 62.0 %)."
-            " L = 8 failed, L = 16 is unfinished.",
-            "At K = 64, no depth has learned: L = 4 did not learn, L = 2 is unfinished.",
+            "At K = 32, L = 4 is best so far (65.0 %), ahead of L = 2 (60.0 %); L = 8 failed, L = 16 is unfinished.",
         ],
         "1.2": [
             f"L = 4 at K = 64 did not learn: at most 10.0 % validation accuracy, where {GUESSING}.",
             f"Why: {AT_GUESSING} No shallower network of the same K learned, "
             "so this sweep does not tell whether depth is why.",
-            "K = 32, L = 8 failed: epoch 1: MemoryError: no room",
-            "L = 2 at K = 64, and L = 16 at K = 32 are unfinished.",
-        ],
-        "1.3": ["Nothing else was tried in this sweep on the cells that did not learn."],
-        "2.1": [
-            "At L = 2, K = 32 (60.0 %) learned; K = 64 is unfinished.",
-            "At L = 4, only K = 32 (65.0 %) learned; K = 64 did not learn.",
         ],
         "2.2": ["At L = 4, the width decides: K = 32 learned, K = 64 did not."],
     }
@@ -247,12 +198,8 @@ def test_missing_and_failed_cells_are_named_and_claim_nothing(tmp_path):
 def test_nothing_but_missing_cells(tmp_path):
     asked = {"exp_K32_L2": settings(32, 2), "exp_K32_L4": settings(32, 4)}
     (grid,) = load_grids([], asked, {"exp_K32_L2": "lost its node"})
-    assert told(grid) == {
-        "1.1": ["At K = 32, no depth has learned: L = 2 failed, L = 4 is unfinished."],
-        "1.2": ["K = 32, L = 2 failed: lost its node", "L = 4 at K = 32 is unfinished."],
-        "2.1": ["No depth was run at more than one width, so this sweep does not tell what width does."],
-    }
-    assert summary([grid])[0] == "2 experiments, 2 trainings: 1 failed, 1 unfinished."
+    assert told(grid) == {}
+    assert summary([grid]) == ["2 experiments, 2 trainings: 1 failed, 1 unfinished."]
 
 
 def test_one_width_at_a_depth_does_not_tell_that_width_has_no_effect(tmp_path):
@@ -265,10 +212,9 @@ def test_a_training_that_diverged_is_neither_compared_nor_called_flat(tmp_path):
     broken = history(70.0)._replace(train_loss=[2.0] * 20 + [math.nan] * 20)
     files.append(write(tmp_path, "exp_K32_L8", settings(32, 8), broken, stop_reason="diverged"))
     (grid,) = load_grids(files)
-    assert told(grid)["1.1"][0].startswith("At K = 32, L = 4 is best (62.0 %), ahead of L = 2 (60.0 %). ")
-    assert told(grid)["1.1"][0].endswith(" L = 8 diverged.")
+    assert told(grid)["1.1"][0] == "At K = 32, L = 4 is best (62.0 %), ahead of L = 2 (60.0 %); L = 8 diverged."
     assert told(grid)["1.2"] == [
-        "L = 8 at K = 32 diverged: a loss was no longer a finite number; a lower lr than 0.001 is the usual remedy.",
+        "L = 8 at K = 32 diverged: a loss was no longer a finite number; a lower lr may help.",
     ]
 
 
@@ -294,13 +240,6 @@ def test_what_a_diverged_training_reached_is_not_what_the_others_reached(tmp_pat
     assert "Of those that learned, the best is K = 64, L = 2: 50.0 %" in summary([grid])[0]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(15.04, "15.04 %"), (15.0004, "15.0004 %"), (15.1, "15.1 %"), (62.3, "62.3 %")]
-)
-def test_what_is_above_a_limit_is_shown_above_it(value, text):
-    assert above(value, 15.0) == text
-
-
 ACCURACIES = st.lists(st.one_of(st.just(FLAT), st.floats(9, 100)), min_size=1, max_size=3)
 
 
@@ -322,12 +261,10 @@ def test_sentences_never_contradict_the_numbers(accuracies):
     if any(line.startswith("Every training learned") for line in lines):
         assert all(run.verdict == "learned" for run in runs)
     for line in lines:
-        if found := re.search(r"lowest validation accuracy is ([\d.]+) %.* more than ([\d.]+) %", line):
-            assert float(found[1]) > float(found[2])
         if found := re.search(r"did not learn: at most ([\d.]+) %.* more than ([\d.]+) %", line):
             assert float(found[1]) <= float(found[2])
         if found := re.match(r"At (K = \d+), (L = \d) is best \(([\d.]+)", line):
-            row = [cell for cell in cells if f"K = {cell.k}" == found[1] and cell.state == "learned"]
+            row = [cell for cell in cells if f"K = {cell.level('K')}" == found[1] and cell.state == "learned"]
             assert float(found[3]) == max(round(cell.accuracy.value, 1) for cell in row if cell.accuracy)
 
 
@@ -345,15 +282,13 @@ def test_an_unfinished_training_is_shown_as_it_stands_and_not_compared(tmp_path)
     (grid,) = load_grids(files)
     verdicts = ["learned", "did not learn", "unfinished: 4 of 30 epochs", "unfinished: 4 of 30 epochs"]
     assert [line[-1] for line in table(grid)] == verdicts
-    assert [line[7] for line in table(grid)] == ["60.00", "10.00", "70.00", "10.00"]
-    assert [line[9] for line in table(grid)] == ["59.00", "9.00", "–", "9.50"]
-    assert told(grid)["1.1"] == ["At K = 32, L = 2 (60.0 %) learned; L = 4 did not learn, L = 8 and 16 are unfinished."]
+    assert [line[6] for line in table(grid)] == ["60.00", "10.00", "70.00", "10.00"]
+    assert [line[8] for line in table(grid)] == ["59.00", "9.00", "–", "9.50"]
+    assert told(grid)["1.1"] == [
+        "At K = 32, L = 2 is best so far (60.0 %); L = 4 did not learn, L = 8 and 16 are unfinished."
+    ]
     assert told(grid)["1.2"][:1] == [
         f"L = 4 at K = 32 did not learn: at most 10.0 % validation accuracy, where {GUESSING}."
-    ]
-    assert told(grid)["1.2"][2:] == [
-        "K = 32, L = 8 is unfinished: 4 of 30 epochs, best validation accuracy so far: 70.0 %.",
-        "K = 32, L = 16 is unfinished: 4 of 30 epochs, best validation accuracy so far: 10.0 %.",
     ]
     assert summary([grid])[0] == (
         "4 experiments, 4 trainings: 1 learned, 1 did not learn, 2 unfinished. Of those that learned, the best so far "
@@ -368,15 +303,14 @@ def test_a_training_that_the_scheduler_stopped_early_is_not_said_not_to_learn(tm
     files.append(write(tmp_path, "late", settings(32, 4), history(FLAT), stop_reason="scheduler"))
     (grid,) = load_grids(files)
     told = {answer.question[:3]: answer.lines for answer in answers(grid)}
-    assert told["1.1"] == ["At K = 32, L = 2 (60.0 %) learned; L = 4 stopped before it was clear."]
-    assert told["1.2"] == ["L = 4 at K = 32 stopped before it was clear."]
+    assert told["1.1"] == ["At K = 32, L = 2 is best so far (60.0 %); L = 4 stopped before it was clear."]
+    assert "1.2" not in told
 
 
 def test_an_unfinished_training_that_failed_says_why(tmp_path):
     trial = settings(32, 2)
     (grid,) = load_grids([unfinished(tmp_path, "a", trial, 30.0)], {"a": trial}, {"a": "lost its node"})
     assert table(grid)[0][-3:] == ["failed: lost its node", "–", "failed: 4 of 30 epochs"]
-    assert told(grid)["1.2"] == ["K = 32, L = 2 failed: lost its node"]
 
 
 @pytest.mark.parametrize(
@@ -392,18 +326,17 @@ def test_too_few_batches_tell_no_cause(tmp_path, batches, why):
 def test_an_unfinished_seed_does_not_count_in_the_mean(tmp_path):
     files = write_grid(tmp_path, {(32, 2): [60.0, 61.0]})
     (grid,) = load_grids([*files, unfinished(tmp_path, "c", settings(32, 2, seed=3), 20.0)])
-    assert [table(grid)[0][column] for column in (7, -1)] == ["60.50 ± 6.35", "2 learned, 1 unfinished"]
+    assert [table(grid)[0][column] for column in (6, -1)] == ["60.50 ± 6.35", "2 learned, 1 unfinished"]
     assert told(grid)["1.2"] == [
-        f"Every finished training learned: the lowest validation accuracy is 60.0 %; {GUESSING}.",
+        "Every finished training learned.",
         "K = 32, L = 2: 2 learned, 1 unfinished.",
-        "K = 32, L = 2, seed 3 is unfinished: 4 of 30 epochs, best validation accuracy so far: 20.0 %.",
     ]
 
 
 def test_a_file_without_accuracies_cannot_be_judged(tmp_path):
     path = write(tmp_path, "a", settings(32, 2), history(60.0)._replace(test_acc=[math.nan] * 4))
     (grid,) = load_grids([path])
-    assert told(grid)["1.2"] == ["L = 2 at K = 32 cannot be judged: without accuracies in the result file."]
+    assert told(grid) == {}
     assert table(grid)[0][-1] == "no accuracies"
 
 
@@ -415,16 +348,13 @@ def test_a_network_whose_loss_moved_does_get_a_gradient(tmp_path):
     files = [
         write(tmp_path, "a", settings(32, 2), history(60.0)),
         write(tmp_path, "b", settings(32, 8), moved._replace(train_acc=[10.0, 20.0, 40.0, 30.0])),
-        write(tmp_path, "c", settings(32, 9), history(FLAT)._replace(train_loss=[1.9] * 40)),
     ]
     (grid,) = load_grids(files)
     assert told(grid)["1.2"][1:] == [
-        "L = 8 at K = 32: the training loss changed, between 2.300 and 1.500, and the training accuracy reached "
-        "40.0 %, so the weights do get a gradient; look at lr, reg and the number of images.",
-        "L = 9 at K = 32: the training loss stayed between 1.900 and 1.900; the result files do not tell more.",
+        "Why: the training loss was between 1.500 and 2.300, not at that of guessing, and the training accuracy "
+        "reached 40.0 %, so the signal is not lost; look at lr, reg and the number of images.",
     ]
-    assert "1.3" in told(grid)
-    assert REMEDIES not in told(grid)["1.3"]
+    assert "1.3" not in told(grid)
 
 
 def test_of_your_code_net_the_initialisation_is_not_blamed(tmp_path):
@@ -468,10 +398,10 @@ def test_what_another_network_gave_on_the_cells_that_did_not_learn(tmp_path):
         ({(32, 8): FLAT, (32, 9): FLAT}, "With lr = 0.01, 0 of 2 cells learned that did not with lr = 0.001."),
         ({(32, 8): 30.0}, "With lr = 0.01, 1 of 1 cell learned that did not with lr = 0.001: 30.0 % (K = 32, L = 8)."),
         ({(32, 8): FLAT}, "With lr = 0.01, 0 of 1 cell learned that did not with lr = 0.001."),
-        ({(32, 2): 64.0}, "K = 32, L = 2: 64.0 % with lr = 0.01, 62.0 % with lr = 0.001."),
-        ({(32, 2): 64.0, (32, 4): 60.0}, "On the 2 cells that both learned, lr = 0.01 differs from lr = 0.001 "
+        ({(32, 2): 64.0}, "On 1 cell that both learned, lr = 0.01 differs from lr = 0.001 "
+         "by +2.0 points on average (+2.0 to +2.0)."),
+        ({(32, 2): 64.0, (32, 4): 60.0}, "On 2 cells that both learned, lr = 0.01 differs from lr = 0.001 "
          "by -0.5 points on average (-3.0 to +2.0)."),
-        ({(64, 2): 64.0}, "Nothing else was tried in this sweep on the cells that did not learn."),
     ],
 )  # fmt: skip
 def test_what_another_setting_gave(tmp_path, tried, line):
@@ -492,22 +422,20 @@ def test_with_several_seeds_a_lead_is_held_against_the_noise(tmp_path):
         },
     )  # fmt: skip
     assert told(grid)["1.1"] == [
-        "At K = 32, L = 4 is best (66.3 ± 0.7 %), ahead of L = 2 (62.2 ± 0.5 %) by more than the noise. "
-        "It fits the training images more closely than L = 2 (68.3 % against 64.2 %). L = 8 did not learn.",
-        "At K = 64, L = 4 has the highest mean (63.4 ± 0.7 %), but L = 2 (63.3 ± 0.9 %, lower by 0.1 points, "
-        "95 % interval -0.6 to 0.8) is within the noise.",
+        "At K = 32, L = 4 is best (66.3 ± 0.7 %), ahead of L = 2 (62.2 ± 0.5 %, beyond the noise: 4.1 points, 95 % "
+        "interval 3.6 to 4.6); L = 8 did not learn.",
+        "At K = 64, L = 4 has the highest mean (63.4 ± 0.7 %), ahead of L = 2 (63.3 ± 0.9 %, within the noise: 0.1 "
+        "points, 95 % interval -0.6 to 0.8).",
     ]
     assert told(grid)["2.1"] == [
-        "At L = 2, mean accuracy rises with K: 62.2 ± 0.5 % (K = 32), 63.3 ± 0.9 % (K = 64). "
-        "The difference is beyond the noise (1.1 points, 95 % interval 0.4 to 1.8).",
-        "At L = 4, mean accuracy falls with K: 66.3 ± 0.7 % (K = 32), 63.4 ± 0.7 % (K = 64). "
-        "The difference is beyond the noise (2.9 points, 95 % interval 2.3 to 3.5).",
+        "At L = 2, accuracy rises with K: 62.2 ± 0.5 % (K = 32), 63.3 ± 0.9 % (K = 64). "
+        "The largest difference is beyond the noise: 1.1 points, 95 % interval 0.4 to 1.8.",
+        "At L = 4, accuracy falls with K: 66.3 ± 0.7 % (K = 32), 63.4 ± 0.7 % (K = 64). "
+        "The largest difference is beyond the noise: 2.9 points, 95 % interval 2.3 to 3.5.",
     ]
     assert told(grid)["2.2"] == [
-        "The best depth is L = 4 at K = 32. At K = 64, no depth is best beyond the noise.",
-        "The best width changes: K = 64 at L = 2; K = 32 at L = 4.",
         "Among the cells that learned, width changes accuracy by up to 2.9 points (at L = 4, from K = 32 to 64), "
-        "depth by up to 4.1 points (at K = 32, from L = 2 to 4).",
+        "depth changes accuracy by up to 4.1 points (at K = 32, from L = 2 to 4).",
     ]
     assert summary([grid])[0].startswith("15 experiments, 15 trainings: 12 learned, 3 did not learn. ")
 
@@ -515,8 +443,9 @@ def test_with_several_seeds_a_lead_is_held_against_the_noise(tmp_path):
 def test_of_three_depths_some_may_be_noise_and_some_not(tmp_path):
     grid = one_grid(tmp_path, {(32, 1): [50.0, 50.4, 50.2], (32, 2): [65.9, 66.0, 66.4], (32, 4): [66.0, 66.4, 66.5]})
     assert told(grid)["1.1"] == [
-        "At K = 32, L = 4 has the highest mean (66.3 ± 0.7 %), but L = 2 (66.1 ± 0.7 %, lower by 0.2 points, "
-        "95 % interval -0.4 to 0.8) is within the noise; L = 1 (50.2 ± 0.5 %) is below it."
+        "At K = 32, L = 4 has the highest mean (66.3 ± 0.7 %), ahead of L = 2 (66.1 ± 0.7 %, within the noise: 0.2 "
+        "points, 95 % interval -0.4 to 0.8) and L = 1 (50.2 ± 0.5 %, beyond the noise: 16.1 points, 95 % interval 15.6 "
+        "to 16.6)."
     ]
 
 
@@ -524,17 +453,12 @@ def test_of_three_depths_some_may_be_noise_and_some_not(tmp_path):
     ("accuracies", "sentence"),
     [
         (
-            ([60.0, 61.0, 62.0], [60.5, 61.5, 62.5]),
-            "The difference is within the noise (0.5 points, 95 % interval -1.8 to 2.8), so K may not matter here.",
-        ),
-        (
             ([60.0, 61.0, 62.0], [60.5, 61.5, 62.5], [60.2, 61.2, 62.2]),
-            "The largest difference is within the noise (0.5 points, 95 % interval -1.8 to 2.8), "
-            "so K may not matter here.",
+            "The largest difference is within the noise: 0.5 points, 95 % interval -1.8 to 2.8.",
         ),
         (
             ([60.0, 60.1, 60.2], [61.0, 61.1, 61.2], [62.0, 62.1, 62.2]),
-            "The largest difference is beyond the noise (2.0 points, 95 % interval 1.8 to 2.2).",
+            "The largest difference is beyond the noise: 2.0 points, 95 % interval 1.8 to 2.2.",
         ),
     ],
 )
@@ -548,14 +472,16 @@ def test_a_cell_with_a_single_run_among_others_is_said_to_tell_nothing_of_noise(
         tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 4): 64.0, (64, 2): [50.0, 51.0], (64, 4): [58.2, 58.9]}
     )
     assert told(grid)["1.1"][0].startswith("At K = 32, L = 4 is best (64.0 %), ahead of L = 2 (61.0 ± 2.5 %).")
-    assert summary([grid])[1].startswith("L = 4 at K = 32 was trained once, so this report cannot tell")
+    assert summary([grid])[1].startswith(
+        "This report cannot tell whether a difference between networks that were trained once"
+    )
 
 
 def test_a_cell_that_learned_with_some_seeds_only_says_so(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 8): [40.0, FLAT, 45.0], (32, 16): [FLAT, FLAT, FLAT]})
     assert told(grid)["1.1"] == [
-        "At K = 32, L = 2 has the highest mean (61.0 ± 2.5 %), but L = 8 (31.7 ± 47.0 %, 2 learned, 1 did not learn, "
-        "lower by 29.3 points, 95 % interval -17.5 to 76.2) is within the noise. L = 16 did not learn."
+        "At K = 32, L = 2 has the highest mean (61.0 ± 2.5 %), ahead of L = 8 (31.7 ± 47.0 %, 2 learned, 1 did not "
+        "learn, within the noise: 29.3 points, 95 % interval -17.5 to 76.2); L = 16 did not learn."
     ]
     assert told(grid)["1.2"][0].startswith("L = 16 at K = 32 did not learn: ")
     assert told(grid)["1.2"][2] == "K = 32, L = 8: 2 learned, 1 did not learn."
@@ -564,9 +490,9 @@ def test_a_cell_that_learned_with_some_seeds_only_says_so(tmp_path):
 def test_table_has_mean_and_interval_of_the_seeds(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 8): [FLAT, 40.0, FLAT]})
     assert table(grid) == [
-        ["exp_K32_L2 (seeds 1, 2, 3)", "32", "2", "2", "64,000", "64.0 M", "4", "61.00 ± 2.48", "3", "60.00 ± 2.48",
+        ["exp_K32_L2 (seeds 1, 2, 3)", "32", "2", "64,000", "64.0 M", "4", "61.00 ± 2.48", "3", "60.00 ± 2.48",
          "2 min 0 s", "stopped early: no better for 5 epochs", "–", "learned"],
-        ["exp_K32_L8 (seeds 1, 2, 3)", "32", "8", "8", "256,000", "256.0 M", "4", "20.00 ± 43.03", "3",
+        ["exp_K32_L8 (seeds 1, 2, 3)", "32", "8", "256,000", "256.0 M", "4", "20.00 ± 43.03", "3",
          "19.00 ± 43.03", "8 min 0 s", "stopped early: no better for 5 epochs", "–", "1 learned, 2 did not learn"],
     ]  # fmt: skip
 
@@ -599,10 +525,7 @@ def test_what_was_expected_stands_beside_what_happened(tmp_path):
         ["trains", "learned"], ["at risk", "learned"],
         ["will not learn", "did not learn"], ["at risk", "did not learn"],
     ]  # fmt: skip
-    assert expectations(grid) == [
-        "The diagnosis before the training was right on 2 of 2 trainings. It called L = 4 at K = 32, and L = 8 at K = "
-        "64 at risk; 1 of 2 trainings learned."
-    ]
+    assert expectations(grid) == ["The diagnosis before the training was right on 2 of 2 trainings."]
     weak = (
         "Before the training, the scores of different images differed by at most 1.0e-04 in the networks that did not "
         "learn, and by at least 2.4e-04 in those that learned."
@@ -619,17 +542,14 @@ def test_wrong_expectations_are_told(tmp_path):
         {(32, 2): (65.0, "will not learn", 1e-6), (32, 4): (FLAT, "trains", 1e-3), (32, 8): (FLAT, "trains", 1e-3)},
     )
     assert expectations(grid) == [
-        "The diagnosis before the training was right on 0 of 3 trainings. Contrary to it, L = 2 at K = 32 learned. "
-        "Contrary to it, L = 4 and 8 at K = 32 did not learn."
+        "The diagnosis before the training was right on 0 of 3 trainings, and wrong on L = 2, 4 and 8 at K = 32."
     ]
     assert weak_signal(grid) == []
 
 
 def test_where_all_was_at_risk_nothing_was_right_or_wrong(tmp_path):
     grid = expecting(tmp_path, {(32, 4): (65.0, "at risk", 1e-4)})
-    assert expectations(grid) == [
-        "The diagnosis before the training called L = 4 at K = 32 at risk; 1 of 1 training learned."
-    ]
+    assert expectations(grid) == []
 
 
 @pytest.mark.parametrize("diagnosis", [None, 7, {}, {"verdict": ["trains"], "score_spread": "much"}])
@@ -668,7 +588,7 @@ def test_equal_settings_with_other_curves_are_two_runs(tmp_path):
     ]
     (grid,) = load_grids(files)
     assert [run.names for run in grid.runs] == [("a", "c"), ("b",)]
-    assert [table(grid)[0][column] for column in (0, 7)] == ["a, c, b", "60.50 ± 6.35"]
+    assert [table(grid)[0][column] for column in (0, 6)] == ["a, c, b", "60.50 ± 6.35"]
 
 
 def foreign(folder: Path, stem: str, accuracy: float, kw: dict[str, Any] | None = None, **keys: Any) -> Path:
@@ -701,9 +621,8 @@ def foreign(folder: Path, stem: str, accuracy: float, kw: dict[str, Any] | None 
     ],
 )
 def test_keys_of_other_programs_tell_experiments_apart(tmp_path, first, second, names):
-    grids = load_grids([foreign(tmp_path, "a", 60.0, **first), foreign(tmp_path, "b", FLAT, **second)])
-    assert sorted(grid_names(grids)) == sorted(names)
-    assert [line[0] for line in table(*grids)] == ["a", "b"]
+    (grid,) = load_grids([foreign(tmp_path, "a", 60.0, **first), foreign(tmp_path, "b", FLAT, **second)])
+    assert {cell.label: cell.runs[0].names for cell in grid.cells} == {names[0]: ("a",), names[1]: ("b",)}
 
 
 @pytest.mark.parametrize(
@@ -730,12 +649,11 @@ def test_of_a_file_without_a_config_the_name_tells_the_cell(tmp_path):
 
 
 def test_of_a_network_that_is_not_ours_neither_name_nor_cause_is_claimed(tmp_path):
-    grids = load_grids([foreign(tmp_path, "a", FLAT, model_type="mlp"), foreign(tmp_path, "b", 60.0, model_type="cnn")])
-    assert "PyTorch" not in str(told(grids[0])) + str(conditions(grids))
-    assert "ConvClassifier" not in str(told(*grids)) + str(conditions(grids))
-    assert told(*grids)["1.3"] == [
-        "With model_type = cnn, 1 of 1 cell learned that did not with model_type = mlp: 60.0 % (K = 32, L = 8)."
-    ]
+    (grid,) = load_grids(
+        [foreign(tmp_path, "a", FLAT, model_type="mlp"), foreign(tmp_path, "b", 60.0, model_type="cnn")]
+    )
+    assert not re.search("PyTorch|ConvClassifier", f"{told(grid)}{conditions([grid])}")
+    assert told(grid)["1.1"] == ["model_type = cnn is best (60.0 %); model_type = mlp did not learn."]
 
 
 def test_trainings_without_a_seed_are_different_runs(tmp_path):
@@ -795,7 +713,7 @@ def test_a_notebooks_file_without_our_facts_is_reported(tmp_path):
     path.write_text(json.dumps(content))
     (grid,) = load_grids([path])
     assert table(grid) == [
-        ["exp1_1_K32_L2", "32", "2", "2", "–", "–", "4", "60.00", "3", "–", "–", "–", "–", "learned"],
+        ["exp1_1_K32_L2", "32", "2", "–", "–", "4", "60.00", "3", "–", "–", "–", "–", "learned"],
     ]  # fmt: skip
     assert summary([grid])[0].endswith("Of those that learned, the best is K = 32, L = 2: 60.0 % validation accuracy.")
 

@@ -1,6 +1,7 @@
 """Texts for people: counts, sizes, durations, settings, columns; control characters are escaped. And their digest."""
 
 import hashlib
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,19 @@ def enumerated(names: Sequence[str], most: int = 5) -> str:
 def natural(name: str) -> list[str | int]:
     """A sorting key with which L2 comes before L16."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def total(value: str) -> int | None:
+    """The sum of whole numbers such as `64-128`; None of anything else."""
+    return sum(map(int, value.split("-"))) if re.fullmatch(r"\d+(-\d+)*", value) else None
+
+
+def by_size(value: str) -> tuple[float, list[str | int]]:
+    """A sorting key for texts of settings: numbers by size, lists of them by their sum, then words."""
+    try:
+        return float(value), []
+    except ValueError:
+        return total(value) or math.inf, natural(value)
 
 
 def symbol(key: str) -> str:

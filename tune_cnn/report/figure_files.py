@@ -5,17 +5,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from tune_cnn.files import publish_file
-from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit, readable
-from tune_cnn.report.figure_rows import Row, figure_rows, total
-from tune_cnn.report.runs import search_of, verdict
-from tune_cnn.texts import printable
-from tune_cnn.train_results import FitResult, chance
+from tune_cnn.plot import PANELS, draw_legend, literal, own_style, plot_fit
+from tune_cnn.report.figure_rows import Row, figure_rows
+from tune_cnn.report.grids import known
+from tune_cnn.report.runs import Run, read_runs
+from tune_cnn.texts import printable, total
+from tune_cnn.train_results import chance
 
 _PANEL_TITLES = ("Training loss", "Training accuracy", "Validation loss", "Validation accuracy")
 
@@ -45,15 +45,14 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
         StorageError: A figure cannot be written.
     """
     # Of a search, which varies everything at once, `write_search_figure` draws one.
-    read = [found for found in readable(result_files) if not search_of(found[3])]
+    runs = [run for run in read_runs(result_files) if not run.search]
     written = []
-    for row in figure_rows([(printable(path.stem), config, trial) for path, config, _, trial in read]):
-        curves = [Curve.of(row, index, *read[index][2:]) for index in row.labels]
+    for row in figure_rows([(printable(run.names[0]), run) for run in runs]):
         path = out_dir / f"{row.name}.{format}"
         with own_style():
             # Not pyplot's: it would open a window, or stay in the notebook's memory.
             fig = Figure(figsize=(11, 8), layout="constrained")
-            draw_row(fig, curves)
+            draw_row(fig, row)
             draw_legend(fig, fig.axes[-1])
             fig.suptitle(literal(row.title), wrap=True)
             publish_file(path, saved(fig, format))
@@ -69,35 +68,6 @@ def saved(fig: Figure, format: str) -> bytes:
     return content.getvalue()
 
 
-class Curve(NamedTuple):
-    """One experiment in the figure of its row."""
-
-    name: str  # in the legend: `L = 8`
-    colour: str | None  # None: the next of the cycle
-    history: FitResult
-    classes: int
-    verdict: str  # one of `VERDICTS`
-
-    @classmethod
-    def of(cls, row: Row, index: int, history: FitResult, trial: dict[str, Any]) -> "Curve":
-        data = trial.get("data")
-        classes = data.get("classes") if isinstance(data, dict) else None
-        level = row.values.get(index, "")
-        colour = parameter_colour(row.axis, level) if row.axis in ("K", "L") and total(level) is not None else None
-        classes = classes if isinstance(classes, int) and classes > 1 else 10
-        return cls(row.labels[index], colour, history, classes, verdict(history, trial, classes))
-
-    @property
-    def best(self) -> float | None:
-        """The best validation accuracy in percent; None without one."""
-        return max(filter(math.isfinite, self.history.test_acc), default=None)
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether it did not learn."""
-        return self.verdict == "did not learn"
-
-
 def parameter_colour(parameter: str, level: str) -> str:
     """The colour of a K or an L, the same in every figure.
 
@@ -110,25 +80,30 @@ def parameter_colour(parameter: str, level: str) -> str:
     return to_hex(_COLOURS(size / (size + {"K": 90, "L": 5.7}[parameter])))
 
 
-def draw_row(fig: Figure, curves: list[Curve]) -> None:
-    """Draw losses and accuracies of a row in four panels; curves of one name are the seeds of a cell."""
+def level_colour(axis: str | None, level: str, number: int) -> str:
+    """The colour of a K or an L, the same in every figure; of other settings that of the place in the figure."""
+    return parameter_colour(axis, level) if axis in ("K", "L") and total(level) is not None else f"C{number}"
+
+
+def draw_row(fig: Figure, row: Row) -> None:
+    """Draw losses and accuracies of a row in four panels; curves of one label are the seeds of a cell."""
     axes = fig.subplots(2, 2).ravel()
-    flat = [curve for curve in curves if curve.is_flat]
-    dashed = list(dict.fromkeys(curve.name for curve in flat))
+    dashed = list(dict.fromkeys(label for label, run in row.curves if run.verdict == "did not learn"))
     # Others who did the assignment keep one training loss an epoch, which has no place among iterations.
     by_epoch = ["test_loss"]
-    if any(len(curve.history.train_loss) <= curve.history.num_epochs for curve in curves):
+    if any(run.history and len(run.history.train_loss) <= run.epochs for _, run in row.curves):
         by_epoch.append("train_loss")
-    for number, name in enumerate(dict.fromkeys(curve.name for curve in curves)):
-        cell = [curve for curve in curves if curve.name == name]
+    for number, name in enumerate(dict.fromkeys(label for label, _ in row.curves)):
+        cell = [run for label, run in row.curves if label == name]
         legend = literal(f"{name} ({_outcome(cell)})")
-        for curve in cell:
+        colour = level_colour(row.axis, cell[0].told.get(row.axis or "", ""), number)
+        for run in cell:
             # Flat curves lie on one another: the second shows in the gaps of the first.
-            linestyle = (4 * (dashed.index(name) % 2), (4, 4)) if curve.is_flat else "-"
-            colour = curve.colour or f"C{number}"
-            plot_fit(curve.history, fig, True, legend, by_epoch, color=colour, linestyle=linestyle)
+            linestyle = (4 * (dashed.index(name) % 2), (4, 4)) if run.verdict == "did not learn" else "-"
+            assert run.history is not None
+            plot_fit(run.history, fig, True, legend, by_epoch, color=colour, linestyle=linestyle)
             legend = "_"  # one entry for all seeds of a cell
-    for classes in sorted({curve.classes for curve in flat}):
+    for classes in sorted({_classes(run) for _, run in row.curves if run.verdict == "did not learn"}):
         for ax, panel in zip(axes, PANELS, strict=True):
             level = chance(classes) if panel.endswith("acc") else math.log(classes)
             if panel.endswith("loss"):  # a fall of 0.0001 is none, and must not look like one
@@ -139,18 +114,22 @@ def draw_row(fig: Figure, curves: list[Curve]) -> None:
         ax.set_ylabel("Loss (nats, log)")
     for ax, words in zip(axes, _PANEL_TITLES, strict=True):
         ax.set_title(words)
-    top = max(3 * max(chance(curve.classes) for curve in curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
+    top = max(3 * max(chance(_classes(run)) for _, run in row.curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance
         ax.set_ylim(0, top)
 
 
-def _outcome(cell: list[Curve]) -> str:
+def _classes(run: Run) -> int:
+    return max(run.settings.data.classes, 2)
+
+
+def _outcome(cell: list[Run]) -> str:
     """What the legend says of a cell, such as `10.1 %, did not learn` or `61.0 to 63.2 %, 3 runs`."""
-    best = [curve.best for curve in cell if curve.best is not None]
+    best = known(run.accuracy for run in cell)
     accuracies = " to ".join(f"{accuracy:.1f}" for accuracy in (best if len(best) < 2 else (min(best), max(best))))
     parts = [f"{accuracies} %" if best else "no accuracy"]
     if len(cell) > 1:
         parts.append(f"{len(cell)} runs")
-    counts = Counter(curve.verdict for curve in cell if curve.verdict != "learned" and curve.best is not None)
+    counts = Counter(run.verdict for run in cell if run.verdict != "learned" and run.accuracy is not None)
     parts += [what if count == len(cell) else f"{count} {what}" for what, count in counts.items()]
     return ", ".join(parts)

@@ -1,6 +1,5 @@
-"""Result files -> grids of K by L, whose cells are networks, each trained once or with several seeds."""
+"""Result files -> grids, such as K by L, whose cells are networks, each trained once or with several seeds."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +8,12 @@ from itertools import groupby
 from pathlib import Path
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
-from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.report.noise import Mean, mean
-from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_run
-from tune_cnn.settings import Settings
-from tune_cnn.texts import natural, setting_text, tell
+from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_runs
+from tune_cnn.settings import Settings, varied_keys
+from tune_cnn.texts import by_size
+
+_FOLLOWS = {"bs_test", "model_fingerprint"}  # from `bs_train` and `model`
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,7 @@ class Cell:
     """One network under one set of conditions, trained once or with several seeds."""
 
     runs: tuple[Run, ...]
+    axes: tuple[str, ...] = ("K", "L")  # of its grid
 
     @property
     def settings(self) -> Settings:
@@ -28,23 +29,13 @@ class Cell:
         return self.runs[0].settings
 
     @property
-    def k(self) -> str:
-        """K as a text: `64-128`."""
-        return setting_text(self.settings.filters_per_layer)
-
-    @property
-    def depth(self) -> int:
-        """L."""
-        return self.settings.layers_per_block
-
-    @property
     def label(self) -> str:
-        """`K = 64-128, L = 2`; the name of an own network."""
-        return self.settings.network if self.settings.model else f"K = {self.k}, L = {self.depth}"
+        """`K = 64-128, L = 2`; the name of a lone own network."""
+        return ", ".join(f"{axis} = {self.level(axis)}" for axis in self.axes) or self.settings.network
 
-    def level(self, symbol: str) -> str:
-        """Its K or its L."""
-        return self.k if symbol == "K" else str(self.depth)
+    def level(self, axis: str) -> str:
+        """The value on an axis as a text: `64-128`."""
+        return self.runs[0].told.get(axis, "none")
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
@@ -120,16 +111,16 @@ def _told(counts: Counter[str], names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Cells of a grid that differ in K only, or in L only."""
+    """Cells of a grid that differ on one axis only."""
 
-    fixed: str  # what they have in common, such as `K = 32`
-    varies: str  # `K` or `L`
+    fixed: str  # what they have in common, such as `K = 32`; empty in a grid of one axis
+    varies: str  # the axis on which they differ, such as `L`
     cells: list[Cell]  # in the order of what varies
 
     @property
-    def noun(self) -> str:
-        """`width` or `depth`."""
-        return {"K": "width", "L": "depth"}[self.varies]
+    def at(self) -> str:
+        """The beginning of a sentence: `At K = 32, `."""
+        return f"At {self.fixed}, " if self.fixed else ""
 
     @cached_property
     def learned(self) -> list[Cell]:
@@ -145,29 +136,34 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Cells that differ in nothing but K and L: narrow ones first, and of those shallow ones first."""
+    """Cells that differ in nothing but the values on the grid's axes, in the order of these."""
 
     cells: tuple[Cell, ...]
 
     @property
     def settings(self) -> Settings:
-        """Those of its first cell; K, L and the seed are not common to all."""
+        """Those of its first cell; the axes and the seed are not common to all."""
         return self.cells[0].settings
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """K and L, or one or two other settings; none of a lone own network."""
+        return self.cells[0].axes
 
     @property
     def conditions(self) -> dict[str, str]:
         """What all cells have in common, as texts."""
-        return self.cells[0].runs[0].conditions
+        return {key: text for key, text in self.cells[0].runs[0].conditions.items() if key not in self.axes}
 
     @property
     def runs(self) -> list[Run]:
         return [run for cell in self.cells for run in cell.runs]
 
     def rows(self, varies: str) -> list[Row]:
-        """The cells of each K over L, or those of each L over K."""
-        fixed = "K" if varies == "L" else "L"
-        cells = self.cells if varies == "L" else sorted(self.cells, key=lambda cell: cell.depth)
-        rows = groupby(cells, key=lambda cell: f"{fixed} = {cell.level(fixed)}")
+        """The cells that differ on this axis only, such as those of each K over L."""
+        fixed = [axis for axis in self.axes if axis != varies]
+        cells = sorted(self.cells, key=lambda cell: [by_size(cell.level(axis)) for axis in fixed])
+        rows = groupby(cells, key=lambda cell: ", ".join(f"{axis} = {cell.level(axis)}" for axis in fixed))
         return [Row(name, varies, list(row)) for name, row in rows]
 
 
@@ -184,25 +180,36 @@ def load_grids(
         asked: The experiments of the sweep: names and settings.
         failures: Why experiments failed, by name.
     """
-    runs = []
-    for path in sorted(result_files, key=lambda path: natural(path.name)):
-        try:
-            runs.append(read_run(path))
-        except (ResultError, ConfigError) as error:
-            tell(f"Left out: {error}", file=sys.stderr)
+    runs = read_runs(result_files)
     found = {name for run in runs for name in run.names}
     runs = [replace(run, failure=failures.get(run.names[0])) if run.verdict == "unfinished" else run for run in runs]
     runs += [Run((name,), asked[name], failure=failures.get(name)) for name in asked if name not in found]
-    grids: dict[frozenset[tuple[str, str]], dict[tuple[int, tuple[int, ...], int], list[Run]]] = {}
+    axes = _axes(runs)
+    grids: dict[frozenset[tuple[str, str]], dict[tuple[str, ...], list[Run]]] = {}
     for run in runs:
-        cells = grids.setdefault(frozenset(run.conditions.items()), {})
-        widths = tuple(run.settings.filters_per_layer)
-        _add(cells.setdefault((sum(widths), widths, run.settings.layers_per_block), []), run)
+        cells = grids.setdefault(frozenset((key, text) for key, text in run.told.items() if key not in axes), {})
+        _add(cells.setdefault(tuple(run.told.get(axis, "none") for axis in axes), []), run)
     found_grids = [
-        Grid(tuple(Cell(tuple(sorted(cells[place], key=_seed_order))) for place in sorted(cells)))
+        Grid(
+            tuple(
+                Cell(tuple(sorted(cells[levels], key=_seed_order)), axes)
+                for levels in sorted(cells, key=lambda levels: list(map(by_size, levels)))
+            )
+        )
         for cells in grids.values()
     ]
     return sorted(found_grids, key=lambda grid: (-len(grid.cells), grid.settings.network))
+
+
+def _axes(runs: Sequence[Run]) -> tuple[str, ...]:
+    """K and L, or where neither varies, the first two settings that do; of a lone or searched own network none."""
+    varied = [key for key in varied_keys(run.told for run in runs) if key not in _FOLLOWS]
+    if not {"K", "L"} & set(varied):
+        if varied and not any(run.search for run in runs):
+            return tuple(varied[:2])
+        if runs and runs[0].settings.model:
+            return ()
+    return "K", "L"
 
 
 def _seed_order(run: Run) -> tuple[bool, int]:

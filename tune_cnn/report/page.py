@@ -12,7 +12,6 @@ from tune_cnn.report.grids import Grid
 from tune_cnn.report.page_figures import cost_figure, curve_figures
 from tune_cnn.report.search import search_report, split_grids
 from tune_cnn.report.sentences import answers, conditions, notes, summary
-from tune_cnn.report.sentences_learning import confusions
 from tune_cnn.report.table import LEFT_ALIGNED, accuracy_range, map_rows, results_table
 from tune_cnn.report.wording import grid_names
 from tune_cnn.texts import printable
@@ -25,9 +24,8 @@ _UNBREAKABLE = re.compile(r"(?<=\d) (?=%|±)|(?<=±) (?=\d)|(?<=\b[KL]) (?==)|(?
 
 def page(title: str, grids: Sequence[Grid]) -> str:
     """The page of the report on a sweep of this name, from what `load_grids` found; at least one grid."""
-    return _rendered(
-        "report.html", _html, title, grids, figures=lambda grid: (list(curve_figures(grid)), cost_figure(grid))
-    )
+    curves = curve_figures([run for grid in grids for run in grid.runs if not run.search])
+    return _rendered("report.html", _html, title, grids, curves=curves, cost=cost_figure)
 
 
 def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path], folder: Path) -> str:
@@ -72,10 +70,8 @@ def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], *
         {
             "grid": grid,
             "suffix": name,
-            "widths": [row.fixed for row in grid.rows("L")],
             "map": map_rows(grid, colours),
             "answers": answers(grid, [other for other in in_grids if other is not grid]),
-            "confusions": confusions(grid),
         }
         for name, grid in zip(names, in_grids, strict=True)
     ]

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +12,11 @@ from typing import Any, TypeGuard
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.early_stopping import how_ended
-from tune_cnn.errors import ConfigError
+from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
-from tune_cnn.texts import setting_text, symbol
+from tune_cnn.texts import natural, setting_text, symbol, tell
 from tune_cnn.train_results import FitResult
 
 UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not have its epochs to learn in
@@ -43,6 +44,12 @@ class Run:
         return {key: text for key, text in {**_texts(values), **self.unknown}.items() if key != "data.path"}
 
     @cached_property
+    def told(self) -> dict[str, str]:
+        """K, L, and the conditions."""
+        k, depth = map(setting_text, (self.settings.filters_per_layer, self.settings.layers_per_block))
+        return {"K": k, "L": depth, **self.conditions}
+
+    @cached_property
     def values(self) -> dict[str, Any]:
         """All settings key by key, as `Settings.flat` has them, and the config keys that are none of ours."""
         return {**self.settings.flat(), **self.unknown}
@@ -59,7 +66,15 @@ class Run:
             return "failed"
         if self.history is None:
             return "unfinished"
-        return verdict(self.history, self.facts, self.settings.data.classes)
+        if self.facts.get("unfinished") is True:
+            return "unfinished"
+        if self.facts.get("stop_reason") == "diverged" or not self.history.is_finite:
+            return "diverged"
+        if self.accuracy is None:
+            return "no accuracies"
+        if self.history.has_learned(self.settings.data.classes):
+            return "learned"
+        return UNCLEAR if self.facts.get("stop_reason") == "scheduler" else "did not learn"
 
     @property
     def is_finished(self) -> bool:
@@ -112,24 +127,26 @@ class Run:
     @property
     def expected(self) -> str | None:
         """The verdict of the diagnosis before the training; None where the file has none."""
-        verdict = self._diagnosis.get("verdict")
+        verdict = self.diagnosis.get("verdict")
         return verdict if verdict in EXPECTATIONS else None
 
     @property
     def score_spread(self) -> float | None:
         """How far the scores of different images differed before the training."""
-        spread = self._diagnosis.get("score_spread")
+        spread = self.diagnosis.get("score_spread")
         return spread if isinstance(spread, float) and math.isfinite(spread) else None
 
     @property
-    def _diagnosis(self) -> Mapping[str, Any]:
+    def diagnosis(self) -> Mapping[str, Any]:
+        """That before the training, as far as the file tells."""
         found = self.facts.get("diagnosis")
         return found if isinstance(found, Mapping) else {}
 
     @property
     def search(self) -> dict[str, Mapping[str, Any]]:
         """The distributions that settings were drawn from, such as `{"lr": {"loguniform": [1e-4, 1e-2]}}`."""
-        return search_of(self.facts)
+        found = self.facts.get("search")
+        return {k: v for k, v in found.items() if isinstance(v, Mapping)} if isinstance(found, dict) else {}
 
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""
@@ -145,28 +162,20 @@ class Run:
         return self.history.first_difference(other.history) is None
 
 
-def search_of(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """See `Run.search`; what is malformed is left out."""
-    found = facts.get("search")
-    return {key: value for key, value in found.items() if isinstance(value, Mapping)} if isinstance(found, dict) else {}
-
-
-def verdict(history: FitResult, facts: Mapping[str, Any], classes: int) -> str:
-    """What came of a training that has a result file: one of `VERDICTS`."""
-    if facts.get("unfinished") is True:
-        return "unfinished"
-    if facts.get("stop_reason") == "diverged" or not history.is_finite:
-        return "diverged"
-    if not any(map(math.isfinite, history.test_acc)):
-        return "no accuracies"
-    if history.has_learned(classes):
-        return "learned"
-    return UNCLEAR if facts.get("stop_reason") == "scheduler" else "did not learn"
-
-
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_runs(paths: Iterable[Path]) -> list[Run]:
+    """Read result files, in natural order of their names; what is damaged or none of ours is named on stderr."""
+    runs = []
+    for path in sorted(paths, key=lambda path: natural(path.stem)):
+        try:
+            runs.append(read_run(path))
+        except (ResultError, ConfigError) as error:
+            tell(f"Left out: {error}", file=sys.stderr)
+    return runs
 
 
 def read_run(path: Path) -> Run:
@@ -208,14 +217,14 @@ def read_run(path: Path) -> Run:
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     """One level of texts; what is None, or empty, is as if it were not there."""
-    return {key: setting_text(value) for key, value in flat_items(values) if value is not None}
+    return {key: setting_text(value) for key, value in _flat_items(values) if value is not None}
 
 
-def flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Keys and values on one level: `kw.model.type`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from flat_items(value, f"{prefix}{key}.")
+            yield from _flat_items(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

@@ -1,4 +1,4 @@
-"""The report of a search, or of an own network's grid: ranking, accuracy over each setting that varies, and cost."""
+"""The report of a search: ranking, accuracy over each setting that varies, and cost."""
 
 import itertools
 import math
@@ -14,37 +14,27 @@ from tune_cnn.files import publish_file
 from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import saved
 from tune_cnn.report.grids import Grid, load_grids
-from tune_cnn.report.page_figures import PageFigure, named_figures, page_figure
+from tune_cnn.report.page_figures import PageFigure, page_figure
 from tune_cnn.report.runs import Run, is_number
-from tune_cnn.report.wording import listed, number, percent
+from tune_cnn.report.wording import listed, number
 from tune_cnn.settings import varied_keys
-from tune_cnn.texts import counted, duration, natural, setting_text, symbol
+from tune_cnn.texts import by_size, counted, duration, natural, setting_text, symbol
 
 _COLOUR, _STOPPED = "#4E96BC", "#B8860B"
 _KEY = [("circles: ran to their end", _COLOUR, False), ("triangles: stopped by the scheduler", _STOPPED, False)]
-_BEST = 5  # trainings that are compared with all others
-_ENOUGH = 2 * _BEST  # trainings, for such a comparison
-_NARROW = 0.25  # of the whole range: what the best have in common; five values at random are as near in 1.6 % of cases
 
 
 class SearchReport(NamedTuple):
-    """The part of a report on trainings that are no grid of K and L."""
+    """The part of a report on experiments that a search drew."""
 
-    noun: str  # `search`, or `grid` if nothing was drawn
-    lines: list[str]  # what it cost, and what the best trainings have in common
+    lines: list[str]  # what it cost
     ranking: pd.DataFrame  # a row a training, the best first, as texts
-    figures: list[PageFigure]  # accuracy over each setting that varies; of a search, the best so far over the epochs
-    curves: list[PageFigure]  # learning curves of what was not drawn
+    figures: list[PageFigure]  # accuracy over each setting that varies, and the best so far over the epochs
 
 
 def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
-    """Those whose experiments a search drew, or that differ in an own network's arguments alone; and the others.
-
-    Where there are such, those without any results are counted among them.
-    """
-    searched = [
-        grid for grid in grids if any(run.search or (run.settings.model and len(grid.cells) == 1) for run in grid.runs)
-    ]
+    """Those whose experiments a search drew, and if there are such, those without any results; and the others."""
+    searched = [grid for grid in grids if any(run.search for run in grid.runs)]
     if searched:
         searched += [g for g in grids if g not in searched and all(run.history is None for run in g.runs)]
     return searched, [grid for grid in grids if grid not in searched]
@@ -53,7 +43,6 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
 def search_report(grids: Sequence[Grid]) -> SearchReport:
     """What to report of the experiments that `split_grids` gives first."""
     runs = _runs(grids)
-    noun = "search" if any(run.search for run in runs) else "grid"
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
     ranked = sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
@@ -64,12 +53,9 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
             title = "Best validation accuracy over each setting that varies"
             if keys:
                 figures.append(page_figure(title, key, _settings_figure(shown, keys), title))
-            if noun == "search":
-                title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
-                figures.append(page_figure(title, [], _progress_figure(shown), title))
-    lines = [*_cost(runs, noun), *_common(ranked[: len(shown)], keys)]
-    curves = named_figures([run for run in runs if not run.search])
-    return SearchReport(noun, lines, _ranking(ranked, keys), figures, curves)
+            title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
+            figures.append(page_figure(title, [], _progress_figure(shown), title))
+    return SearchReport(_cost(runs), _ranking(ranked, keys), figures)
 
 
 def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path, format: str = "png") -> list[Path]:
@@ -122,47 +108,15 @@ def _ranking(ranked: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cost(runs: Sequence[Run], noun: str) -> list[str]:
+def _cost(runs: Sequence[Run]) -> list[str]:
     spent, budget = sum(run.epochs for run in runs), sum(run.settings.epochs for run in runs)
-    lines = [
-        f"The {noun} spent {counted(spent, 'epoch')}, {percent(100 * spent / budget)} of the {budget} that its "
-        f"{counted(len(runs), 'training')} could have had."
-    ]
+    lines = []
+    if spent < budget:
+        lines.append(f"The search spent {spent} of the {counted(budget, 'epoch')} that its trainings could have had.")
     if stopped := [run for run in runs if _is_stopped(run)]:
         unspent = sum(run.settings.epochs - run.epochs for run in stopped)
         lines.append(f"The scheduler stopped {counted(len(stopped), 'training')}, {counted(unspent, 'epoch')} early.")
     return lines
-
-
-def _common(ranked: Sequence[Run], keys: Sequence[str]) -> list[str]:
-    """The settings whose range among the best is narrow."""
-    if len(ranked) < _ENOUGH:
-        return []
-    found = []
-    for key in keys:
-        everywhere: list[Any] = [run.values.get(key) for run in ranked]
-        among_best = everywhere[:_BEST]
-        if all(map(is_number, everywhere)) and len(set(everywhere)) > _BEST:
-            scale = math.log if _is_log(ranked, key) else float
-            part, whole = (scale(max(values)) - scale(min(values)) for values in (among_best, everywhere))
-            if part <= _NARROW * whole:
-                spans = [f"{setting_text(min(v))} to {setting_text(max(v))}" for v in (among_best, everywhere)]
-                found.append(f"{symbol(key)} from {spans[0]} (of {spans[1]})")
-        elif len(set(map(setting_text, among_best))) == 1 < len(set(map(setting_text, everywhere))):
-            found.append(f"{symbol(key)} = {setting_text(among_best[0])}")
-    if not found:
-        return [
-            f"The best {_BEST} trainings agree on no setting: each one spreads over more than a quarter of its range."
-        ]
-    return [
-        f"The best {_BEST} trainings have in common: {listed(found)}. With few samples, this can be chance; a narrower "
-        "search can tell."
-    ]
-
-
-def _in_order(value: object) -> tuple[str, Any]:
-    """Values of one kind by their size; those of several kinds have no order but that of their texts."""
-    return type(value).__name__, value if isinstance(value, int | float | str | list) else setting_text(value)
 
 
 def _is_log(runs: Sequence[Run], key: str) -> bool:
@@ -189,7 +143,7 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
             ax.set_xscale("log")
             ax.minorticks_off()
     else:
-        names = list(dict.fromkeys(map(setting_text, sorted(values, key=_in_order))))
+        names = list(dict.fromkeys(sorted(map(setting_text, values), key=by_size)))
         x = [names.index(setting_text(value)) for value in values]
         ax.set_xticks(range(len(names)), names)
     looks: Any = [(_COLOUR, "o", "ran to its end"), (_STOPPED, "v", "stopped by the scheduler")]

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from tune_cnn.report.grids import Grid, known
 from tune_cnn.report.runs import UNCLEAR, VERDICTS
-from tune_cnn.report.sentences_accuracy import best_depths, interplay, ranked, width_trends
+from tune_cnn.report.sentences_accuracy import NOUNS, interplay, ranked, rankings, trends
 from tune_cnn.report.sentences_learning import not_learned, tried
-from tune_cnn.report.wording import grid_names, is_network, listed, network, percent, places
-from tune_cnn.texts import counted, duration
+from tune_cnn.report.wording import grid_names, is_network, listed, network, percent
+from tune_cnn.settings import Settings
+from tune_cnn.texts import counted, duration, setting_text
 
 
 class Answer(NamedTuple):
@@ -19,14 +20,17 @@ class Answer(NamedTuple):
 
 
 def answers(grid: Grid, others: Sequence[Grid] = ()) -> list[Answer]:
-    """Answer the assignment's questions from the cells of one grid, and from those of the same K and L in others."""
+    """Answer the assignment's questions from the cells of one grid, and from those of the same places in others."""
     found = [
-        Answer("1.1 Which depth is best, at each width?", best_depths(grid)),
         Answer("1.2 Which networks did not learn, and why?", not_learned(grid)),
         Answer("1.3 What helps, and what was tried?", tried(grid, others)),
-        Answer("2.1 How does accuracy change with the width, at each depth?", width_trends(grid)),
-        Answer("2.2 Does the width change what depth does?", interplay(grid)),
     ]
+    if grid.axes:
+        names = [NOUNS.get(axis, axis) for axis in grid.axes]
+        at = [f", at each {name}" for name in names] if len(names) > 1 else [""]
+        found.insert(0, Answer(f"1.1 Which {names[-1]} is best{at[0]}?", rankings(grid)))
+        found.append(Answer(f"2.1 How does accuracy change with {names[0]}{at[-1]}?", trends(grid)))
+        found.append(Answer(f"2.2 Which matters more, {' or '.join(names)}?", interplay(grid)))
     return [answer for answer in found if answer.lines]
 
 
@@ -44,15 +48,13 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
-    single = [cell for cell in variants if len(cell.runs) == 1 and not cell.runs[0].search]
-    if not single or len(variants) < 2:
+    compared = [cell for cell in variants if cell.finished and not cell.runs[0].search]
+    if len(compared) < 2 or all(len(cell.finished) > 1 for cell in compared):
         return [sentence]
-    which = "Every cell" if len(single) == len(variants) else places(single)
-    was = "was" if which == "Every cell" or len(single) == 1 else "were"
     return [
         sentence,
-        f"{which} {was} trained once, so this report cannot tell whether a difference is more than the noise between "
-        "seeds. A line such as seeds: [1, 2, 3] in the config file, in place of seed, repeats every cell.",
+        "This report cannot tell whether a difference between networks that were trained once is more than the noise "
+        "between seeds. A line such as seeds: [1, 2, 3] in the config file, in place of seed, repeats every cell.",
     ]
 
 
@@ -60,8 +62,11 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     """Names and values: the settings that all trainings share, their images, machine, versions and time."""
     tables = [grid.conditions for grid in grids]
     shared = {key: text for key, text in tables[0].items() if all(table.get(key) == text for table in tables)}
-    if any(is_network(key) for table in tables for key in table):
+    if any(is_network(key) for grid in grids for run in grid.runs for key in run.told):
         shared.pop("ycn", None)  # what it says of the network, another key contradicts
+    for key in ("pool_every", "hidden_dims"):  # which an own network may not take
+        if "model" in shared and shared.get(key) == setting_text(getattr(Settings(), key)):
+            del shared[key]
     settings = [
         network(shared) if key == "ycn" else f"{key} {text}"
         for key, text in shared.items()
@@ -123,6 +128,6 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
             "Expected is the diagnosis of the network before its training, from one forward and one backward pass of a "
             "batch; at risk is no prediction."
         )
-    if any(run.verdict == "unfinished" and run.history for run in runs):
+    if any(run.verdict == "unfinished" for run in runs):
         found.append("Unfinished trainings are shown as they stand; they are neither compared nor called learned.")
     return found

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.wording import grid_names, number
-from tune_cnn.texts import duration
+from tune_cnn.texts import by_size, duration
 
 LEFT_ALIGNED = {"experiment", "variant", "expected", "verdict", "ended"}  # columns of words
 
@@ -47,9 +47,7 @@ def _line(cell: Cell, name: str) -> dict[str, str]:
     return {
         "experiment": cell.names,
         "variant": name,
-        "K": cell.k,
-        "L": str(cell.depth),
-        "conv layers": str(len(cell.settings.filters)),
+        **{axis: cell.level(axis) for axis in cell.axes},
         "parameters": "–" if parameters is None else f"{parameters:,.0f}",
         "multiply-adds": "–" if multiply_adds is None else f"{multiply_adds / 1e6:,.1f} M",
         "epochs": _span([run.epochs for run in cell.runs if run.history]),
@@ -86,13 +84,16 @@ def accuracy_range(grids: Sequence[Grid]) -> tuple[float, float] | None:
     return max(min(min(learned), max(learned) - 5), 0), max(learned)  # half a point is no reason for another colour
 
 
-def map_rows(grid: Grid, colours: tuple[float, float] | None) -> list[tuple[str, list[Square]]]:
-    """The map: `L = 2`, and a field for each width of the grid; shallow rows first."""
-    found = {(cell.k, cell.depth): cell for cell in grid.cells}
-    widths = [row.cells[0].k for row in grid.rows("L")]
-    return [
-        (row.fixed, [_square(found.get((k, row.cells[0].depth)), colours) for k in widths]) for row in grid.rows("K")
-    ]
+def map_rows(grid: Grid, colours: tuple[float, float] | None) -> tuple[list[str], list[tuple[str, list[Square]]]]:
+    """The map of a grid with axes: its heads, such as `K = 8`, and rows, such as `L = 2` with a field for each head."""
+    if not grid.axes:
+        return [], []
+    across = grid.axes[0]
+    found = {cell.label: cell for cell in grid.cells}
+    heads = [f"{across} = {level}" for level in sorted({cell.level(across) for cell in grid.cells}, key=by_size)]
+    rows = [row.fixed for row in grid.rows(across)]
+    labels = {row: [", ".join(filter(None, (head, row))) for head in heads] for row in rows}
+    return heads, [(row, [_square(found.get(label), colours) for label in labels[row]]) for row in rows]
 
 
 def _square(cell: Cell | None, colours: tuple[float, float] | None) -> Square:

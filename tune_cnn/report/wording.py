@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 
 from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.noise import Mean
 from tune_cnn.settings import varied_keys
+from tune_cnn.texts import by_size
 
 
 def percent(value: Mean | float | None) -> str:
@@ -23,12 +23,6 @@ def number(value: Mean | float | None, digits: int = 1) -> str:
     return f"{value.value if isinstance(value, Mean) else value:.{digits}f}"
 
 
-def above(value: float, limit: float) -> str:
-    """A percentage above a limit that is shown with one digit, with the digits that tell: `15.04 %` above 15.0 %."""
-    texts = [f"{value:.{digits}f}" for digits in range(1, 17)]
-    return next((text for text in texts if float(text) > round(limit, 1)), texts[-1]) + " %"
-
-
 def listed(items: Iterable[object]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = map(str, items)
@@ -42,11 +36,14 @@ def levels(symbol: str, cells: Iterable[Cell]) -> str:
 
 def places(cells: Sequence[Cell]) -> str:
     """The cells in words: `L = 8 and 16 at K = 32 and 64, and L = 32 at K = 64`."""
-    same_widths: dict[str, list[Cell]] = {}
-    for _, row in groupby(sorted(cells, key=lambda cell: cell.depth), key=lambda cell: cell.depth):
-        first, *others = row
-        same_widths.setdefault(levels("K", [first, *others]), []).append(first)
-    return ", and ".join(f"{levels('L', found)} at {widths}" for widths, found in same_widths.items())
+    if len(cells[0].axes) < 2:
+        return ", ".join(levels(axis, cells) for axis in cells[0].axes) or cells[0].label
+    along, across = cells[0].axes
+    same: dict[str, list[Cell]] = {}
+    for level in sorted({cell.level(across) for cell in cells}, key=by_size):
+        row = [cell for cell in cells if cell.level(across) == level]
+        same.setdefault(levels(along, row), []).append(row[0])
+    return ", and ".join(f"{levels(across, found)} at {where}" for where, found in same.items())
 
 
 def be(items: Sequence[object]) -> str:

@@ -25,9 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write the figures, and name them."""
     with waiting("loading PyTorch"):
-        from tune_cnn.plot import matching, readable
+        from tune_cnn.plot import matching
         from tune_cnn.report.figure_files import write_figures
-        from tune_cnn.report.runs import search_of
+        from tune_cnn.report.runs import read_runs
         from tune_cnn.report.search import write_search_figure
         from tune_cnn.rules import name_problems
 
@@ -40,12 +40,14 @@ def run(options: Namespace) -> int:
         )
     out_dir = options.out or options.results
     check_writable(out_dir)
-    facts = {path: facts for path, _, _, facts in readable(files)}
-    figures = write_figures(list(facts), out_dir, options.format)
+    runs = {run.names[0]: run for run in read_runs(files)}
+    readable = [file for file in files if file.stem in runs]  # so that the others are named once
+    figures = write_figures(readable, out_dir, options.format)
     searches: dict[str, list[Path]] = defaultdict(list)  # by their sweep, as it names its figure
-    for path in [path for path in facts if search_of(facts[path])]:
-        sweep = str(facts[path].get("sweep", ""))  # older files do not tell
-        searches[options.results.resolve().name if name_problems(sweep) else sweep].append(path)
+    for file in readable:
+        if (run := runs[file.stem]).search:
+            sweep = str(run.facts.get("sweep", ""))  # older files do not tell
+            searches[options.results.resolve().name if name_problems(sweep) else sweep].append(file)
     for name, samples in searches.items():
         figures += write_search_figure(name, samples, out_dir, options.format)
     for figure in figures:
