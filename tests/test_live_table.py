@@ -129,7 +129,7 @@ def test_a_trial_to_be_retried_has_not_ended():
 
 def test_a_long_failure_stands_above_the_table_and_leaves_the_numbers_legible():
     terminal = Terminal(trials(*LABELS), width=80)
-    failure = "epoch 3: RuntimeError: " + "CUDA error, and much to say about it " * 6
+    failure = "epoch 3: RuntimeError: " + ", ".join(["CUDA error and much to say about it"] * 6)
     terminal.progress.reported(LABELS[0], RESULT)
     terminal.progress.ended(LABELS[0], None, failure)
     assert terminal.said == f"{LABELS[0]}  failed: {failure}\n"
