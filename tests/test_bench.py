@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,18 @@ def test_nothing_is_said_but_how_far_it_is(tmp_path):
     command = [sys.executable, "-m", "tune_cnn", "bench", "tiny.yaml", "--only", "*L1", "--rounds=1", "--batches=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.sub(r"loading PyTorch.*\n", "", done.stderr) == "cells: tiny_L1\ntiny_L1: round 1 of 1\n"
+
+
+def test_ctrl_c_ends_it_and_its_processes_silently_while_one_starts(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    command = [sys.executable, "-m", "tune_cnn", "bench", "tiny.yaml", "--rounds=99", "--set", "data.train_images=3000"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while "round 1 of 99" not in process.stderr.readline():
+            pass
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.communicate(timeout=60)[1] == "\ninterrupted\n"
+    assert process.returncode == 130
 
 
 def test_an_error_of_a_process_is_told():

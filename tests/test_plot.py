@@ -357,6 +357,15 @@ def test_settings_that_the_names_do_not_tell_stand_in_the_legend(tmp_path: Path,
     ]
 
 
+def test_no_figure_replaces_another(tmp_path: Path) -> None:
+    """The first name seems to tell the number of epochs."""
+    files = [write_result(tmp_path, f"a_1_L{depth}", **CNN, epochs=depth // 2) for depth in (2, 4)]
+
+    written = write_figures(files, tmp_path)
+
+    assert [path.name for path in written] == ["a_1_1.png", "a_1_2.png"]
+
+
 def test_seeds_with_other_settings_are_told_apart(tmp_path: Path, drawn: list[Figure]) -> None:
     files = [
         write_result(tmp_path, f"best_S{seed}", **{**CNN, "lr": lr, "seed": seed})

@@ -17,7 +17,7 @@ from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.cluster import ClusterOptions
+from tune_cnn.sweep.cluster import ClusterOptions, connected
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -304,3 +304,10 @@ def test_who_waits_sees_ray_start_then_batches_of_long_epochs(ray_here, tmp_path
         "^starting Ray$", "^waiting for the first batches$", r"^K48_L3_\w+  batch \d+/102 of epoch 1$", "  epoch 1/1  ",
     )]  # fmt: skip
     assert shown == sorted(shown)
+
+
+def test_a_sweep_leaves_alone_what_begins_beside_it_in_the_ray_of_its_user(ray_here):
+    with connected(ClusterOptions(), 0):
+        group = ray_here.util.placement_group([{"CPU": 1}])
+    assert ray_here.util.placement_group_table(group)["state"] != "REMOVED"
+    ray_here.util.remove_placement_group(group)

@@ -170,16 +170,17 @@ def take_turn(
     Raises:
         ResourceError: The process died.
     """
-    connection, theirs = _SPAWN.Pipe(duplex=False)
-    process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, images, threads, device), daemon=True)
+    connection, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, threads, device), daemon=True)
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends the parent, and that ends it
     process.start()
     signal.signal(signal.SIGINT, interrupt)
     theirs.close()
     try:
+        connection.send(images)  # no argument: the start would wait until they are read, and Ctrl-C would be lost
         answer: dict[str, float] | Exception = connection.recv()
         process.join(10)  # a process that is terminated leaves semaphores behind, of which Python warns
-    except EOFError:
+    except (EOFError, ConnectionError):
         remedy = "run it again with --only and fewer --batches"
         raise ResourceError(f"bench: a process died, perhaps for want of memory; {remedy}") from None
     finally:
@@ -190,11 +191,10 @@ def take_turn(
     return answer
 
 
-def _serve(
-    connection: Connection, contender: str, settings: Settings, images: Images, threads: int, device: torch.device
-) -> None:
+def _serve(connection: Connection, contender: str, settings: Settings, threads: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
     try:
+        images: Images = connection.recv()
         passes = CONTENDERS[contender](settings, images, device)
         is_gpu = device.type == "cuda"
         wait: Callable[[], object] = torch.cuda.synchronize if is_gpu else int

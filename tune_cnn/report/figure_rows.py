@@ -1,6 +1,7 @@
 """Which experiments share a figure: those whose names differ in one setting."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -52,6 +53,8 @@ def figure_rows(experiments: Sequence[tuple[str, Run]]) -> list[Row]:
         found = _Named(name, run, values, _parts(name, values))
         families.setdefault(found.without(*keys), []).append(found)
     rows = [row for prefix, family in families.items() for row in _family(prefix, family)]
+    names = Counter(row.name for row in rows)
+    rows = [row if names[row.name] == 1 else row._replace(name=f"{row.name}_{n}") for n, row in enumerate(rows, 1)]
     return sorted(rows, key=lambda row: natural(row.name))
 
 

@@ -19,7 +19,7 @@ from tune_cnn.texts import printable
 # What Markdown gives a meaning to; an underscore between letters has none.
 _SPECIAL = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 # Numbers keep their units and symbols on one line.
-_UNBREAKABLE = re.compile(r"(?<=\d) (?=%|±)|(?<=±) (?=\d)|(?<=\b[KL]) (?==)|(?<=\b[KL] =) (?=\d)")
+_UNBREAKABLE = re.compile(r"(?<=\d) (?=%|±)|(?<=±) (?=\d)| (?==)|(?<= =) (?=\d)")
 
 
 def page(title: str, grids: Sequence[Grid]) -> str:

@@ -102,8 +102,7 @@ def _reason(cell: Cell, grid: Grid) -> str:
         )
         return (
             f"the training loss was between {min(losses):.3f} and {max(losses):.3f}, not at that of guessing, and the "
-            f"training accuracy reached {fitted:.1f} %, so the signal is not lost; look at lr, reg and the "
-            "number of images."
+            f"training accuracy reached {fitted:.1f} %; look at lr, reg and the number of images."
         )
     stayed = (
         f"the training loss stayed at that of guessing, ln {classes} = {math.log(classes):.3f}, in every epoch, "

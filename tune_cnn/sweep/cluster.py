@@ -72,7 +72,7 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
         if is_own:
             stack.callback(ray.shutdown)
         else:
-            stack.callback(_free, _placement_groups())
+            stack.enter_context(_freed_if_interrupted())
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources], is_new
 
@@ -86,16 +86,22 @@ def _placement_groups() -> set[str]:
     return {group for group in placement_group_table() if group.endswith(job)}
 
 
-def _free(earlier: set[str]) -> None:
+@contextmanager
+def _freed_if_interrupted() -> Iterator[None]:
     """End the workers of an interrupted run, which Tune leaves to a Ray that goes on, as a notebook's does.
 
-    They are found by their placement groups, of which there were `earlier` ones.
+    They are found by their placement groups: those that were made in the meantime.
     """
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    for group in _placement_groups() - earlier:
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
+    earlier = _placement_groups()
+    try:
+        yield
+    except BaseException:
+        for group in _placement_groups() - earlier:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
+        raise
 
 
 def _start(options: ClusterOptions, data_bytes: int) -> None:
