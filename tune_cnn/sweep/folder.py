@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -17,6 +19,8 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used 
 # Permanent errors, which are not retried; any other may be transient, such as that of a restarting server.
 _FINAL = {*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _FINAL |= {errno.ENAMETOOLONG, errno.ELOOP}
+# File systems, as stat(1) calls them, that no other machine writes to unless told to export them.
+_OWN_DISKS = {"ext2/ext3", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "ramfs", "overlayfs"}
 _REQUEST_S = 15.0  # without a byte from an S3 server
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 1.0
 
@@ -46,6 +50,17 @@ class Folder:
         """The folder on this machine's disk."""
         assert self.is_local
         return Path(self.root) / self.inner
+
+    @property
+    def is_own_disk(self) -> bool:
+        """Whether it is on a file system that only this machine sees; it is made if need be."""
+        if not self.is_local or sys.platform != "linux":
+            return self.is_local
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            self.local_path.mkdir(parents=True, exist_ok=True)
+            find = ["stat", "-f", "-c", "%T", str(self.local_path)]
+            return subprocess.check_output(find, text=True).strip() in _OWN_DISKS
+        return False
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes | None:
         """The content of a file of at most `most` bytes, or None if there is none.

@@ -1,12 +1,10 @@
 """The lock of a sweep: only one process at a time may run it.
 
 On a local disk it is a file lock, which the kernel releases when the process ends.
-
 On shared storage it is a lease. Each process writes a lock file of its own, then lists those of the others. Who sees
 another deletes its own and tries again later, so two processes cannot both hold the lock. The owner renews its file
 regularly. As clocks differ, a file counts as live if it changes while one watches it. An owner that cannot renew its
-file stops before others may take it for dead. On its own machine, it also keeps a file locked: whether that lock is
-free tells other processes there at once whether it lives.
+file stops before others may take it for dead.
 """
 
 import json
@@ -14,13 +12,10 @@ import math
 import os
 import random
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -35,9 +30,7 @@ from tune_cnn.texts import tell
 
 LEASE_S = float(os.environ.get("TUNE_CNN_LEASE_S", "90"))  # stale if unchanged for so long; NFS clients may lag by 60 s
 HEARTBEAT_S = LEASE_S / 9
-# File systems, as stat(1) calls them, that no other machine writes to unless told to export them.
-_OWN_DISKS = {"ext2/ext3", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "ramfs", "overlayfs"}
-_LOCAL = "lock.json"  # of the one owner on a disk of this machine
+_LOCAL = "lock.json"  # of the one owner on a disk of this machine, who also keeps the file `lock` locked
 # Goes on while the machine is suspended, where the system has such a clock.
 clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -51,39 +44,36 @@ class Lock:
         self._failure: StorageError | None = None
         self._ended, self._thread = Event(), Thread(target=self._keep, daemon=True)
 
-    def acquire(self) -> None:
-        """Acquire it, once the leases of dead owners have expired; raises StorageError if a live process holds it."""
+    def __enter__(self) -> "Lock":
         self._renew()
         while others := _owners(self._folder, but=self._name):
             self._folder.delete(self._name)
-            tell(f"{self._folder}: waiting for a sign of life of {_name(others)}", file=sys.stderr)
+            wait = f"waiting for a sign of life of {_name(others)}; without one, its lease ends in {LEASE_S:.0f} s"
+            tell(f"{self._folder}: {wait}", file=sys.stderr)
             for dead in _silent(self._folder, others, LEASE_S):
                 self._folder.delete(dead)
             time.sleep(random.uniform(0, min(clock() - self._renewed, HEARTBEAT_S)))  # the others come at other moments
             self._renew()
         self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(HEARTBEAT_S)
+        with suppress(StorageError):
+            if not self._failure:  # else others will find it silent
+                self._folder.delete(self._name)
+                if self._name == _LOCAL:
+                    self._folder.delete("lock")
 
     def check(self) -> None:
         """Raises StorageError: the lock is lost, or the storage has failed for so long that it may be."""
         silent_s = clock() - self._renewed
-        if self._thread.is_alive() and silent_s <= self._most_s:
-            return
-        others = {} if self._failure else _owners(self._folder, but=self._name)
-        raise self._failure or StorageError(
-            f"{self._folder}: {f'{_name(others)} took over from this one' if others else 'this process lost its lock'}"
-            f", since it gave no sign of life for {silent_s:.0f} s, or its entry was deleted; when nobody runs the "
-            "sweep, the same command continues it"
-        )
-
-    def release(self) -> None:
-        """Free it; where the storage does not answer, others will find it silent."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join(HEARTBEAT_S)
-        with suppress(StorageError):
-            if not self._failure:
-                self._folder.delete(self._name)
-                _kept_locked(self._folder, self._name).unlink(missing_ok=True)
+        if not self._thread.is_alive() or silent_s > self._most_s:
+            raise self._failure or StorageError(
+                f"{self._folder}: this process lost its lock, since it gave no sign of life for {silent_s:.0f} s, or "
+                "its entry was deleted; when nobody runs the sweep (see tune-cnn status), the same command continues it"
+            )
 
     def _keep(self) -> None:
         while not self._ended.wait(HEARTBEAT_S) and clock() - self._renewed <= self._most_s:
@@ -105,69 +95,41 @@ class Lock:
 @contextmanager
 def locked(folder: Folder) -> Iterator[Lock]:
     """Keep every other process from running the sweep of a folder; raises StorageError if one does."""
-    name = _LOCAL if folder.is_local and is_own_disk(folder.local_path) else f"lock-{os.urandom(4).hex()}.json"
+    name = f"lock-{os.urandom(4).hex()}.json"
     with ExitStack() as stack:
-        try:
-            stack.enter_context(FileLock(_kept_locked(folder, name), timeout=1))  # what is killed takes a moment
-        except Timeout:
-            owners = _owners(folder)
-            age_s = clock() - max(owner.get("renewed", 0) for owner in owners.values()) if owners else 0
-            raise _in_use(folder, owners, age_s, "when that process ends") from None
-        except OSError:  # what is wrong with the folder, writing to it tells
-            pass
-        lock = Lock(folder, name)
-        stack.callback(lock.release)
-        lock.acquire()
-        yield lock
+        if folder.is_own_disk:
+            name = _LOCAL
+            try:
+                stack.enter_context(FileLock(folder.local_path / "lock", timeout=1))  # what is killed takes a moment
+            except Timeout:
+                raise _in_use(folder, _owners(folder), "when that process ends") from None
+            except OSError as error:
+                raise folder.failed(error, "locked", "lock") from error
+        yield stack.enter_context(Lock(folder, name))
 
 
 def running(folder: Folder) -> str | None:
-    """Who runs the sweep of a folder, such as `process 4711 on gpu-box`; None: nobody seen or heard."""
-    owners = {name: owner for name, owner in _owners(folder).items() if _is_alive(folder, name) is not False}
-    with suppress(StorageError):
-        if not any(_is_alive(folder, name) for name in owners):
-            _silent(folder, owners, 2 * HEARTBEAT_S)
-            return None
-    return _name(owners)
-
-
-def is_own_disk(path: Path) -> bool:
-    """Whether a folder, which is made if need be, is on a file system that only this machine sees."""
-    with suppress(OSError, subprocess.CalledProcessError):
-        path.mkdir(parents=True, exist_ok=True)
-        find = ["stat", "-f", "-c", "%T", str(path)]
-        return sys.platform != "linux" or subprocess.check_output(find, text=True).strip() in _OWN_DISKS
-    return False
-
-
-def _kept_locked(folder: Folder, name: str) -> Path:
-    """The file on its own machine that the owner of a lock file keeps locked."""
-    is_there = name == _LOCAL and folder.is_local
-    return folder.local_path / "lock" if is_there else Path(tempfile.gettempdir()) / f"tune_cnn-{name}"
-
-
-def _is_alive(folder: Folder, name: str) -> bool | None:
-    """Whether the owner of a lock file lives; None: it cannot be seen from here, such as one in another container."""
+    """Who runs the sweep of a folder, such as `process 4711 on gpu-box`; None: nobody gives a sign of life."""
+    owners = _owners(folder)
     try:
-        if (path := _kept_locked(folder, name)).exists():
-            with FileLock(path, timeout=0):
-                return False
-    except Timeout:
-        return True
-    except OSError:  # another user's
-        pass
+        if _LOCAL in owners and folder.is_local:
+            with suppress(PermissionError), FileLock(folder.local_path / "lock", timeout=0):
+                return None
+        _silent(folder, owners, 2 * HEARTBEAT_S)
+    except (Timeout, StorageError):
+        return _name(owners)
     return None
 
 
 def _silent(folder: Folder, owners: dict[str, Any], within_s: float) -> dict[str, Any]:
-    """Those who are dead, or gave no sign of life for `within_s`; raises StorageError if one does meanwhile."""
+    """Those who gave no sign of life for `within_s`; raises StorageError if one does meanwhile."""
     end = clock() + within_s
-    while clock() < end and any(_is_alive(folder, name) is not False for name in owners):
+    while owners and clock() < end:
         time.sleep(HEARTBEAT_S / 4)
         now = _owners(folder)
         owners = {name: owner for name, owner in owners.items() if name in now}
         if changed := {name: now[name] for name, owner in owners.items() if now[name] != owner}:
-            raise _in_use(folder, changed, 0, f"{LEASE_S:.0f} s after that")
+            raise _in_use(folder, changed, f"{LEASE_S:.0f} s after its last sign of life")
     return owners
 
 
@@ -175,7 +137,7 @@ def _owners(folder: Folder, but: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in folder.names():
         with suppress(ResultError, ValueError, TypeError):  # no file, or a damaged one
-            if fnmatch(name, "lock*.json") and name != but and (content := folder.read(name)) is not None:
+            if Path(name).match("lock*.json") and name != but and (content := folder.read(name)) is not None:
                 found.setdefault(name, {}).update(parse_json(content))
     return found
 
@@ -185,8 +147,6 @@ def _name(owners: dict[str, Any]) -> str:
     return f"process {owner['pid']} on {owner.get('host')}" if "pid" in owner else "another process"
 
 
-def _in_use(folder: Folder, owners: dict[str, Any], age_s: float, end: str) -> StorageError:
-    return StorageError(
-        f"{folder}: {_name(owners)} is running this sweep; wait for it, stop it, or give another name (last sign of "
-        f"life {age_s:.0f} s ago; the lock frees itself {end})"
-    )
+def _in_use(folder: Folder, owners: dict[str, Any], end: str) -> StorageError:
+    remedy = "wait for it, stop it, or give another name"
+    return StorageError(f"{folder}: {_name(owners)} is running this sweep; {remedy} (the lock frees itself {end})")
