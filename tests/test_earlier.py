@@ -97,9 +97,9 @@ def test_what_decides_the_epochs_must_be_equal(experiments, tmp_path):
     folder = SweepFolder(str(tmp_path), "tiny")
     train(changed(experiments, epochs=1, warmup=0.1), folder)
     for settings in ({"epochs": 2, "warmup": 0.1}, {"epochs": 2}, {"epochs": 1, "lr": 0.5}, {"epochs": 1, "seed": 1}):
-        assert find_earlier((e.settings for e in changed(experiments, **settings)), folder) == {}
+        assert find_earlier(changed(experiments, **settings), folder) == {}
     train(changed(experiments, epochs=1), folder)
-    assert len(find_earlier((e.settings for e in changed(experiments, epochs=2)), folder)) == 2
+    assert len(find_earlier(changed(experiments, epochs=2), folder)) == 2
 
 
 @pytest.mark.parametrize("interrupted_after", [None, 1])
@@ -142,14 +142,12 @@ def test_another_sweep_is_left_alone_after_fresh_and_for_trials_without_a_seed(e
     other, folder = SweepFolder(str(tmp_path), "one"), SweepFolder(str(tmp_path), "both")
     unseeded = changed(experiments[:1], seed=None)
     train([*experiments, *unseeded], other)
-    assert set(find_earlier((e.settings for e in [*experiments, *unseeded]), folder)) == {
-        e.settings.trial_id for e in experiments
-    }
+    assert set(find_earlier([*experiments, *unseeded], folder)) == {e.settings.trial_id for e in experiments}
     folder.start_over()
-    assert find_earlier((e.settings for e in experiments), folder) == {}
+    assert find_earlier(experiments, folder) == {}
     folder.save_experiments({})
     folder = SweepFolder(str(tmp_path), "both")  # which goes on with what was begun afresh
-    assert find_earlier((e.settings for e in experiments), folder) == {}
+    assert find_earlier(experiments, folder) == {}
 
 
 def test_many_sweeps_and_trials_are_looked_through_with_one_listing_each(experiments, tmp_path, monkeypatch):
@@ -159,5 +157,6 @@ def test_many_sweeps_and_trials_are_looked_through_with_one_listing_each(experim
         sweep = SweepFolder(str(tmp_path), f"sweep{number}")
         sweep.save_experiments({f"e{n}": Settings(seed=n + 100 * number) for n in range(50)})
     monkeypatch.setattr(Folder, "names", lambda self: (listed.append(str(self)), names(self))[1])
-    assert find_earlier((Settings(seed=n, epochs=7) for n in range(100)), SweepFolder(str(tmp_path), "new")) == {}
+    wanted = [replace(experiments[0], settings=Settings(seed=n, epochs=7)) for n in range(100)]
+    assert find_earlier(wanted, SweepFolder(str(tmp_path), "new")) == {}
     assert sum("trials" in place.rpartition("/")[2] for place in listed) == 11

@@ -103,7 +103,7 @@ def test_done_trials_cost_nothing_and_continued_ones_their_missing_epochs(tmp_pa
     test_s = 30 * 0.5
 
     folder.trial(experiments[0].settings).save_checkpoint(4, {"w": torch.zeros(1)})
-    found = estimate(make_plan(experiments, folder), experiments, Node(1, 0), within_s=0.0)
+    found = estimate(make_plan(experiments, folder), Node(1, 0), within_s=0.0)
     new, continued = 10 * epoch_s + test_s, 6 * epoch_s + test_s
     assert [found.trial_s[e.settings.trial_id] for e in experiments] == pytest.approx([continued, new])
     assert found.wall_s == pytest.approx(continued + new)
@@ -112,7 +112,7 @@ def test_done_trials_cost_nothing_and_continued_ones_their_missing_epochs(tmp_pa
     for experiment in experiments:
         results = FitResult(1, [2.3], [10.0], [2.3], [10.0])
         folder.trial(experiment.settings).finish(experiment.settings, results, {}, {"w": torch.zeros(1)})
-    found = estimate(make_plan(experiments, folder), experiments, Node(2, 0), within_s=0.0)
+    found = estimate(make_plan(experiments, folder), Node(2, 0), within_s=0.0)
     assert str(found) == "time: none, since every trial is done"
 
 
@@ -120,14 +120,14 @@ def test_what_the_machine_does_not_have_is_not_estimated(tmp_path):
     experiments = [replace(e, resources=replace(e.resources, cpus_per_trial=3)) for e in write_config(tmp_path)]
     plan = make_plan(experiments, SweepFolder(str(tmp_path), "sweep"))
     with pytest.raises(ResourceError, match="a trial asks for 3 cores and 0 GPUs, but no node has them"):
-        estimate(plan, experiments, Node(2, 0), within_s=0.0)
+        estimate(plan, Node(2, 0), within_s=0.0)
 
 
 @pytest.mark.slow
 def test_every_trial_is_timed_in_processes_of_their_own(tmp_path):
     experiments = write_config(tmp_path)
     plan = make_plan(experiments, SweepFolder(str(tmp_path), "sweep"))
-    found = estimate(plan, experiments, Node(2, 0), within_s=60.0)
+    found = estimate(plan, Node(2, 0), within_s=60.0)
     assert found.scaled == 0
     assert set(found.trial_s) == {e.settings.trial_id for e in experiments}
     assert found.wall_s > max(found.trial_s.values()) > 0

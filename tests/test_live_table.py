@@ -42,7 +42,7 @@ class Terminal:
         self.console = Console(
             file=self.file, width=width, height=height, force_terminal=True, color_system=None, legacy_windows=False
         )
-        self.progress = Progress(progress_of, already_done, self.console, **further)
+        self.progress = Progress(progress_of, {}, already_done, self.console, **further)
 
     @property
     def said(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tune_cnn.errors import StorageError
+from tune_cnn.models import cost
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.plan import DiskUse, aligned, check_disk, disk_use, make_plan, plan_summary, plan_table, size
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -84,7 +85,7 @@ def test_a_damaged_record_is_not_done(experiments, folder):
 def test_disk_use_is_three_checkpoints_of_the_largest_running_trials_and_what_finished_ones_keep(experiments, folder):
     finish(folder, experiments[0])
     plan = make_plan(experiments, folder)
-    parameters = {line.settings.trial_id: line.cost.parameters for line in plan if line.state != "done"}
+    parameters = {line.settings.trial_id: cost(line.settings).parameters for line in plan if line.state != "done"}
     assert len(parameters) == 13
     largest, second = sorted(parameters.values())[-1:-3:-1]
     # float32: a checkpoint has the weights, two numbers of Adam for each, and the best weights; one of them is kept.

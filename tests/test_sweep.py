@@ -20,6 +20,7 @@ from tune_cnn.settings import Settings
 from tune_cnn.sweep.cluster import ClusterOptions, connected
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.live_table import Progress
+from tune_cnn.sweep.plan import make_plan
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trainable import TrialStopper
 from tune_cnn.trial import Trial
@@ -56,7 +57,7 @@ def experiments_of(text: str, folder: Path, *overrides: str) -> list[Experiment]
 def run(experiments: list[Experiment], folder: SweepFolder, **options: Any) -> dict[str, str]:
     from tune_cnn.sweep.runner import run_sweep
 
-    return run_sweep(experiments, folder, ClusterOptions(), **options)
+    return run_sweep(make_plan(experiments, folder), folder, ClusterOptions(), **options)
 
 
 def alone(settings: Settings) -> Trial:

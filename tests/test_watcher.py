@@ -48,11 +48,10 @@ def test_a_failed_trial_names_the_file_with_the_whole_error(tmp_path: Path):
 
 def test_a_resumed_trial_has_the_epochs_of_its_checkpoint_behind_it(tmp_path: Path):
     folder, other = SweepFolder(str(tmp_path), "sweep"), replace(SETTINGS, seed=2)
-    folder.trial(SETTINGS).save_checkpoint(7, {})
-    folder.trial(other).save_checkpoint(6, {})
-    progress = Progress({folder.trial(SETTINGS).label: SETTINGS}, console=Console(file=StringIO()))
+    label = folder.trial(SETTINGS).label
+    progress = Progress({label: SETTINGS}, {label: 7}, console=Console(file=StringIO()))
     watcher = Watcher([SETTINGS], folder, progress)
-    watcher.add(other)
+    watcher.add(other, folder.trial(other), 6)
     watcher.on_trial_start(0, [], TRIAL)
     watcher.on_trial_result(0, [], TRIAL, result(8, "scheduler"))
     assert "about 4.0 s left" in progress._summary()  # an epoch of the one and three of the other, 1 s each

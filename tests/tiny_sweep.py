@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tune_cnn import data
 from tune_cnn.sweep.config.load import Experiment, distinct_trials, load_experiments
-from tune_cnn.sweep.earlier import take_over
+from tune_cnn.sweep.earlier import find_earlier, take_over
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.trial import Trial
 
@@ -37,10 +37,11 @@ def train(experiments: Sequence[Experiment], folder: SweepFolder, interrupted_af
         The epochs that were trained, such as `K4_L1_cb9d516b 3`.
     """
     trained = []
-    take_over((experiment.settings for experiment in experiments), folder)
+    found = find_earlier(experiments, folder)
     folder.save_experiments({experiment.name: experiment.settings for experiment in experiments})
     for experiment, *_ in distinct_trials(experiments).values():
         settings, files = experiment.settings, folder.trial(experiment.settings)
+        take_over(found.get(files.trial_id), files)
         if files.is_finished():
             continue
         trial = Trial(settings, data.load(settings.data))

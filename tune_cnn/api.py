@@ -222,18 +222,17 @@ def train(
     Returns:
         Why trials failed, by trial id; and whether all experiments are finished, and all their results written.
     """
-    experiments = settled(experiments, folder)
-    plan = make_plan(experiments, folder)
-    describe(experiments, plan, cluster)
+    plan = make_plan(settled(experiments, folder), folder)
+    describe(plan, cluster)
     tell(f"sweep {folder}: {plan_summary(plan)}", file=sys.stderr)
     others = {n: folder.trial(s) for n, s in folder.earlier_experiments().items()} if keep_others else {}
-    for remark in before_start(plan, experiments, cluster, out, others):
+    for remark in before_start(plan, cluster, out, others):
         tell(remark, file=sys.stderr)
     check_writable(out)
     check_disk(folder, disk_use(plan, at_once=cluster.cpus or cores()))
     with locked(folder.folder) as lock:
         try:
-            failures = run_sweep(experiments, folder, cluster, keep_others, lock.check, callbacks, tune_options)
+            failures = run_sweep(plan, folder, cluster, keep_others, lock.check, callbacks, tune_options)
         except (DataError, ResourceError):
             raise  # before anything started
         except BaseException as end:

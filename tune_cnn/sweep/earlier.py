@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tune_cnn.early_stopping import stop_reason, until_stop
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.settings import Settings
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.training.state import course
@@ -18,12 +19,14 @@ _AT_ONCE = 16  # sweeps whose folders are looked into
 
 
 class Earlier(NamedTuple):
-    """An earlier training, in the sweep of that name, that a trial can reuse."""
+    """A training that is there, in the sweep of that name, and from which a trial starts."""
 
     trial: TrialFolder
     sweep: str
-    epoch: int  # how many of its epochs the trial reuses
-    is_finished: bool = False  # the trial is the same, and finished: it is copied
+    epoch: int  # how many of its epochs the trial has behind it then
+    is_own: bool = False  # it is the trial itself, in its own sweep; any other is copied
+    is_finished: bool = False  # the trial needs no training
+    is_cut_short: bool = False  # it has a record, since a scheduler stopped it, and is to go on now
     ends: bool = False  # the trial stops after that epoch, so that only the test set is left to evaluate
 
 
@@ -35,38 +38,37 @@ class _Shelf(NamedTuple):
     by_course: dict[str, list[Settings]]
 
 
-def find_earlier(wanted: Iterable[Settings], folder: SweepFolder) -> dict[str, Earlier]:
-    """Look for trainings that go further than what the sweep itself has of each trial.
+def find_earlier(wanted: Iterable[Experiment], folder: SweepFolder) -> dict[str, Earlier]:
+    """The training that goes furthest for each trial, by trial id: its own, or another one that it can start from.
 
     That is the same trial in another sweep, or one whose settings differ only in `epochs` and `early_stopping`. After
     --fresh, other sweeps are left alone, and so they are for trials without a seed, which are meant to differ.
-
-    Returns:
-        What was found, by trial id; a trial that is finished in the sweep needs nothing.
     """
-    missing = [settings for settings in wanted if not folder.trial(settings).is_finished()]
-    if not missing:
+    trials = {experiment.settings.trial_id: experiment for experiment in wanted}
+    if not trials:
         return {}
-    own = _shelf(folder)
-    others = [] if folder.is_fresh else _other_shelves(folder)
-    found = {}
-    for settings in missing:
-        behind = max(folder.trial(settings).checkpoints(), default=0)
-        candidates = list(_candidates(settings, [own] if settings.seed is None else [own, *others]))
-        best = max(candidates, key=lambda earlier: (earlier.is_finished, earlier.ends, earlier.epoch), default=None)
-        if best is not None and (best.is_finished or best.ends or best.epoch > behind):
-            found[settings.trial_id] = best
-    return found
+    shelf = _shelf(folder)
+    found = {trial_id: [*_candidates(e, shelf, is_own=True)] for trial_id, e in trials.items()}
+    missing = {t for t in trials if not any(e.is_finished or e.is_cut_short for e in found[t])}
+    missing -= {trial_id for trial_id, e in trials.items() if e.settings.seed is None}
+    for other in _other_shelves(folder) if missing and not folder.is_fresh else ():
+        for trial_id in missing:
+            found[trial_id] += _candidates(trials[trial_id], other)
+    return {trial_id: max(several, key=_reach) for trial_id, several in found.items() if several}
 
 
-def take_over(wanted: Iterable[Settings], folder: SweepFolder) -> None:
-    """Copy what `find_earlier` finds into the sweep's own folder, where it is continued as if it had begun there."""
-    trials = {settings.trial_id: settings for settings in wanted}
-    for trial_id, earlier in find_earlier(trials.values(), folder).items():
-        files = ["best.pt", *earlier.trial.checkpoints().values()]
-        if earlier.is_finished:  # the record comes last: the trial is finished when it is there
-            files += [name for name in earlier.trial.folder.names() if name.startswith("events.")] + ["record.json"]
-        folder.trial(trials[trial_id]).copy_from(earlier.trial, files)
+def _reach(earlier: Earlier) -> tuple[bool, bool, int]:
+    return earlier.is_finished or earlier.is_cut_short, earlier.ends, earlier.epoch
+
+
+def take_over(earlier: Earlier | None, trial: TrialFolder) -> None:
+    """Copy an earlier training into the folder of a trial, where it is continued as if it had begun there."""
+    if earlier is None or earlier.is_own or trial.is_finished():
+        return
+    files = ["best.pt", *earlier.trial.checkpoints().values()]
+    if earlier.is_finished:  # the record comes last: the trial is finished when it is there
+        files += [name for name in earlier.trial.folder.names() if name.startswith("events.")] + ["record.json"]
+    trial.copy_from(earlier.trial, files)
 
 
 def _other_shelves(folder: SweepFolder) -> list[_Shelf]:
@@ -92,25 +94,28 @@ def _key(settings: Settings) -> str:
     return json.dumps(course(settings), sort_keys=True)
 
 
-def _candidates(settings: Settings, shelves: Iterable[_Shelf]) -> Iterator[Earlier]:
-    for shelf in shelves:
-        known = {other.trial_id: other for other in (settings, *shelf.by_course.get(_key(settings), []))}
-        for other in known.values():
-            trial = shelf.sweep.trial(other)
-            if trial.label in shelf.labels:
-                with suppress(ResultError, StorageError, OSError):
-                    if (earlier := _reusable(trial, shelf.sweep.name, settings)) is not None:
-                        yield earlier
+def _candidates(experiment: Experiment, shelf: _Shelf, is_own: bool = False) -> Iterator[Earlier]:
+    settings = experiment.settings
+    known = {other.trial_id: other for other in (settings, *shelf.by_course.get(_key(settings), []))}
+    for trial in map(shelf.sweep.trial, known.values()):
+        if trial.label in shelf.labels:
+            with suppress(*(() if is_own else (ResultError, StorageError, OSError))):
+                if (earlier := _reusable(trial, shelf.sweep.name, experiment, is_own)) is not None:
+                    yield earlier
 
 
-def _reusable(trial: TrialFolder, sweep: str, settings: Settings) -> Earlier | None:
+def _reusable(trial: TrialFolder, sweep: str, experiment: Experiment, is_own: bool) -> Earlier | None:
     """How much of an earlier training, of the sweep of that name, a trial can reuse; None: nothing."""
+    settings = experiment.settings
     is_same = trial.trial_id == settings.trial_id
-    record, epoch = trial.whole_record(), max(trial.checkpoints(), default=0)
-    if record is not None and is_same and record[1].get("stop_reason") != "scheduler":
-        return Earlier(trial, sweep, record[0].num_epochs, is_finished=True)
-    if is_same and epoch:
-        return Earlier(trial, sweep, epoch)
+    is_own = is_own and is_same
+    record = trial.whole_record()
+    is_cut_short = record is not None and record[1].get("stop_reason") == "scheduler"
+    if record is not None and is_same and (not is_cut_short or (is_own and experiment.scheduler)):
+        return Earlier(trial, sweep, record[0].num_epochs, is_own, is_finished=True)
+    epoch = max(trial.checkpoints(), default=0)
+    if is_same and (epoch or (is_own and is_cut_short)):
+        return Earlier(trial, sweep, epoch, is_own, is_cut_short=is_own and is_cut_short)
     found = record or trial.as_it_stands(trial.newest_state())
     if found is None or not epoch or (record is not None and epoch != record[0].num_epochs):
         return None

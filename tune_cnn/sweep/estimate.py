@@ -18,7 +18,6 @@ from tune_cnn import data
 from tune_cnn.errors import ResourceError
 from tune_cnn.models import cost
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_of
 from tune_cnn.sweep.plan import PlannedExperiment, expected_work
 from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
@@ -53,9 +52,7 @@ class Estimate(NamedTuple):
         return f"time: at most {duration(self.wall_s)} on {place}, {self.gpu_hours:.2g} GPU hours{scaled}"
 
 
-def estimate(
-    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], node: Node, within_s: float
-) -> Estimate:
+def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> Estimate:
     """Time a few steps of each network that is to be trained on `node`, this machine, and add up.
 
     Measures for about `within_s`, after the start of the processes that do it.
@@ -64,11 +61,9 @@ def estimate(
         DataError: A folder of images is missing or unfit.
         ResourceError: A trial asks for more than the machine has, or a measuring process died.
     """
-    lines = {line.settings.trial_id: line for line in plan if line.shares_with is None}
-    todo = [e for e in experiments if lines[e.settings.trial_id].state != "done"]
-    trials = {  # in the order in which the runner starts them
-        e.settings.trial_id: e for e in sorted(todo, key=lambda e: expected_work(e.settings), reverse=True)
-    }
+    first = [line for line in plan if line.shares_with is None]
+    todo = sorted((e for e in first if e.state != "done"), key=lambda e: expected_work(e.settings), reverse=True)
+    trials = {e.settings.trial_id: e for e in todo}  # in the order in which the runner starts them
     if not trials:
         return Estimate({}, 0.0, 0.0, 0, node, 0)
     memory: dict[str, GpuMemory] = {}
@@ -76,7 +71,7 @@ def estimate(
         if node.gpus and any(e.resources.gpus_per_trial == "auto" for e in todo) and torch.cuda.is_available():
             with _workers(1) as pool:
                 memory = pool.submit(measure_gpu_memory, {key: e.settings for key, e in trials.items()}, {}).result()
-        asked = requests(trials, [node], len(lines), memory)
+        asked = requests(trials, [node], len(first), memory)
         check_feasible(list(asked.values()), [node])
         at_once = schedule([(request, 1.0) for request in asked.values()], node)[1]
         begun = time.monotonic()
@@ -89,7 +84,7 @@ def estimate(
     except (BrokenProcessPool, BrokenBarrierError):
         raise ResourceError("a measuring process died, perhaps for want of memory") from None
     trial_s = {
-        key: trial_duration(e.settings, lines[key].epochs_left, _pace_of(network_of(e.settings), paces))
+        key: trial_duration(e.settings, e.epochs_left, _pace_of(network_of(e.settings), paces))
         for key, e in trials.items()
     }
     wall_s = schedule([(asked[key], seconds) for key, seconds in trial_s.items()], node)[0]

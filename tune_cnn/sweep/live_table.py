@@ -42,9 +42,9 @@ class EpochProgress(NamedTuple):
 @dataclass
 class _Row:
     settings: Settings
+    epochs_done: int
     state: str = "waiting"
     result: Mapping[str, Any] | None = None
-    epochs_done: int = 0
     started: float | None = None
     said: float = 0.0  # when a line about it was shown last
 
@@ -62,6 +62,7 @@ class Progress:
 
     Args:
         trials: Label and settings of every trial that will run.
+        epochs_done: Those that trials have behind them, by label.
         already_done: How many more were finished before.
         console: None: stderr.
         within_epoch: The batch in which a trial of some label is, if it is known.
@@ -71,12 +72,13 @@ class Progress:
     def __init__(
         self,
         trials: Mapping[str, Settings],
+        epochs_done: Mapping[str, int] = {},
         already_done: int = 0,
         console: Console | None = None,
         within_epoch: Callable[[str], EpochProgress | None] = lambda label: None,
         upcoming: int = 0,
     ) -> None:
-        self._rows = {label: _Row(settings) for label, settings in trials.items()}
+        self._rows = {label: _Row(settings, epochs_done.get(label, 0)) for label, settings in trials.items()}
         self._already_done, self._upcoming = already_done, upcoming
         self._within_epoch = within_epoch
         self._is_brief = sum(settings.epochs for settings in trials.values()) > _MOST_LINES
@@ -101,19 +103,15 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
 
-    def added(self, label: str, settings: Settings) -> None:
+    def added(self, label: str, settings: Settings, epochs_done: int = 0) -> None:
         """A trial has got its settings."""
-        self._rows[label] = _Row(settings)
+        self._rows[label] = _Row(settings, epochs_done)
         self._upcoming = max(self._upcoming - 1, 0)
 
     def dropped(self, label: str) -> None:
         """A trial has got settings that need no training, so one fewer will be added."""
         self._upcoming = max(self._upcoming - 1, 0)
         self._line(f"{label}  suggested again; it is trained only once  ({self._ended()} trials ended)")
-
-    def continues(self, label: str, epochs: int) -> None:
-        """A trial has so many epochs behind it, from an earlier run of the sweep."""
-        self._rows[label].epochs_done = epochs
 
     def started(self, label: str) -> None:
         """A trial got its cores."""

@@ -3,12 +3,13 @@
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from tune_cnn.errors import StorageError
-from tune_cnn.models import Cost, cost
+from tune_cnn.models import cost
 from tune_cnn.settings import Settings, varied_keys
-from tune_cnn.sweep.config.load import Experiment, distinct_trials
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS
@@ -18,56 +19,52 @@ State = Literal["done", "continue", "new"]
 _MOST_LINES = 20  # about trainings that are found elsewhere
 
 
-class PlannedExperiment(NamedTuple):
-    """One line of the plan: an experiment, and its trial."""
+@dataclass(frozen=True)
+class PlannedExperiment(Experiment):
+    """One line of the plan: an experiment, and how its trial stands."""
 
-    name: str
-    settings: Settings
-    cost: Cost
-    shares_with: str | None  # the first experiment with the same trial; None if this is the first
-    state: State  # `continue` from a checkpoint
-    epochs_left: int  # that its trial still has to train, without early stopping
-    earlier: Earlier | None = None  # the other training that its trial is taken from
-    is_open: bool = False  # Optuna has not suggested its settings yet; these are possible ones
+    shares_with: str | None = None  # the first experiment with the same trial; None if this is the first
+    start: Earlier | None = None  # the training that its trial has behind it; None: it is new
+
+    @property
+    def state(self) -> State:
+        """`continue` from a checkpoint."""
+        return "new" if self.start is None else "done" if self.start.is_finished else "continue"
+
+    @property
+    def epochs_done(self) -> int:
+        """Those that its trial has behind it."""
+        return 0 if self.start is None else self.start.epoch
+
+    @property
+    def epochs_left(self) -> int:
+        """Those that its trial still has to train, without early stopping."""
+        has_ended = self.start is not None and (self.start.is_finished or self.start.ends)
+        return 0 if has_ended else self.settings.epochs - self.epochs_done
+
+    @property
+    def elsewhere(self) -> Earlier | None:
+        """The other training that its trial is taken from, if it is the first experiment with that trial."""
+        return self.start if self.start is not None and not self.start.is_own and self.shares_with is None else None
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
     """Find out which experiments are done, to be continued or new, from the files of this sweep and of others."""
     known = [experiment for experiment in experiments if not experiment.is_open]
-    found = find_earlier((same_trial[0].settings for same_trial in distinct_trials(known).values()), folder)
-    first: dict[str, PlannedExperiment] = {}
+    found, first = find_earlier(known, folder), dict[str, str]()
     plan = []
     for experiment in experiments:
-        name, settings = experiment.name, experiment.settings
-        trial_id = settings.trial_id
-        if experiment.is_open:
-            line = PlannedExperiment(name, settings, cost(settings), None, "new", settings.epochs, is_open=True)
-        elif trial_id in first:
-            line = first[trial_id]._replace(name=name, shares_with=first[trial_id].name)
-        else:
-            progress = _progress(folder, experiment, found.get(trial_id))
-            line = first[trial_id] = PlannedExperiment(name, settings, cost(settings), None, *progress)
+        line, trial_id = PlannedExperiment(**vars(experiment)), experiment.settings.trial_id
+        if not line.is_open:
+            line = replace(line, shares_with=first.get(trial_id), start=found.get(trial_id))
+            first.setdefault(trial_id, line.name)
         plan.append(line)
     return plan
 
 
-def _progress(
-    folder: SweepFolder, experiment: Experiment, earlier: Earlier | None
-) -> tuple[State, int, Earlier | None]:
-    settings = experiment.settings
-    trial = folder.trial(settings)
-    if earlier is not None:
-        left = 0 if earlier.ends else settings.epochs - earlier.epoch
-        return ("done", 0, earlier) if earlier.is_finished else ("continue", left, earlier)
-    if trial.is_finished() and (experiment.scheduler is not None or not trial.is_cut_short()):
-        return "done", 0, None
-    epoch = max(trial.checkpoints(), default=0)
-    return "continue" if epoch else "new", settings.epochs - epoch, None
-
-
 def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
     """A line for each sweep that finished trials are copied from, and for each trial that another one continues in."""
-    found = {line.name: line.earlier for line in plan if line.earlier is not None and line.shares_with is None}
+    found = {line.name: line.elsewhere for line in plan if line.elsewhere is not None}
     finished = Counter(earlier.sweep for earlier in found.values() if earlier.is_finished)
     lines = [
         f"{counted(count, 'trial')} finished in sweep {name}: copied from there" for name, count in finished.items()
@@ -108,8 +105,8 @@ def plan_table(
         rows.append(
             row
             | {
-                "parameters": f"{line.cost.parameters:,}",
-                "mult-adds": f"{line.cost.multiply_adds / 1e6:,.1f} M",
+                "parameters": f"{cost(line.settings).parameters:,}",
+                "mult-adds": f"{cost(line.settings).multiply_adds / 1e6:,.1f} M",
                 "verdict": verdicts.get(trial_id, "-"),
                 "time": duration(times_s[trial_id]) if trial_id in times_s else "-",
                 "state": line.state,
@@ -145,8 +142,8 @@ class DiskUse(NamedTuple):
 
 def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> DiskUse:
     """What the trials that are not done will write, if so many run at once."""
-    written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.earlier is not None)]
-    sizes = sorted((line.cost.parameters for line in written), reverse=True)
+    written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.elsewhere)]
+    sizes = sorted((cost(line.settings).parameters for line in written), reverse=True)
     finished = _BYTES * sum(sizes)
     # One more than is kept: the new checkpoint is written before the oldest is deleted.
     return DiskUse(finished + (KEPT_CHECKPOINTS + 1) * _BYTES * sum(sizes[:at_once]), finished)

@@ -9,8 +9,8 @@ from tune_cnn import data
 from tune_cnn.errors import DataError, ResourceError, ResultError
 from tune_cnn.files import parse_json, read_file
 from tune_cnn.machine import SLOWDOWN, load, slow_here, slow_remark
+from tune_cnn.models import cost
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
-from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.estimate import estimate, trial_duration
 from tune_cnn.sweep.pace import Pace
 from tune_cnn.sweep.plan import PlannedExperiment, found_elsewhere
@@ -23,32 +23,26 @@ _BATCH_S = 1e-3  # that a batch takes of however small a network
 _ESTIMATE_S = 15.0  # that a dry run takes for its times, after a few for the start of processes
 
 
-def describe(experiments: Sequence[Experiment], plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None:
+def describe(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None:
     """Say which images the experiments take, what is slow on the machines, and that nothing is left to finish."""
-    for source in {experiment.settings.data: None for experiment in experiments}:
+    for source in {line.settings.data: None for line in plan}:
         tell(data.describe(source), file=sys.stderr)
-    for remark in (*_of_another_machine(cluster), *_slow_precisions(plan, experiments, cluster)):
+    for remark in (*_of_another_machine(cluster), *_slow_precisions(plan, cluster)):
         tell(remark, file=sys.stderr)
-    to_finish = {line.state for line, e in zip(plan, experiments, strict=True) if e.is_to_finish}
-    if to_finish == {"done"}:
+    if {line.state for line in plan if line.is_to_finish} == {"done"}:
         tell("finish: what it names has run to its end already", file=sys.stderr)
 
 
 def before_start(
     plan: Sequence[PlannedExperiment],
-    experiments: Sequence[Experiment],
     cluster: ClusterOptions,
     out_dir: Path,
     others: Mapping[str, TrialFolder] = {},
 ) -> list[str]:
     """Remarks on what the start of a sweep means for the user; of `others`, what is there is exported too."""
     written = {name: trial.trial_id for name, trial in others.items() if trial.folder.names()}
-    written |= {e.name: e.settings.trial_id for e in experiments if not e.is_open}
-    return [
-        *found_elsewhere(plan),
-        *_long(plan, cluster),
-        *replaced(written, out_dir),
-    ]
+    written |= {line.name: line.settings.trial_id for line in plan if not line.is_open}
+    return [*found_elsewhere(plan), *_long(plan, cluster), *replaced(written, out_dir)]
 
 
 def _of_another_machine(cluster: ClusterOptions) -> list[str]:
@@ -65,17 +59,15 @@ def _of_another_machine(cluster: ClusterOptions) -> list[str]:
     return remarks
 
 
-def _slow_precisions(
-    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions
-) -> list[str]:
+def _slow_precisions(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[str]:
     """Remarks on precisions at which the cores of this machine are slow, where trials will compute on them."""
     node = own_node(cluster)
     if node is None:
         return []
     on_cores = [
         line.settings.precision
-        for line, e in zip(plan, experiments, strict=True)
-        if line.state != "done" and (not node.gpus or e.resources.gpus_per_trial == 0)
+        for line in plan
+        if line.state != "done" and (not node.gpus or line.resources.gpus_per_trial == 0)
     ]
     return [slow_remark(precision) for precision in dict.fromkeys(on_cores) if slow_here(precision)]
 
@@ -90,7 +82,7 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
         settings = line.settings
         if line.shares_with is None and line.epochs_left:
             slowdown = SLOWDOWN if slow_here(settings.precision) else 1
-            image_s = line.cost.multiply_adds / _MULTIPLY_ADDS_PER_S * slowdown
+            image_s = cost(settings).multiply_adds / _MULTIPLY_ADDS_PER_S * slowdown
             # Backward takes twice as long as forward.
             pace = Pace(3 * settings.bs_train * image_s + _BATCH_S, image_s)
             seconds += trial_duration(settings, line.epochs_left, pace) / node.cpus
@@ -120,16 +112,14 @@ def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
     return [f"{out_dir}: {fault}; to keep them, give another --out, and a sweep another --name"]
 
 
-def times(
-    plan: Sequence[PlannedExperiment], experiments: Sequence[Experiment], cluster: ClusterOptions
-) -> tuple[dict[str, float], str]:
+def times(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> tuple[dict[str, float], str]:
     """The seconds that each trial takes, by trial id, and a line about all of them."""
     node = own_node(cluster)
     if node is None:
         return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
     busy = load()
     try:
-        found = estimate(plan, experiments, node, within_s=_ESTIMATE_S)
+        found = estimate(plan, node, within_s=_ESTIMATE_S)
     except (DataError, ResourceError) as error:
         return {}, f"time: not estimated ({error})"
     reservation = f"; timed while other work kept the machine busy ({busy})" if busy and found.trial_s else ""

@@ -13,17 +13,18 @@ import torch
 from tune_cnn import data, models
 from tune_cnn.settings import DataSettings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
-from tune_cnn.sweep.config.load import Experiment, distinct_trials
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.live_table import Progress
+from tune_cnn.sweep.plan import PlannedExperiment
 from tune_cnn.sweep.resources import GpuMemory, Node, check_feasible, requests
-from tune_cnn.sweep.study import UPCOMING, Suggestions, open_studies, settled
+from tune_cnn.sweep.study import UPCOMING, Suggestions, open_studies
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
 
 
 def run_sweep(
-    experiments: Sequence[Experiment],
+    plan: Sequence[PlannedExperiment],
     folder: SweepFolder,
     cluster: ClusterOptions,
     keep_others: bool = False,
@@ -34,7 +35,7 @@ def run_sweep(
     """Train every trial that is not finished yet, several at once; continue those that were interrupted.
 
     Args:
-        experiments: What was asked for; those with equal settings are trained once.
+        plan: What was asked for; those with equal settings are trained once.
         folder: Where the sweep lies; the caller holds its lock.
         keep_others: The folder's earlier experiments of other names stay part of the sweep, though they are not run.
         check_lock: Raises StorageError if another process may be running the sweep now; asked all the time.
@@ -49,24 +50,25 @@ def run_sweep(
         StorageError: The folder fails, or a node does not reach it, or the lock is lost; what was finished is kept.
         KeyboardInterrupt: On Ctrl-C or SIGTERM; the same sweep continues from the checkpoints in the folder.
     """
-    experiments = settled(experiments, folder)
-    upcoming = [e for e in experiments if e.is_open]
-    experiments = [e for e in experiments if not e.is_open]
-    trials = {trial_id: same_trial[0] for trial_id, same_trial in distinct_trials(experiments).items()}
-    take_over((e.settings for e in trials.values()), folder)
-    todo = {}
-    for trial_id, experiment in trials.items():
-        trial = folder.trial(experiment.settings)
-        if experiment.scheduler is None and trial.is_cut_short():
+    upcoming: list[Experiment] = [e for e in plan if e.is_open]
+    experiments: list[Experiment] = [e for e in plan if not e.is_open]
+    count, todo, behind = 0, dict[str, Experiment](), dict[str, int]()
+    for line in plan:
+        if line.is_open or line.shares_with is not None:
+            continue
+        count += 1
+        trial = folder.trial(line.settings)
+        take_over(line.start, trial)
+        if line.start is not None and line.start.is_cut_short:
             trial.reopen()
-        if (record := trial.whole_record()) is not None:
-            trial.forget_training(record[0].num_epochs)  # if its process was killed before it could
+        if line.state == "done" and (not line.elsewhere or trial.is_finished()):
+            trial.forget_training(line.epochs_done)  # if its process was killed before it could
         else:
-            todo[trial_id] = experiment
+            todo[line.settings.trial_id], behind[trial.label] = line, line.epochs_done
     node = own_node(cluster)
     # The trials that Optuna will suggest are not known yet: a possible one stands for all of them.
     possible = todo | ({UPCOMING: upcoming[0]} if upcoming else {})
-    count = len(trials) + len(upcoming)
+    done, count = count - len(todo), count + len(upcoming)
     if possible and node is not None:
         check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded
     others = folder.earlier_experiments() if keep_others else {}
@@ -101,8 +103,9 @@ def run_sweep(
             from tune_cnn.sweep.watcher import Watcher
 
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
-            done = len(trials) - len(todo)
-            with Progress(labels, done, None, lambda label: read(folder.trials / label), len(upcoming)) as progress:
+            with Progress(
+                labels, behind, done, upcoming=len(upcoming), within_epoch=lambda label: read(folder.trials / label)
+            ) as progress:
                 watcher = Watcher([e.settings for e in todo.values()], folder, progress, check_lock, is_new)
                 left_s = tune_options.get("time_budget_s")
                 while (todo or suggestions) and (left_s is None or left_s > 0):

@@ -14,7 +14,7 @@ from tune_cnn import data, models
 from tune_cnn.files import temporary_folder
 from tune_cnn.settings import DataSettings, varied_keys
 from tune_cnn.sweep.config.load import Experiment
-from tune_cnn.sweep.earlier import take_over
+from tune_cnn.sweep.earlier import find_earlier, take_over
 from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.resources import Request
 from tune_cnn.sweep.schedulers import scheduler
@@ -102,15 +102,16 @@ def run_tune(
     def suggest() -> dict[str, Any] | None:
         while suggestions and (e := suggestions.next()) is not None:
             trial_id, trial = e.settings.trial_id, folder.trial(e.settings)
-            take_over([e.settings], folder)
+            start = find_earlier([e], folder).get(trial_id)
+            take_over(start, trial)
             if trial_id not in todo and not trial.is_finished():
                 todo[trial_id], asked[trial_id] = e, asked[UPCOMING]
-                watcher.add(e.settings)
+                watcher.add(e.settings, trial, start.epoch if start else 0)
                 if chosen is not None:
                     chosen.folders[trial_id] = trial
                 plan = {"settings": json.dumps(e.settings.to_json()), "is_scheduled": e.scheduler is not None}
                 return {**config(e, {*varied, *(e.search or {})}), **plan, "request": list(asked[trial_id])}
-            watcher.drop(trial)
+            watcher.progress.dropped(trial.label)
             suggestions.tell()
         return None
 

@@ -35,25 +35,18 @@ class Watcher(Callback):  # type: ignore[misc]
         self.out_of_memory: list[str] = []  # the ids of those whose GPU memory was too small
         self.end: TuneCnnError | None = None  # of the sweep: its storage or Ray fails, or another process runs it now
         self._folders = {settings.trial_id: folder.trial(settings) for settings in trials}
-        self._sweep, self._progress = folder, progress
+        self.progress = progress
         self._shown: dict[str, int] = {}  # the last epoch that was shown
         self._check_lock, self._is_new_ray = check_lock, is_new_ray
-        for trial in self._folders.values():
-            progress.continues(trial.label, max(trial.checkpoints(), default=0))
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state of its own, from which we never restore.
         return {}
 
-    def add(self, settings: Settings) -> None:
+    def add(self, settings: Settings, trial: TrialFolder, epochs_done: int) -> None:
         """A trial has got its settings."""
-        self._folders[settings.trial_id] = trial = self._sweep.trial(settings)
-        self._progress.added(trial.label, settings)
-        self._progress.continues(trial.label, max(trial.checkpoints(), default=0))  # of an earlier sweep
-
-    def drop(self, trial: TrialFolder) -> None:
-        """A trial has got settings that need no training."""
-        self._progress.dropped(trial.label)
+        self._folders[settings.trial_id] = trial
+        self.progress.added(trial.label, settings, epochs_done)
 
     def forget(self, failed: Iterable[str]) -> None:
         """Trials that failed will run again; who was out of memory is known no more."""
@@ -80,7 +73,7 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._is_new_ray = False
-        self._progress.started(self._folders[trial.config["trial_id"]].label)
+        self.progress.started(self._folders[trial.config["trial_id"]].label)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         self.on_step_begin()  # before the next epoch begins
@@ -97,22 +90,22 @@ class Watcher(Callback):  # type: ignore[misc]
         if "epoch" not in result:  # it was finished already
             return
         for warning in result["warnings"]:
-            self._progress.say(f"{folder.label}: {warning}")
+            self.progress.say(f"{folder.label}: {warning}")
         if result["epoch"] > self._shown.get(trial_id, 0):  # one that is trained again, or is the last, comes twice
             self._shown[trial_id] = result["epoch"]
             try:
-                self._progress.reported(folder.label, result)
+                self.progress.reported(folder.label, result)
             except Exception as error:  # which would end the sweep: the training matters more than its watching
-                self._progress.say(f"warning: {type(error).__name__}: {error}")
+                self.progress.say(f"warning: {type(error).__name__}: {error}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         trial_id = trial.config["trial_id"]
         folder, reason = self._folders[trial_id], trial.last_result.get("stop_reason")
-        self._progress.ended(folder.label, reason, _with_place(self.failures.get(trial_id), folder))
+        self.progress.ended(folder.label, reason, _with_place(self.failures.get(trial_id), folder))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
-        self._progress.to_be_retried(folder.label, _failure(folder) or "its process was lost")
+        self.progress.to_be_retried(folder.label, _failure(folder) or "its process was lost")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         trial_id = trial.config["trial_id"]
@@ -120,7 +113,7 @@ class Watcher(Callback):  # type: ignore[misc]
         self.failures[trial_id] = _failure(folder) or (
             f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
         )
-        self._progress.ended(folder.label, None, _with_place(self.failures[trial_id], folder))
+        self.progress.ended(folder.label, None, _with_place(self.failures[trial_id], folder))
 
 
 def _with_place(failure: str | None, folder: TrialFolder) -> str | None:

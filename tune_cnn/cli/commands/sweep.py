@@ -61,15 +61,14 @@ def run(options: Namespace) -> int:
         folder.start_over()
     cluster = ClusterOptions(options.address, options.cpus, options.gpus)
     if options.dry_run:
-        experiments = settled(experiments, folder)
-        plan = make_plan(experiments, folder)
-        describe(experiments, plan, cluster)
+        plan = make_plan(settled(experiments, folder), folder)
+        describe(plan, cluster)
         known = [line for line in plan if not line.is_open]
         with waiting("looking at each network before its training"):
             found = diagnose_all((line.settings for line in known), download=False, within_s=_DIAGNOSES_S)
         verdicts = {trial_id: diagnosis.verdict for trial_id, diagnosis in found.by_trial.items()}
         with waiting("timing some steps of each network"):
-            times_s, time_line = times(known, [e for e in experiments if not e.is_open], cluster)
+            times_s, time_line = times(known, cluster)
         if len(known) < len(plan):
             time_line = "time: not known before Optuna has suggested all settings"
         tell(plan_table(plan, verdicts, times_s))
