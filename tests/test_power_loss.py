@@ -147,6 +147,8 @@ def test_short_epochs_are_not_kept_one_by_one_and_a_resume_ends_the_same(experim
     while expected.stop_reason is None:
         expected.run_epoch()
     assert again.folder.record()[0].first_difference(expected.history) is None
+    killed.cleanup()  # as if it had only been suspended meanwhile
+    assert [*again.folder.checkpoints()] == [4]
 
 
 def test_wherever_power_fails_no_epoch_is_lost_but_the_one_that_is_being_written(experiments, monkeypatch):

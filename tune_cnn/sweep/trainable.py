@@ -135,7 +135,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if self.unkept is not None:  # as when the time budget is used up
             with contextlib.suppress(Exception):  # which nobody is left to be told
                 self._wait_for_writer()
-                self.folder.save_checkpoint(self.unkept.history.num_epochs, self.unkept.state_dict())
+                if not self.folder.is_finished():  # by another process
+                    self.folder.save_checkpoint(self.unkept.history.num_epochs, self.unkept.state_dict())
         self.writer.shutdown()
         self.trial = None
 
