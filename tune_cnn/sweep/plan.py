@@ -16,7 +16,6 @@ from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS
 from tune_cnn.texts import aligned, counted, duration, setting_text, size
 
 State = Literal["done", "continue", "new"]
-_MOST_LINES = 20  # about trainings that are found elsewhere
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,12 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
 
 
 def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
-    """A line for each sweep that finished trials are copied from, and for each trial that another one continues in."""
-    found = {line.name: line.elsewhere for line in plan if line.elsewhere is not None}
-    finished = Counter(earlier.sweep for earlier in found.values() if earlier.is_finished)
-    lines = [
-        f"{counted(count, 'trial')} finished in sweep {name}: copied from there" for name, count in finished.items()
-    ]
-    for name, earlier in found.items():
-        source = f"epoch {earlier.epoch} of {earlier.trial.label} of sweep {earlier.sweep}"
-        if earlier.ends:
-            lines.append(f"{name}: ends with {source}; only its test is left")
-        elif not earlier.is_finished:
-            lines.append(f"{name}: continues after {source}")
-    return lines if len(lines) <= _MOST_LINES else [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
+    """How many trials start from trainings of a sweep, and what is left to do of them, a line each."""
+    found: Counter[str] = Counter()
+    for earlier in filter(None, (line.elsewhere for line in plan)):
+        left = "finished" if earlier.is_finished else "only to be tested" if earlier.ends else "to be continued"
+        found[f"taken from sweep {earlier.sweep}, {left}"] += 1
+    return [f"{counted(count, 'trial')} {how}" for how, count in found.items()]
 
 
 def expected_work(settings: Settings) -> int:

@@ -51,10 +51,10 @@ def _of_another_machine(cluster: ClusterOptions) -> list[str]:
     if there is None:
         return []
     remarks = []
-    if cluster.cpus is not None and cluster.cpus > there.cpus:
+    if (cluster.cpus or 0) > there.cpus:
         remarks.append(f"cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share")
-    if cluster.gpus is not None and cluster.gpus > there.gpus:
-        has = counted(int(there.gpus), "GPU") if there.gpus else "no GPU"
+    if (cluster.gpus or 0) > there.gpus:
+        has = counted(int(there.gpus), "GPU")
         remarks.append(f"gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none")
     return remarks
 

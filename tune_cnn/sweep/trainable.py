@@ -26,6 +26,7 @@ from tune_cnn.sweep.epoch_progress import CountedBatches, publish
 from tune_cnn.sweep.folder import FULL, Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
+from tune_cnn.sweep.study import UPCOMING
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.train_results import of_epoch
@@ -83,7 +84,9 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if torch.cuda.is_available():
             gc.collect()  # what refers to itself keeps its memory until then
             torch.cuda.empty_cache()
-        self.plan = self.plans.get(new_config["trial_id"]) or _suggested(new_config)
+        self.plan = self.plans.get(new_config["trial_id"]) or self.plans[UPCOMING]._replace(
+            settings=parse_settings(json.loads(new_config["settings"])), is_scheduled=new_config["is_scheduled"]
+        )
         self.folder = self.sweep_folder.trial(self.plan.settings)
         return True
 
@@ -217,12 +220,6 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if not out_of_memory and (before != failure or is_cuda_error(error)):
             raise error
         return {"done": True, "failure": failure, "out_of_memory": out_of_memory}
-
-
-def _suggested(config: Mapping[str, Any]) -> TrialPlan:
-    """The plan of a trial that was suggested after the start."""
-    cpus, gpus = config["request"]
-    return TrialPlan(parse_settings(json.loads(config["settings"])), cpus, gpus, config["is_scheduled"])
 
 
 def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The files of one trial of a sweep: checkpoints while it trains, then its record and weights."""
 
 import contextlib
-import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +19,6 @@ _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
 _STOP = "stop.txt"  # after which epoch a scheduler ends the trial
 _MOST_CHARACTERS = 1000  # of a failure
 KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
-_whole: set[tuple[str, bytes]] = set()  # trial ids and digests of records that are whole: to parse one takes 50 ms
 
 
 class TrialFolder:
@@ -185,14 +183,7 @@ class TrialFolder:
 
     def is_finished(self) -> bool:
         """Whether there is a record, and it is whole."""
-        try:
-            content = self.folder.read("record.json")
-        except ResultError:
-            return False
-        key = self.trial_id, hashlib.sha256(content or b"").digest()
-        if key not in _whole and content is not None and self.whole_record() is not None:
-            _whole.add(key)
-        return key in _whole
+        return self.whole_record() is not None
 
     def stop_after(self, epoch: int) -> None:
         """Keep the decision of a scheduler that the trial ends after an epoch."""
@@ -202,11 +193,6 @@ class TrialFolder:
         """Whether a scheduler ends the trial after this epoch, or decided so for an earlier one."""
         content = self.folder.read(_STOP)
         return content is not None and content.isdigit() and epoch >= int(content[:9])
-
-    def is_cut_short(self) -> bool:
-        """Whether it is finished because a scheduler stopped it."""
-        content = self.folder.read("record.json") if self.is_finished() else None
-        return content is not None and b'"stop_reason": "scheduler"' in content
 
     def reopen(self) -> None:
         """Let a trial that a scheduler stopped go on from its last state."""

@@ -78,9 +78,11 @@ def run_tune(
     plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
-    left = [e.settings for e in (suggestions.left if suggestions else ())]
+    upcoming = suggestions.left if suggestions else []
+    left = [e.settings for e in upcoming]
     networks = models.sources([*(plan.settings for plan in plans.values()), *left])
     if left:
+        plans[UPCOMING] = TrialPlan(left[0], *asked[UPCOMING])
         models.adopt(networks)  # for what will be suggested, whatever becomes of the files meanwhile
     sweep = [*folder.experiments().values(), *left]
     shown = overview(sweep)
@@ -94,9 +96,9 @@ def run_tune(
             overview=shown,
             networks=networks,
         ),
-        lambda config: dict(zip(("cpu", "gpu"), asked.get(config["trial_id"], config.get("request")), strict=True)),
+        lambda config: dict(zip(("cpu", "gpu"), asked.get(config["trial_id"]) or asked[UPCOMING], strict=True)),
     )
-    specs = [e.scheduler for e in (*todo.values(), *(suggestions.left if suggestions else ())) if e.scheduler]
+    specs = [e.scheduler for e in (*todo.values(), *upcoming) if e.scheduler]
     chosen: Any = scheduler(specs[0], sweep, folder) if specs else None
 
     def suggest() -> dict[str, Any] | None:
@@ -110,7 +112,7 @@ def run_tune(
                 if chosen is not None:
                     chosen.folders[trial_id] = trial
                 plan = {"settings": json.dumps(e.settings.to_json()), "is_scheduled": e.scheduler is not None}
-                return {**config(e, {*varied, *(e.search or {})}), **plan, "request": list(asked[trial_id])}
+                return {**config(e, {*varied, *(e.search or {})}), **plan}
             watcher.progress.dropped(trial.label)
             suggestions.tell()
         return None
