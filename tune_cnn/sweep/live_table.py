@@ -119,6 +119,8 @@ class Progress:
     def reported(self, label: str, result: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
         row = self._rows[label]
+        if row.result is not None and result["epoch"] <= row.result["epoch"]:
+            return  # it was trained again after its process was lost, or is the last, which comes twice
         row.result, row.epochs_done, row.said = result, int(result["epoch"]), time.monotonic()
         self._line(
             f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "

@@ -1,7 +1,7 @@
 """What is said before a sweep starts: what will be slow, long, replaced, or was trained elsewhere."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def describe(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None
     """Say which images the experiments take, what is slow on the machines, and that nothing is left to finish."""
     for source in {line.settings.data: None for line in plan}:
         tell(data.describe(source), file=sys.stderr)
-    for remark in (*_of_another_machine(cluster), *_slow_precisions(plan, cluster)):
+    for remark in _of_this_machine(plan, cluster):
         tell(remark, file=sys.stderr)
     if {line.state for line in plan if line.is_to_finish} == {"done"}:
         tell("finish: what it names has run to its end already", file=sys.stderr)
@@ -45,31 +45,18 @@ def before_start(
     return [*found_elsewhere(plan), *_long(plan, cluster), *replaced(written, out_dir)]
 
 
-def _of_another_machine(cluster: ClusterOptions) -> list[str]:
-    """Remarks on cores and GPUs that this machine does not have; Ray hands them out all the same."""
-    there = own_node(cluster._replace(cpus=None, gpus=None))
-    if there is None:
-        return []
-    remarks = []
-    if (cluster.cpus or 0) > there.cpus:
-        remarks.append(f"cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share")
-    if (cluster.gpus or 0) > there.gpus:
+def _of_this_machine(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> Iterator[str]:
+    """Remarks on cores and GPUs that this machine lacks, though Ray hands them out, and on what its cores do slowly."""
+    there, asked = own_node(ClusterOptions(cluster.address)), own_node(cluster)
+    if there is None or asked is None:
+        return
+    if asked.cpus > there.cpus:
+        yield f"cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share"
+    if asked.gpus > there.gpus:
         has = counted(int(there.gpus), "GPU")
-        remarks.append(f"gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none")
-    return remarks
-
-
-def _slow_precisions(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[str]:
-    """Remarks on precisions at which the cores of this machine are slow, where trials will compute on them."""
-    node = own_node(cluster)
-    if node is None:
-        return []
-    on_cores = [
-        line.settings.precision
-        for line in plan
-        if line.state != "done" and (not node.gpus or line.resources.gpus_per_trial == 0)
-    ]
-    return [slow_remark(precision) for precision in dict.fromkeys(on_cores) if slow_here(precision)]
+        yield f"gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none"
+    on_cores = [e for e in plan if e.state != "done" and (not asked.gpus or e.resources.gpus_per_trial == 0)]
+    yield from map(slow_remark, filter(slow_here, dict.fromkeys(e.settings.precision for e in on_cores)))
 
 
 def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[str]:

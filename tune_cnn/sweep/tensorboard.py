@@ -7,12 +7,12 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from PIL import Image
+import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar, text
+from torch.utils.tensorboard.summary import custom_scalars, hparams, image, scalar, text
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.trial_folder import TrialFolder
@@ -102,7 +102,7 @@ class TrialBoard:
             known = {tag: epoch[key] for tag, key in self._keys.items() if epoch.get(key) is not None}
             events += [Event(summary=scalar(tag, value), step=epoch["epoch"]) for tag, value in known.items()]
         for tag, picture in result.get("pictures", {}).items():
-            events.append(Event(summary=_image(tag, picture), step=result["epoch"]))
+            events.append(Event(summary=image(tag, np.asarray(picture), dataformats="HWC"), step=result["epoch"]))
         if result["stop_reason"] is not None:
             events.append(Event(summary=self._end))
         self._append(events)
@@ -132,14 +132,6 @@ def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
         for key in ("gradient_to_weight", "dead_units")
         for layer, value in enumerate(diagnosis[key], start=1)
     ]
-
-
-def _image(tag: str, picture: Image.Image) -> Summary:
-    png = io.BytesIO()
-    picture.save(png, "PNG")
-    size = {"width": picture.width, "height": picture.height, "colorspace": 3}
-    image = Summary.Image(**size, encoded_image_string=png.getvalue())
-    return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
 def _sizes(settings: Settings) -> dict[str, str | int]:

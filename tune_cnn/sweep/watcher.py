@@ -36,7 +36,6 @@ class Watcher(Callback):  # type: ignore[misc]
         self.end: TuneCnnError | None = None  # of the sweep: its storage or Ray fails, or another process runs it now
         self._folders = {settings.trial_id: folder.trial(settings) for settings in trials}
         self.progress = progress
-        self._shown: dict[str, int] = {}  # the last epoch that was shown
         self._check_lock, self._is_new_ray = check_lock, is_new_ray
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,12 +90,10 @@ class Watcher(Callback):  # type: ignore[misc]
             return
         for warning in result["warnings"]:
             self.progress.say(f"{folder.label}: {warning}")
-        if result["epoch"] > self._shown.get(trial_id, 0):  # one that is trained again, or is the last, comes twice
-            self._shown[trial_id] = result["epoch"]
-            try:
-                self.progress.reported(folder.label, result)
-            except Exception as error:  # which would end the sweep: the training matters more than its watching
-                self.progress.say(f"warning: {type(error).__name__}: {error}")
+        try:
+            self.progress.reported(folder.label, result)
+        except Exception as error:  # which would end the sweep: the training matters more than its watching
+            self.progress.say(f"warning: {type(error).__name__}: {error}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         trial_id = trial.config["trial_id"]
