@@ -22,8 +22,12 @@ def folder(tmp_path: Path) -> SweepFolder:
     return SweepFolder(str(tmp_path), "sweep")
 
 
+def table(folder: SweepFolder, experiments: dict[str, Settings]) -> str:
+    return outcome_table(folder, experiments, outcomes(folder, experiments))
+
+
 def lines(folder: SweepFolder) -> list[str]:
-    return outcome_table(folder, {"one": SETTINGS, "its twin": SETTINGS}).splitlines()
+    return table(folder, {"one": SETTINGS, "its twin": SETTINGS}).splitlines()
 
 
 def cells(line: str) -> list[str]:
@@ -51,7 +55,7 @@ def test_a_finished_trial_shows_what_it_reached_once_for_all_who_share_it(folder
     ],
 )  # fmt: skip
 def test_every_setting_that_differs_has_a_column(folder, changes, columns):
-    header, *rows = outcome_table(folder, {str(c): replace(SETTINGS, **c) for c in changes}).splitlines()
+    header, *rows = table(folder, {str(c): replace(SETTINGS, **c) for c in changes}).splitlines()
     between = cells(header)[3:-6]
     differing = {key: values for key, values in columns.items() if len(set(values)) > 1}
     assert between == sorted(differing, key=between.index)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tune_cnn.errors import TuneCnnError
 from tune_cnn.sweep.export import Exported, export
 from tune_cnn.sweep.lock import running
-from tune_cnn.sweep.outcome import outcome_table
+from tune_cnn.sweep.outcome import outcome_table, outcomes
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, tell
 
@@ -79,7 +79,8 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
 def show_results(folder: SweepFolder, out_dir: Path) -> bool:
     """Write and name the results; return whether all of them could be written."""
     results = write_results(folder, out_dir, not_measured=f"tune-cnn export {folder} measures it")
-    tell(outcome_table(folder, folder.experiments()))
+    experiments = folder.experiments()
+    tell(outcome_table(folder, experiments, outcomes(folder, experiments)))
     for figure in results.figures:
         tell(f"figure: {figure}")
     for report in results.reports:

@@ -188,13 +188,10 @@ def check_reachable(folder: Folder) -> None:
     sees = ray.remote(num_cpus=0, max_retries=0)(_sees)
     blind = []
     try:
-        answers = []
-        for node in ray.nodes():
-            if node["Alive"]:
-                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                answer = sees.options(scheduling_strategy=there).remote(folder, content)
-                answers.append((node["NodeManagerAddress"], answer))
-        for address, answer in answers:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        answers = [sees.options(scheduling_strategy=place).remote(folder, content) for place in there]
+        for address, answer in zip((node["NodeManagerAddress"] for node in nodes), answers, strict=True):
             try:
                 if not ray.get(answer, timeout=_ANSWER_S):
                     blind.append(address)

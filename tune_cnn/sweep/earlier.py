@@ -30,12 +30,14 @@ class Earlier(NamedTuple):
     ends: bool = False  # the trial stops after that epoch, so that only the test set is left to evaluate
 
 
-class _Shelf(NamedTuple):
+class _Shelf:
     """An index of a sweep's trials: the names of their folders, and all known settings, grouped by `course`."""
 
-    sweep: SweepFolder
-    labels: frozenset[str]
-    by_course: dict[str, list[Settings]]
+    def __init__(self, sweep: SweepFolder) -> None:
+        self.sweep, self.labels = sweep, set(sweep.trials.names())
+        self.by_course: dict[str, list[Settings]] = defaultdict(list)
+        for settings in sweep.known_settings():
+            self.by_course[_key(settings)].append(settings)
 
 
 def find_earlier(wanted: Iterable[Experiment], folder: SweepFolder) -> dict[str, Earlier]:
@@ -47,7 +49,7 @@ def find_earlier(wanted: Iterable[Experiment], folder: SweepFolder) -> dict[str,
     trials = {experiment.settings.trial_id: experiment for experiment in wanted}
     if not trials:
         return {}
-    shelf = _shelf(folder)
+    shelf = _Shelf(folder)
     found = {trial_id: [*_candidates(e, shelf, is_own=True)] for trial_id, e in trials.items()}
     missing = {t for t in trials if not any(e.is_finished or e.is_cut_short for e in found[t])}
     missing -= {trial_id for trial_id, e in trials.items() if e.settings.seed is None}
@@ -75,19 +77,12 @@ def _other_shelves(folder: SweepFolder) -> list[_Shelf]:
     def find(name: str) -> _Shelf | None:
         with suppress(StorageError, OSError):  # another's sweep, whose damage is not the matter here
             sweep = SweepFolder(folder.storage.root, name)
-            return _shelf(sweep) if sweep.folder.read("sweep.json") is not None else None
+            return _Shelf(sweep) if sweep.folder.read("sweep.json") is not None else None
         return None
 
     names = [name for name in folder.storage.names() if name != folder.name]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return [shelf for shelf in pool.map(find, names) if shelf is not None]
-
-
-def _shelf(sweep: SweepFolder) -> _Shelf:
-    by_course: dict[str, list[Settings]] = defaultdict(list)
-    for settings in sweep.known_settings():
-        by_course[_key(settings)].append(settings)
-    return _Shelf(sweep, frozenset(sweep.trials.names()), by_course)
 
 
 def _key(settings: Settings) -> str:

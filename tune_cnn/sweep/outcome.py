@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 
 from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ResultError
-from tune_cnn.settings import Settings, varied_keys
+from tune_cnn.settings import Settings
 from tune_cnn.sweep.live_table import time_left
+from tune_cnn.sweep.plan import setting_rows
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
-from tune_cnn.texts import aligned, setting_text
+from tune_cnn.texts import aligned
 from tune_cnn.train_results import FitResult
 
 _COLUMNS = ("epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended")
 _CHECKPOINT_S = 30.0  # for which short epochs may get no checkpoint, and time to write it
-_SHOWN = {"filters_per_layer": "K", "layers_per_block": "L", "pool_every": "P", "epochs": "most epochs"}
 
 
 class Outcome(NamedTuple):
@@ -44,23 +44,14 @@ def summary(found: Collection[Outcome], who: str | None) -> str:
     return "; ".join(filter(None, [counts, f"{who or 'nobody'} is running it", left]))
 
 
-def outcome_table(
-    folder: SweepFolder, experiments: Mapping[str, Settings], found: Mapping[str, Outcome] | None = None
-) -> str:
-    """One line a trial: K, L, every other setting that differs, epochs, accuracies in percent, duration, how it ended.
-
-    `found` are the `outcomes`, if they were read already.
-    """
-    found = outcomes(folder, experiments) if found is None else found
+def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings], found: Mapping[str, Outcome]) -> str:
+    """One line a trial: its settings, epochs, accuracies in percent, duration, how it ended; `found` are `outcomes`."""
     trials = {settings.trial_id: settings for settings in experiments.values()}
-    flat = {trial_id: settings.flat() for trial_id, settings in trials.items()}
-    grid = [] if all(settings.model for settings in trials.values()) else ["filters_per_layer", "layers_per_block"]
-    keys = list(dict.fromkeys([*grid, *varied_keys(flat.values())]))
-    rows = [["trial", *(_SHOWN.get(key, key) for key in keys), *_COLUMNS]]
-    for trial_id, settings in trials.items():
-        shown = [setting_text(flat[trial_id].get(key)) for key in keys]
-        rows.append([folder.trial(settings).label, *shown, *found[trial_id].cells])
-    return aligned(rows)
+    titles, *rows = setting_rows(trials.values())
+    table = [["trial", *titles, *_COLUMNS]]
+    for (trial_id, settings), row in zip(trials.items(), rows, strict=True):
+        table.append([folder.trial(settings).label, *row, *found[trial_id].cells])
+    return aligned(table)
 
 
 def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:

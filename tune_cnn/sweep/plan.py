@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS
-from tune_cnn.texts import aligned, counted, duration, setting_text, size
+from tune_cnn.texts import aligned, counted, duration, setting_text, size, symbol
 
 State = Literal["done", "continue", "new"]
 
@@ -75,6 +75,15 @@ def expected_work(settings: Settings) -> int:
     return cost(settings).multiply_adds * settings.epochs * min(settings.batches * settings.bs_train, 50_000)
 
 
+def setting_rows(trials: Collection[Settings]) -> list[list[str]]:
+    """K and L, unless all networks are own ones, and every other setting that differs: titles, then a row a trial."""
+    flat = [settings.flat() for settings in trials]
+    grid = [] if all(settings.model for settings in trials) else ["filters_per_layer", "layers_per_block"]
+    keys = dict.fromkeys([*grid, *varied_keys(flat)])
+    titles = ["most epochs" if key == "epochs" else symbol(key) for key in keys]
+    return [titles, *([setting_text(values.get(key)) for key in keys] for values in flat)]
+
+
 def plan_table(
     plan: Sequence[PlannedExperiment], verdicts: Mapping[str, str] = {}, times_s: Mapping[str, float] = {}
 ) -> str:
@@ -83,29 +92,17 @@ def plan_table(
     `verdicts` are whether a trial will learn, and `times_s` how long it takes at most, by trial id.
     """
     known = [line for line in plan if not line.is_open]
-    is_own = all(line.settings.model for line in known)  # what has a K and an L of its own, if any
-    grid = {} if is_own else {"filters_per_layer": "K", "layers_per_block": "L"}
-    varied = varied_keys(line.settings.flat() for line in known)
-    varied = [key for key in varied if key not in grid and not key.startswith("data.")]
-    rows = []
-    for line in known:
-        trial_id, values = line.settings.trial_id, line.settings.flat()
-        row = {"experiment": line.name, "trial": trial_id}
-        row |= {grid.get(key, key): setting_text(values.get(key)) for key in (*grid, *varied)}
-        if not is_own:
-            row["conv"] = str(len(line.settings.filters))
-        rows.append(
-            row
-            | {
-                "parameters": f"{cost(line.settings).parameters:,}",
-                "mult-adds": f"{cost(line.settings).multiply_adds / 1e6:,.1f} M",
-                "verdict": verdicts.get(trial_id, "-"),
-                "time": duration(times_s[trial_id]) if trial_id in times_s else "-",
-                "state": line.state,
-                "shares its trial with": line.shares_with or "",
-            }
-        )
-    lines = [aligned([list(rows[0]), *(list(row.values()) for row in rows)])] if rows else []
+    titles, *settings = setting_rows([line.settings for line in known])
+    conv = ["conv"] if "L" in titles else []
+    costs = ["parameters", "mult-adds", "verdict", "time"]
+    rows = [["experiment", "trial", *titles, *conv, *costs, "state", "shares its trial with"]]
+    for line, cells in zip(known, settings, strict=True):
+        trial_id, found = line.settings.trial_id, cost(line.settings)
+        cells += [str(len(line.settings.filters)) for _ in conv]
+        cells += [f"{found.parameters:,}", f"{found.multiply_adds / 1e6:,.1f} M", verdicts.get(trial_id, "-")]
+        cells += [duration(times_s[trial_id]) if trial_id in times_s else "-", line.state, line.shares_with or ""]
+        rows.append([line.name, trial_id, *cells])
+    lines = [aligned(rows)] if known else []
     if len(known) < len(plan):
         count = len(plan) - len(known)
         lines.append(f"settings that Optuna will suggest as the sweep runs, not known yet: {count}")
