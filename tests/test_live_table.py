@@ -231,18 +231,20 @@ def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, m
     assert capsys.readouterr().err == ""
 
 
-def test_without_a_terminal_a_line_a_minute_tells_how_far_the_sweep_is(capsys, monkeypatch):
+def test_of_very_many_epochs_a_line_a_trial_and_one_a_minute_are_told(capsys, monkeypatch):
     monkeypatch.setattr(live_table, "REMIND_S", 0.05)
     monkeypatch.setattr(live_table, "_SUMMARY_S", 0.3)
-    with Progress(trials(*LABELS)) as progress:
+    many = {**trials(*LABELS), **{f"K8_L1_{number:08x}": Settings(epochs=30) for number in range(100)}}
+    with Progress(many) as progress:
         progress.started(LABELS[0])
         progress.reported(LABELS[0], RESULT)
         progress.ended(LABELS[0], "plateau")
         time.sleep(0.7)
-        _, _, ended, *minutes = capsys.readouterr().err.splitlines()
-    assert ended == f"{LABELS[0]}  stopped early: no better for 3 epochs  (1/3 trials ended)"
+        waiting, ended, *minutes = capsys.readouterr().err.splitlines()
+    assert waiting == "waiting for the first batches"
+    assert ended == f"{LABELS[0]}  stopped early: no better for 3 epochs  best 56.1 %  (1/103 trials ended)"
     assert 1 <= len(minutes) <= 3
-    assert all(line.startswith("1/3 trials ended, 0 running, 0 min 0 s; about ") for line in minutes)
+    assert all(line.startswith("1/103 trials ended, 0 running, 0 min 0 s; about ") for line in minutes)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -87,11 +87,11 @@ def assert_taken_over(folder: Folder, at_once: bool) -> None:
 def test_a_second_process_is_refused_and_told_who_runs_the_sweep_and_until_when(folder):
     with holder(folder) as process:
         who = f"process {process.pid} on {socket.gethostname()}"
-        end = "when that process ends" if folder.is_local else "2 s after its last sign of life"
+        end = "when that process ends" if folder.is_local else "2 s after that"
         assert_refused(
             folder,
             f"^{folder}: {who} is running this sweep; wait for it, stop it, or give another name "
-            rf"\(the lock frees itself {end}\)$",
+            rf"\(last sign of life [01] s ago; the lock frees itself {end}\)$",
         )
         assert running(folder) == who
         process.send_signal(signal.SIGKILL)
@@ -183,7 +183,8 @@ def test_a_holder_that_slept_while_another_took_over_stops_and_leaves_the_others
         with locked(remote) as held:
             process.send_signal(signal.SIGCONT)
             _, message = process.communicate(timeout=60)
-            assert f"StorageError: {remote}: this process lost its lock, since it gave no sign of life" in message
+            who = f"process {os.getpid()} on {socket.gethostname()}"
+            assert f"StorageError: {remote}: {who} took over from this one, since it gave no sign of life" in message
             time.sleep(2 * HEARTBEAT_S)
             held.check()
     assert [name for name in remote.names() if not name.endswith(".tmp")] == []  # of a killed writer
@@ -193,7 +194,7 @@ def test_on_a_disk_of_this_machine_a_suspended_holder_stays_one(local):
     with holder(local) as process:
         process.send_signal(signal.SIGSTOP)
         time.sleep(1.2 * LEASE_S)
-        assert_refused(local, "the lock frees itself when that process ends")
+        assert_refused(local, r"last sign of life \d s ago; the lock frees itself when that process ends")
         process.send_signal(signal.SIGCONT)
         time.sleep(2 * HEARTBEAT_S)
         assert process.poll() is None

@@ -1,5 +1,6 @@
 """Why Ray does not start, and why its processes end; and that a user's files in the working folder are no reason."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -46,10 +47,29 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ("variables", "error", "message"),
     [
         (
+            {"CUDA_VISIBLE_DEVICES": "0"},
+            ValueError("Attempting to start raylet with 2 GPU, but CUDA_VISIBLE_DEVICES contains ['0']."),
+            "gpus 2: CUDA_VISIBLE_DEVICES=0 allows fewer; unset it, or leave gpus out",
+        ),
+        (
+            {"TMPDIR": "/long"},
+            OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /long/ray/..."),
+            "TMPDIR=/long: too long a path for the sockets of Ray; set a shorter one, such as RAY_TMPDIR=/tmp",
+        ),
+        (
             {"TMPDIR": "/tmp", "RAY_TMPDIR": "/long"},
             OSError("AF_UNIX path length cannot exceed 107 bytes"),
-            "Ray does not start (AF_UNIX path length cannot exceed 107 bytes); mend that, or see "
-            "/long/ray/session_latest/logs; RAY_TMPDIR names another folder, of a short path",
+            "RAY_TMPDIR=/long: too long a path for the sockets of Ray; set a shorter one, such as RAY_TMPDIR=/tmp",
+        ),
+        (
+            {"RAY_TMPDIR": "/file"},
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "/file/ray"),
+            "RAY_TMPDIR=/file: cannot be used by Ray (Not a directory); set RAY_TMPDIR to a folder that can be written",
+        ),
+        (
+            {},
+            PermissionError(errno.EACCES, "Permission denied", "/tmp/ray"),
+            "/tmp: cannot be used by Ray (Permission denied); set RAY_TMPDIR to a folder that can be written",
         ),
         (
             {},
@@ -63,17 +83,17 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_hinders_ray_is_one_line_with_the_variable_and_the_remedy(monkeypatch, variables, error, message):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert why_no_start(error, 3_000_000_000) == message
+    assert why_no_start(error, 2, 3_000_000_000) == message
 
 
 def test_too_few_open_files_and_what_is_not_known_have_a_remedy_too(monkeypatch):
     monkeypatch.setattr("resource.getrlimit", lambda which: (40, 40))
     error = RuntimeError("Timed out waiting for file\n/tmp/ray/session/gcs_server_port")
-    assert why_no_start(error, 0).endswith("only 40 files may be open at once; type: ulimit -n 1024")
+    assert why_no_start(error, None, 0).endswith("only 40 files may be open at once; type: ulimit -n 1024")
     monkeypatch.setattr("resource.getrlimit", lambda which: (4096, 4096))
-    assert why_no_start(error, 0) == (
-        "Ray does not start (Timed out waiting for file /tmp/ray/session/gcs_server_port); mend that, or see "
-        "/tmp/ray/session_latest/logs; RAY_TMPDIR names another folder, of a short path"
+    assert why_no_start(error, None, 0) == (
+        "Ray does not start (Timed out waiting for file /tmp/ray/session/gcs_server_port); "
+        "see what its processes say in /tmp/ray/session_latest/logs"
     )
 
 

@@ -125,7 +125,7 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
         raise KeyboardInterrupt from end
     except Exception as error:  # Ray raises nearly everything
         ray.shutdown()
-        raise ResourceError(why_no_start(error, data_bytes)) from error
+        raise ResourceError(why_no_start(error, options.gpus, data_bytes)) from error
 
 
 def _join(address: str) -> None:

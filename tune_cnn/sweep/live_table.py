@@ -24,6 +24,7 @@ from tune_cnn.waiting import REMIND_S
 _MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
 _EPOCH_IS_LONG_S = 30.0
 _SUMMARY_S = 60.0
+_MOST_LINES = 2000  # about epochs, in a pipe or a log file; of more there is a line a trial, and one a minute
 _FIRST = "waiting for the first batches"
 _RETRIED = "to be retried"
 _GPU_INTERVAL_S = 5.0
@@ -80,6 +81,7 @@ class Progress:
         self._rows = {label: _Row(settings, epochs_done.get(label, 0)) for label, settings in trials.items()}
         self._already_done, self._upcoming = already_done, upcoming
         self._within_epoch = within_epoch
+        self._is_brief = sum(settings.epochs for settings in trials.values()) > _MOST_LINES
         self._is_silent = True  # nothing of any trial was shown yet
         self._gpu_use, self._gpus_asked = "", -math.inf
         self._over = threading.Event()
@@ -122,6 +124,8 @@ class Progress:
         if row.result is not None and result["epoch"] <= row.result["epoch"]:
             return  # it was trained again after its process was lost, or is the last, which comes twice
         row.result, row.epochs_done, row.said = result, int(result["epoch"]), time.monotonic()
+        if self._is_brief:
+            return
         self._line(
             f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "
             f"val loss {result['validation_loss']:.3f}  val acc {result['validation_accuracy']:.1f} %  "
@@ -134,7 +138,8 @@ class Progress:
         how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
         row.state = "finished" if reason == "epochs" else how.partition(":")[0]
         if failure is None:
-            self._line(f"{label}  {how}  ({self._ended()} trials ended)")
+            best = f"  best {row.result['best_validation_accuracy']:.1f} %" if self._is_brief and row.result else ""
+            self._line(f"{label}  {how}{best}  ({self._ended()} trials ended)")
         else:
             self.say(f"{label}  {how}")
 
@@ -160,7 +165,8 @@ class Progress:
                 self._line(self._summary())
             for label, row in list(self._rows.items()):
                 is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
-                if (self._is_silent or is_long) and (progress := self._current(label, row)) is not None:
+                is_due = self._is_silent or (is_long and not self._is_brief)
+                if is_due and (progress := self._current(label, row)) is not None:
                     row.said = time.monotonic()
                     self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
             passed_s = time.monotonic() - self._started

@@ -70,9 +70,11 @@ class Lock:
         """Raises StorageError: the lock is lost, or the storage has failed for so long that it may be."""
         silent_s = clock() - self._renewed
         if not self._thread.is_alive() or silent_s > self._most_s:
+            others = {} if self._failure else _owners(self._folder, but=self._name)
+            lost = f"{_name(others)} took over from this one" if others else "this process lost its lock"
             raise self._failure or StorageError(
-                f"{self._folder}: this process lost its lock, since it gave no sign of life for {silent_s:.0f} s, or "
-                "its entry was deleted; when nobody runs the sweep (see tune-cnn status), the same command continues it"
+                f"{self._folder}: {lost}, since it gave no sign of life for {silent_s:.0f} s, or its entry was deleted;"
+                " when nobody runs the sweep, the same command continues it"
             )
 
     def _keep(self) -> None:
@@ -102,7 +104,9 @@ def locked(folder: Folder) -> Iterator[Lock]:
             try:
                 stack.enter_context(FileLock(folder.local_path / "lock", timeout=1))  # what is killed takes a moment
             except Timeout:
-                raise _in_use(folder, _owners(folder), "when that process ends") from None
+                owners = _owners(folder)
+                age_s = clock() - max((owner.get("renewed", 0) for owner in owners.values()), default=clock())
+                raise _in_use(folder, owners, age_s, "when that process ends") from None
             except OSError as error:
                 raise folder.failed(error, "locked", "lock") from error
         yield stack.enter_context(Lock(folder, name))
@@ -129,7 +133,7 @@ def _silent(folder: Folder, owners: dict[str, Any], within_s: float) -> dict[str
         now = _owners(folder)
         owners = {name: owner for name, owner in owners.items() if name in now}
         if changed := {name: now[name] for name, owner in owners.items() if now[name] != owner}:
-            raise _in_use(folder, changed, f"{LEASE_S:.0f} s after its last sign of life")
+            raise _in_use(folder, changed, 0, f"{LEASE_S:.0f} s after that")
     return owners
 
 
@@ -147,6 +151,8 @@ def _name(owners: dict[str, Any]) -> str:
     return f"process {owner['pid']} on {owner.get('host')}" if "pid" in owner else "another process"
 
 
-def _in_use(folder: Folder, owners: dict[str, Any], end: str) -> StorageError:
-    remedy = "wait for it, stop it, or give another name"
-    return StorageError(f"{folder}: {_name(owners)} is running this sweep; {remedy} (the lock frees itself {end})")
+def _in_use(folder: Folder, owners: dict[str, Any], age_s: float, end: str) -> StorageError:
+    return StorageError(
+        f"{folder}: {_name(owners)} is running this sweep; wait for it, stop it, or give another name (last sign of "
+        f"life {age_s:.0f} s ago; the lock frees itself {end})"
+    )

@@ -7,9 +7,22 @@ from pathlib import Path
 _OPEN_FILES = 1024  # with which Ray starts for sure
 
 
-def why_no_start(error: Exception, data_bytes: int) -> str:
-    """Why `ray.init` raised an error, and what to change; images of `data_bytes` should have been shared."""
+def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
+    """Why `ray.init` raised an error and, if known, the remedy: an environment variable or a limit to change.
+
+    `gpus` were requested, and images of `data_bytes` should have been shared.
+    """
     reason = " ".join(str(error).split())
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    folder = os.environ.get(variable, "/tmp")
+    where = f"{variable}={folder}" if variable else folder
+    if "CUDA_VISIBLE_DEVICES" in reason:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return f"gpus {gpus}: CUDA_VISIBLE_DEVICES={visible} allows fewer; unset it, or leave gpus out"
+    if "AF_UNIX path" in reason:
+        return f"{where}: too long a path for the sockets of Ray; set a shorter one, such as RAY_TMPDIR=/tmp"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{where}: cannot be used by Ray ({error.strerror}); set RAY_TMPDIR to a folder that can be written"
     if "object_store_memory" in reason:
         return f"the images take {data_bytes / 1e9:.1f} GB, more than this machine can share; use fewer or smaller ones"
     import resource  # which Windows lacks
@@ -17,9 +30,7 @@ def why_no_start(error: Exception, data_bytes: int) -> str:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if 0 <= files < _OPEN_FILES:
         return f"Ray does not start, for only {files} files may be open at once; type: ulimit -n {_OPEN_FILES}"
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "/tmp")
-    remedy = f"mend that, or see {folder}/ray/session_latest/logs; RAY_TMPDIR names another folder, of a short path"
-    return f"Ray does not start ({reason}); {remedy}"
+    return f"Ray does not start ({reason}); see what its processes say in {folder}/ray/session_latest/logs"
 
 
 def logs_folder() -> Path:
