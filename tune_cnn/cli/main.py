@@ -51,10 +51,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """What each command takes, and its help: a command is a module in `commands`, with
+    """What each command takes, and its help: a command is a module in `commands`.
 
-    `PURPOSE`, `EXAMPLE` and `add_arguments` for the help, and `run`, which imports what is heavy, and gives the exit
-    code.
+    It has a docstring, `EXAMPLE` and `add_arguments` for the help; and `run`, which gives the exit code. Only that
+    imports what is heavy.
     """
     style: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     style["allow_abbrev"] = False  # what resumes a command leaves out --fresh, which has to be found
@@ -70,9 +70,9 @@ def parser() -> argparse.ArgumentParser:
     names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
     for name in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
         command = importlib.import_module(f"{commands.__name__}.{name}")
-        description = command.PURPOSE[0].upper() + command.PURPOSE[1:] + "."
-        epilog = f"Example:\n  {command.EXAMPLE}"
-        taken = listed.add_parser(name, help=command.PURPOSE, description=description, epilog=epilog, **style)
+        description, epilog = str(command.__doc__), f"Example:\n  {command.EXAMPLE}"
+        purpose = description[0].lower() + description[1:].removesuffix(".")
+        taken = listed.add_parser(name, help=purpose, description=description, epilog=epilog, **style)
         taken.set_defaults(command=name, run=command.run)
         command.add_arguments(taken)
     return root

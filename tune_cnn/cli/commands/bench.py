@@ -1,4 +1,4 @@
-"""`tune-cnn bench`: how fast training is on this machine."""
+"""Measure this machine: training and validation against a loop written by hand."""
 
 import json
 import os
@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tune_cnn import __version__
 from tune_cnn.cli.options import add_only, add_settings, positive
 from tune_cnn.files import check_writable, publish_file
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import aligned, tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "measure this machine: training and validation against a loop written by hand"
 EXAMPLE = "tune-cnn bench exp1_1 --data shapes --only '*_K32_L4' --set precision=bf16 --out bench.json"
 _CELLS = Path(__file__).with_name("bench.yaml")
 _DEFAULT_CELLS = ("K32_*", "K64_L4")
@@ -37,10 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Measure each distinct cell."""
     with waiting("loading PyTorch"):
-        import torch
-
         from tune_cnn.bench import measure_cell
-        from tune_cnn.machine import cores, cpu_model, device_name
+        from tune_cnn.machine import cores, machine_facts
         from tune_cnn.sweep.config.load import distinct_trials, load_experiments
         from tune_cnn.training.devices import choose_device
 
@@ -60,12 +56,10 @@ def run(options: Namespace) -> int:
         if cells:
             tell(cells_table(cells))
             tell("img/s: images per second; x by hand: multiple of a loop written by hand (lowest to highest round);")
-            tell("of convs: our share of the speed of the conv layers alone; MB: memory of one further trial")
+            tell("of convs: our share of the speed of the conv layers alone")
         if cells and options.out:
-            versions = {"tune_cnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
-            machine = {"processor": cpu_model(), "cores": cores(), "threads": threads, "system": platform.platform()}
-            load = round(os.getloadavg()[0], 2)
-            machine |= {"device": device_name(device), "busy_at_the_end": load, "versions": versions}
+            machine = {**machine_facts(device), "threads": threads, "cores": cores(), "system": platform.platform()}
+            machine["busy_at_the_end"] = round(os.getloadavg()[0], 2)
             figures = {"machine": machine, "batches": options.batches, "rounds": options.rounds, "cells": cells}
             publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
             tell(f"figures: {options.out}")
@@ -77,12 +71,12 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
     from tune_cnn.bench import CONTENDERS
 
     rows = [["cell", "precision", "train img/s", "by hand", "convs alone", "x by hand", "of convs"]]
-    rows[0] += ["val img/s", "by hand", "x by hand", "of convs", "MB"]
+    rows[0] += ["val img/s", "by hand", "x by hand", "of convs"]
     for cell in cells:
         row = [cell["name"], cell["precision"]]
         for phase, shown in (("training", CONTENDERS), ("validation", ("ours", "by_hand"))):
             row += [f"{cell[phase]['images_per_s'][contender]['median']:,.0f}" for contender in shown]
             row.append("{median:.2f} ({lowest:.2f} to {highest:.2f})".format(**cell[phase]["ours_over_by_hand"]))
             row.append(f"{cell[phase]['ours_over_convolutions']['median']:.0%}")
-        rows.append([*row, "-" if cell["memory_mb"] is None else f"{cell['memory_mb']:.0f}"])
+        rows.append(row)
     return aligned(rows)

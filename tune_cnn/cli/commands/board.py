@@ -1,4 +1,4 @@
-"""`tune-cnn board`: watch a sweep, also a running one, in TensorBoard."""
+"""Watch a sweep, also a running one, in TensorBoard on 127.0.0.1."""
 
 import signal
 import socket
@@ -11,7 +11,6 @@ from tune_cnn.cli.options import add_sweep, open_sweep
 from tune_cnn.errors import ResourceError
 from tune_cnn.texts import tell
 
-PURPOSE = "watch a sweep, also a running one, in TensorBoard on 127.0.0.1"
 EXAMPLE = "tune-cnn board ray_results/exp1_1 --port 6006"
 _HOST = "127.0.0.1"
 

@@ -1,4 +1,4 @@
-"""`tune-cnn compare`: sweeps side by side."""
+"""Show sweeps side by side: which cells changed, and by how much; exit code 1 if one did, or is missing."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -7,7 +7,6 @@ from tune_cnn.errors import ConfigError
 from tune_cnn.texts import aligned, tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "show sweeps side by side: which cells changed, and by how much; exit code 1 if one did, or is missing"
 EXAMPLE = "tune-cnn compare exp1_1 exp1_1_he"
 
 

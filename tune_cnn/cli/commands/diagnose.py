@@ -1,4 +1,4 @@
-"""`tune-cnn diagnose`: which networks will learn, why not, and what helps, before any training."""
+"""Tell before any training which networks will learn, why not, and what helps."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -7,7 +7,6 @@ from tune_cnn.cli.options import add_files, read_experiments
 from tune_cnn.texts import aligned, setting_text, tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "tell before any training which networks will learn, why not, and what helps"
 EXAMPLE = "tune-cnn diagnose exp1_1 --only 'exp1_1_K32*'"
 
 

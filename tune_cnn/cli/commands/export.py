@@ -1,4 +1,4 @@
-"""`tune-cnn export`: write the JSON file of every experiment of a sweep that has begun."""
+"""Write the JSON file of every finished experiment of a sweep."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -8,7 +8,6 @@ from tune_cnn.errors import StorageError
 from tune_cnn.files import check_writable
 from tune_cnn.texts import tell
 
-PURPOSE = "write the JSON file of every finished experiment of a sweep"
 EXAMPLE = "tune-cnn export ray_results/exp1_1 --out results"
 
 

@@ -1,4 +1,4 @@
-"""`tune-cnn init`: copy the shipped config files, to be changed."""
+"""Copy the shipped config files into a folder, to be changed."""
 
 import shutil
 from argparse import ArgumentParser, Namespace
@@ -8,7 +8,6 @@ from tune_cnn.errors import StorageError
 from tune_cnn.sweep.config.shipped import shipped_folder
 from tune_cnn.texts import tell
 
-PURPOSE = "copy the shipped config files into a folder, to be changed"
 EXAMPLE = "tune-cnn init configs"
 
 

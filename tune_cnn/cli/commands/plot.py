@@ -1,4 +1,4 @@
-"""`tune-cnn plot`: draw a figure for each row of the grid, and one of a search, from result files."""
+"""Draw a figure for each row of the grid, and one of a search, from result files."""
 
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
@@ -9,7 +9,6 @@ from tune_cnn.files import check_writable
 from tune_cnn.texts import counted, tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "draw a figure for each row of the grid, and one of a search, from result files"
 EXAMPLE = "tune-cnn plot 'exp1_1_K32*' --results results --format pdf"
 
 

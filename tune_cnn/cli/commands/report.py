@@ -1,4 +1,4 @@
-"""`tune-cnn report`: write a page and a Markdown file that answer what a sweep was run for, and its table as CSV."""
+"""Answer what a sweep was run for: a page, a Markdown file and a CSV, with figures."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -9,7 +9,6 @@ from tune_cnn.files import check_writable
 from tune_cnn.texts import tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "answer what a sweep was run for: a page, a Markdown file and a CSV, with figures"
 EXAMPLE = "tune-cnn report ray_results/exp1_1 --out results"
 
 

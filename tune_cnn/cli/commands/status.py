@@ -1,11 +1,10 @@
-"""`tune-cnn status`: show how far a sweep is."""
+"""Show how far a sweep is, also while it runs."""
 
 from argparse import ArgumentParser, Namespace
 
 from tune_cnn.cli.options import add_sweep, open_sweep
 from tune_cnn.texts import tell
 
-PURPOSE = "show how far a sweep is, also while it runs"
 EXAMPLE = "tune-cnn status ray_results/exp1_1"
 
 

@@ -1,4 +1,4 @@
-"""`tune-cnn sweep`: train the experiments of config files, several at once."""
+"""Train the experiments of config files, several at once; repeat it to resume."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -6,7 +6,6 @@ from tune_cnn.cli.options import add_files, add_out, add_storage, not_negative, 
 from tune_cnn.texts import size, tell
 from tune_cnn.waiting import waiting
 
-PURPOSE = "train the experiments of config files, several at once; repeat it to resume"
 EXAMPLE = "tune-cnn sweep exp1_1 exp1_2 --only 'exp1_1_K32*'"
 _DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
 

@@ -1,4 +1,4 @@
-"""`tune-cnn trial`: train one experiment in this process; of a finished sweep: repeat and compare it."""
+"""Train one experiment in this process; of a finished sweep: repeat and compare it."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -16,7 +16,6 @@ from tune_cnn.waiting import waiting
 if TYPE_CHECKING:
     from tune_cnn.settings import Settings
 
-PURPOSE = "train one experiment in this process; of a finished sweep: repeat and compare it"
 EXAMPLE = "tune-cnn trial exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2"
 _MOST_THREADS = 1024  # that a record may ask for
 
