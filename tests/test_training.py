@@ -20,7 +20,7 @@ from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.settings import DataSettings
 from tune_cnn.train_results import BatchResult, EpochResult
 from tune_cnn.training import TorchTrainer
-from tune_cnn.training.state_file import load_state, save_state, state_from_bytes, state_to_bytes
+from tune_cnn.training.state_file import save_state, state_to_bytes
 
 IMAGES = easy_images()
 
@@ -402,20 +402,6 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         ResultError, match=r"name\.pt: does not continue this training: feature.*missing; delete it, or"
     ):
         small_trainer().fit(train, validation, 2, str(tmp_path / "name"), print_every=0)
-
-
-def test_a_state_survives_as_bytes_and_as_a_file(tmp_path):
-    state = {
-        "weights": torch.arange(6.0).reshape(1, 2, 3, 1),
-        "n": 3,
-        "name": "x",
-        "nan": math.nan,
-        "list": [1.5, None],
-    }
-    save_state(tmp_path / "new" / "state.pt", state)
-    for loaded in (state_from_bytes(state_to_bytes(state), "here"), load_state(tmp_path / "new" / "state.pt")):
-        assert torch.equal(loaded.pop("weights"), state["weights"])
-        assert repr(loaded) == "{'n': 3, 'name': 'x', 'nan': nan, 'list': [1.5, None]}"
 
 
 # Compiling
