@@ -395,10 +395,7 @@ def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
             "mv train Train; mv test valid",
             "colours/train: there is no such .*; rename Train to train\n.*colours/test: .*; rename valid to test",
         ),
-        (
-            "mkdir colours; mv train test colours",
-            "there is one in colours, so write image_folder:.*/colours/colours",
-        ),
+        ("mkdir colours; mv train test colours", "there is one in colours, so write image_folder:.*/colours/colours"),
         (
             "mv train/* .; rmdir train",
             "colours/train: there is no such folder; .*; .*/colours holds only blue, green, red",

@@ -239,10 +239,7 @@ def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypat
             "machine.cores: not a section of a config file; sections are run_name, grid, seeds, settings, data, "
             "resources, search, samples, search_seed, algorithm, scheduler",
         ),
-        (
-            "data=imagenet",
-            f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
-        ),
+        ("data=imagenet", f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"),
         ("data=/images", "data: '/images' is not a source; write image_folder:/images"),
         ("data.train_images=3", "data.train_images: 3 is not a whole number from 20 up, or null"),
         ("data.classes=3", "data.classes: found out from the images; leave it out"),
@@ -446,10 +443,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ),
         ("settings: {scheduler: asha}", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS[:-1])),
         ("grid: {}", "grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out"),
-        (
-            "grid: {layers_per_block: []}",
-            "grid.layers_per_block: an empty list; give at least one value",
-        ),
+        ("grid: {layers_per_block: []}", "grid.layers_per_block: an empty list; give at least one value"),
         (
             "grid: {layers_per_block: 2}",
             "grid.layers_per_block: 2 is not a list; give its values in brackets, such as [2]",

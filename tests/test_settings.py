@@ -139,10 +139,7 @@ def test_each_width_is_repeated_layers_per_block_times() -> None:
         ({"test_views": True}, "test_views: True is not one of 1, 2, 6"),
         ({"optimizer": "adm"}, "optimizer: 'adm' is not one of adam, adamw, sgd, muon"),
         ({"ycn": 1}, "ycn: 1 is not true or false"),
-        (
-            {"data": "imagenet"},
-            f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
-        ),
+        ({"data": "imagenet"}, f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"),
     ],
 )
 def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: str) -> None:

@@ -203,9 +203,7 @@ def test_evaluation_averages_the_weights_of_all_batches():
 
 def test_a_mirrored_image_has_the_same_scores_when_both_are_evaluated():
     settings = replace(SMALL, epochs=1, test_views=2)
-    mirrored = EASY._replace(
-        test=EASY.test._replace(images=np.ascontiguousarray(EASY.test.images[:, :, ::-1])),
-    )
+    mirrored = EASY._replace(test=EASY.test._replace(images=np.ascontiguousarray(EASY.test.images[:, :, ::-1])))
     assert run(settings).test_result == run(settings, mirrored).test_result
     plain = replace(settings, test_views=1)
     assert run(plain).test_result != run(plain, mirrored).test_result
