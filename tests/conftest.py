@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cifar10_archive import Cifar10Archive
 from PIL import Image
 from small_archives import SMALL, Archives
 
@@ -44,29 +43,12 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cifar10_archive(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cifar10Archive]]:
-    """Serves a small CIFAR-10, which `torchvision.datasets.CIFAR10(root, download=True)` then downloads.
+def small_archives(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Archives]]:
+    """`small_archives("mnist")` offers a small data set of that source in its real format, to be downloaded.
 
-    `cifar10_archive(images_per_batch=24)` starts it: five batches of training images, one of test images.
     The home folder is a temporary one, and `~/.pytorch-datasets` is not there yet.
     """
     # No proxy stands between us and our own machine.
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ExitStack() as stack:
-
-        def serve(images_per_batch: int = 24) -> Cifar10Archive:
-            archive = Cifar10Archive(images_per_batch)
-            stack.enter_context(archive.served())
-            archive.replace_cifar10(monkeypatch)
-            return archive
-
-        yield serve
-
-
-@pytest.fixture
-def small_archives(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Archives]]:
-    """`small_archives("mnist")` offers a small data set of that source in its real format."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with ExitStack() as stack:

@@ -1,9 +1,13 @@
-"""JSON files that were edited or damaged, made by hypothesis from a good one."""
+"""JSON files that were edited or damaged, made by hypothesis from a good one; and a command that reads them."""
 
+import contextlib
+import io
 import json
 from typing import Any
 
 from hypothesis import strategies as st
+
+from tune_cnn.cli import main
 
 numbers = st.floats() | st.integers() | st.sampled_from([10**400, -(10**400), 1e308, -1e308, 5e-324, 0, -0.0, 2**64])
 values = st.recursive(
@@ -45,3 +49,10 @@ def damaged(draw: st.DrawFn, good: str) -> bytes:
     end = draw(st.integers(start, min(start + 20, len(content))))
     rest = b"" if draw(st.booleans()) else content[end:]
     return content[:start] + draw(st.binary(max_size=8)) + rest
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """The exit code of a command, and what it prints on stdout and stderr; hypothesis and `capsys` do not mix."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        exit_code = main(arguments)
+    return exit_code, out.getvalue(), err.getvalue()

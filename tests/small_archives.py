@@ -1,4 +1,4 @@
-"""Small archives in the formats of torchvision's other data sets, offered on this machine."""
+"""Small archives in the formats of torchvision's data sets, offered on this machine for download."""
 
 import gzip
 import hashlib
@@ -6,14 +6,15 @@ import io
 import pickle
 import struct
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torchvision
-from cifar10_archive import serving
 
 TRAIN, TEST = 40, 20  # images
 
@@ -33,38 +34,46 @@ class Archives(NamedTuple):
 
 
 def _draw(height: int, channels: int, classes: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Noise with a bright stretch whose place tells the class, so that training on them gets somewhere."""
     random = np.random.RandomState(0)
-    images = [random.randint(0, 256, (count, height, height, channels), np.uint8) for count in (TRAIN, TEST)]
-    return images, [random.randint(0, classes, count) for count in (TRAIN, TEST)]
+    images = [random.randint(0, 60, (count, height, height, channels), np.uint8) for count in (TRAIN, TEST)]
+    labels = [random.randint(0, classes, count) for count in (TRAIN, TEST)]
+    for pixels, label in zip((i.reshape(len(i), -1) for i in images), labels, strict=True):
+        width = pixels.shape[1] // classes
+        for image, place in zip(pixels, label * width, strict=True):
+            image[place : place + width] += 190
+    return images, labels
 
 
 def _md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
-@contextmanager
-def _cifar100(patch: pytest.MonkeyPatch) -> Iterator[Archives]:
-    images, labels = _draw(32, 3, 100)
-    files = {
-        name: pickle.dumps({"data": i.transpose(0, 3, 1, 2).reshape(-1, 3072), "fine_labels": label.tolist()})
-        for name, i, label in zip(("train", "test"), images, labels, strict=True)
-    }
-    files["meta"] = pickle.dumps({"fine_label_names": [f"fine {index}" for index in range(100)]})
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(f"cifar-100-python/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    archives = Archives(images, labels, {"cifar-100-python.tar.gz": content.getvalue()}, [])
-    kind = torchvision.datasets.CIFAR100
-    patch.setattr(kind, "tgz_md5", _md5(content.getvalue()))
-    patch.setattr(kind, "train_list", [["train", _md5(files["train"])]])
-    patch.setattr(kind, "test_list", [["test", _md5(files["test"])]])
-    patch.setattr(kind, "meta", {"filename": "meta", "key": "fine_label_names", "md5": _md5(files["meta"])})
-    with _offered(archives) as address:
-        patch.setattr(kind, "url", f"{address}/cifar-100-python.tar.gz")
-        yield archives
+def _cifar(kind: Any, classes: int, label_key: str, names_key: str) -> Callable[[pytest.MonkeyPatch], object]:
+    @contextmanager
+    def small(patch: pytest.MonkeyPatch) -> Iterator[Archives]:
+        images, labels = _draw(32, 3, classes)
+        files = {
+            name: pickle.dumps({"data": i.transpose(0, 3, 1, 2).reshape(-1, 3072), label_key: label.tolist()})
+            for name, i, label in zip(("train", "test"), images, labels, strict=True)
+        }
+        files["meta"] = pickle.dumps({names_key: [f"class {index}" for index in range(classes)]})
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz") as tar:
+            for name, data in files.items():
+                member = tarfile.TarInfo(f"{kind.base_folder}/{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        archives = Archives(images, labels, {kind.filename: content.getvalue()}, [])
+        patch.setattr(kind, "tgz_md5", _md5(content.getvalue()))
+        patch.setattr(kind, "train_list", [["train", _md5(files["train"])]])
+        patch.setattr(kind, "test_list", [["test", _md5(files["test"])]])
+        patch.setattr(kind, "meta", {"filename": "meta", "key": names_key, "md5": _md5(files["meta"])})
+        with _offered(archives) as address:
+            patch.setattr(kind, "url", f"{address}/{kind.filename}")
+            yield archives
+
+    return small
 
 
 def _idx(values: np.ndarray) -> bytes:
@@ -107,16 +116,37 @@ def _svhn(patch: pytest.MonkeyPatch) -> Iterator[Archives]:
 
 @contextmanager
 def _offered(archives: Archives) -> Iterator[str]:
-    def content(name: str) -> bytes:
-        archives.requests.append(name)
-        return archives.sent[name]
+    """A server on this machine, at the address that is yielded."""
 
-    with serving(content) as address:
-        yield address
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.rpartition("/")[2]
+            archives.requests.append(name)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(archives.sent[name])))
+            self.end_headers()
+            self.wfile.write(archives.sent[name])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass  # torchvision hangs up after the headers when it looks for a redirection
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 SMALL = {
-    "cifar100": _cifar100,
+    "cifar10": _cifar(torchvision.datasets.CIFAR10, 10, "labels", "label_names"),
+    "cifar100": _cifar(torchvision.datasets.CIFAR100, 100, "fine_labels", "fine_label_names"),
     "fashion_mnist": _mnist(torchvision.datasets.FashionMNIST),
     "mnist": _mnist(torchvision.datasets.MNIST),
     "svhn": _svhn,

@@ -76,10 +76,7 @@ def test_the_limit_is_the_convolutions_of_the_network(precision, ycn, monkeypatc
     passes = convolutions(settings, first_images(settings, batches=2), CPU)
     passes.training()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    assert ran == [
-        ((20, 3, 8, 8), 2, True, False, dtype),
-        ((20, 4, 4, 4), 2, True, True, dtype),
-    ]
+    assert ran == [((20, 3, 8, 8), 2, True, False, dtype), ((20, 4, 4, 4), 2, True, True, dtype)]
     passes.validation()
     assert [run[1:4] for run in ran[2:]] == [(1, False, False)] * 2
 
@@ -189,8 +186,7 @@ def test_without_a_config_it_measures_cells_of_exp1_1(monkeypatch, capsys):
     exp1_1 = load_experiments([Path(__file__).parent.parent / "configs" / "exp1_1.yaml"], data="shapes")
     measured: dict[str, Settings] = {}
     monkeypatch.setattr(
-        "tune_cnn.bench.measure_cell",
-        lambda name, settings, *_: measured.update({name: settings}) or cell(name=name),
+        "tune_cnn.bench.measure_cell", lambda name, settings, *_: measured.update({name: settings}) or cell(name=name)
     )
     assert main(["bench"]) == 0
     assert list(measured) == ["K32_L2", "K32_L4", "K32_L8", "K64_L4"]

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.config.file_model import file_schema
-from tune_cnn.sweep.config.load import distinct_trials, load_experiments
+from tune_cnn.sweep.config.load import load_experiments
 
 FOLDER = Path(__file__).parents[1] / "configs"
 COUNTS = {
@@ -113,15 +113,6 @@ def test_test_run() -> None:
         "reg": 1e-3,
     }
     assert settings_by_name("test_run") == {"test_run": Settings(**{**vars(COMMON), **changed})}
-
-
-def test_both_experiments_are_20_runs_and_14_trials() -> None:
-    experiments = load_experiments([FOLDER / "exp1_1.yaml", FOLDER / "exp1_2.yaml"])
-    trials = distinct_trials(experiments)
-    assert len(experiments) == 20
-    assert len(trials) == 14
-    shared = [[experiment.name for experiment in group] for group in trials.values() if len(group) > 1]
-    assert shared == [[f"exp1_1_K{k}_L{layers}", f"exp1_2_L{layers}_K{k}"] for k in (32, 64) for layers in (2, 4, 8)]
 
 
 def test_trial_id_of_a_known_experiment_never_changes() -> None:

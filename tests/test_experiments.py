@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tune_cnn import experiments
-from tune_cnn.errors import ConfigError, DataError, ResultError
+from tune_cnn.errors import ConfigError, DataError
 from tune_cnn.experiments import load_experiment, run_experiment
 from tune_cnn.settings import OPTIONAL, Settings, parse_settings
 from tune_cnn.train_results import FitResult
@@ -71,7 +71,7 @@ def test_defaults_are_those_that_notebooks_know():
     }
 
 
-@pytest.mark.parametrize(("bs_train", "bs_test"), [(128, 32), (50, 12), (7, 1), (3, 1)])
+@pytest.mark.parametrize(("bs_train", "bs_test"), [(128, 32), (50, 12), (3, 1)])
 def test_validation_batches_are_a_quarter_of_the_training_batches(bs_train, bs_test):
     run_experiment("run", **{**QUICK, "bs_train": bs_train, "epochs": 1})
     written = content("results/run.json")
@@ -143,8 +143,8 @@ def test_the_config_of_a_folder_of_images_keeps_its_path_only(image_folder):
     assert content("results/run.json")["trial"]["class_names"] == ["blue", "green", "red"]
 
 
-def test_cifar10_is_the_default_and_needs_no_word(cifar10_archive):
-    cifar10_archive(images_per_batch=10)
+def test_cifar10_is_the_default_and_needs_no_word(small_archives):
+    small_archives("cifar10")
     run_experiment("run", **{key: value for key, value in QUICK.items() if key != "data"})
     assert content("results/run.json")["config"]["kw"] == {}
     assert content("results/run.json")["trial"]["data"]["source"] == "cifar10"
@@ -214,12 +214,6 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_images_are_loaded(
         run_experiment("run", **{**QUICK, "pool_every": 1, "layers_per_block": 4})
 
 
-@pytest.mark.parametrize("change", [{"layers_per_block": 10**12}, {"filters_per_layer": [10**10] * 2}])
-def test_a_monstrous_network_is_refused_before_it_is_built(change):
-    with pytest.raises(ConfigError, match=r"conv layers; give at most 1,000|a layer is too large to exist"):
-        run_experiment("run", **{**QUICK, **change})
-
-
 def test_a_fault_of_our_own_is_no_fault_of_the_user(monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ValueError("our bug")
@@ -271,12 +265,6 @@ def test_an_interrupted_experiment_continues(monkeypatch, capsys):
     run_experiment("run", checkpoints="kept/run", **settings)
     assert "*** Continuing from checkpoint file kept/run.pt\n" in capsys.readouterr().out
     assert load_experiment("results/run.json")[1] == expected
-
-
-def test_a_damaged_checkpoint_is_named():
-    Path("run.pt").write_bytes(b"damaged")
-    with pytest.raises(ResultError, match=r"^run\.pt: not a checkpoint of ours, or damaged .*; delete it, or choose"):
-        run_experiment("run", checkpoints="run", **QUICK)
 
 
 # The trial

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +77,20 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-def swapped(path: Path, make: Callable[[Path], object]) -> Callable[[], object]:
-    """Put something else in a file's place; return what brings the file back."""
+@contextmanager
+def swapped(path: Path, make: Callable[[Path], object]) -> Iterator[None]:
+    """Put something else in a file's place for a while."""
     kept = path.with_name(f".{path.name}.kept")
     if path.exists():
         path.rename(kept)
     make(path)
-
-    def back() -> None:
+    try:
+        yield
+    finally:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         Path(f"{path}.pipe").unlink(missing_ok=True)
         if kept.exists():
             kept.rename(path)
-
-    return back
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ODD if kind != "a socket"])
@@ -104,11 +105,8 @@ def test_commands_name_what_is_no_file(home, kind, capsys):
         home / "tiny.yaml": (2, "trial", str(home / "tiny.yaml"), "tiny_L1_K4"),
     }
     for path, (exit_code, *command) in places.items():
-        back = swapped(path, make)
-        try:
+        with swapped(path, make):
             assert main(command) == exit_code
-        finally:
-            back()
         shown = "".join(capsys.readouterr())
         assert path.name == "lock.json" or path.name in shown
         if path.suffix == ".json" and path.name != "lock.json":
@@ -117,11 +115,8 @@ def test_commands_name_what_is_no_file(home, kind, capsys):
 
 def test_report_goes_on_without_a_record_that_is_no_file(home, tmp_path, capsys):
     (record,) = home.glob("tiny/trials/K4*/record.json")
-    back = swapped(record, os.mkfifo)
-    try:
+    with swapped(record, os.mkfifo):
         assert main(["report", str(home / "tiny"), "--out", str(tmp_path)]) == 0
-    finally:
-        back()
     assert (tmp_path / "tiny_L1_K6.json").exists()
 
 
@@ -162,13 +157,9 @@ sys.exit(code)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the largest memory from /proc")
 @pytest.mark.parametrize("kind", ["lists", "one text"])
 def test_a_command_refuses_wide_json_within_1_gb(home, kind):
-    back = swapped(home / "tiny" / "sweep.json", lambda path: path.write_bytes(WIDE[kind]()))
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", WATCHED, "status", str(home / "tiny")], capture_output=True, text=True, check=False
-        )
-    finally:
-        back()
+    command = [sys.executable, "-c", WATCHED, "status", str(home / "tiny")]
+    with swapped(home / "tiny" / "sweep.json", lambda path: path.write_bytes(WIDE[kind]())):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("loading PyTorch")]
     assert done.returncode == 2
     assert "sweep.json: damaged (it would take " in line
@@ -238,12 +229,9 @@ def test_settings_of_absurd_counts_are_refused(settings, fault):
 
 def test_status_names_an_absurd_depth(home, capsys):
     (record,) = home.glob("tiny/trials/K4*/record.json")
-    kept = record.read_text()
-    record.write_text(kept.replace('"layers_per_block": 1', '"layers_per_block": 1000000000'))
-    try:
+    absurd = record.read_text().replace('"layers_per_block": 1', '"layers_per_block": 1000000000')
+    with swapped(record, lambda path: path.write_text(absurd)):
         assert main(["status", str(home / "tiny")]) == 0
-    finally:
-        record.write_text(kept)
     assert "record.json: damaged (layers_per_block: 1,000,000,000 conv layers; " in capsys.readouterr().out
 
 
@@ -257,14 +245,14 @@ def test_texts_of_a_sweep_cannot_steer_the_terminal(home, capsys):
     (record,) = home.glob("tiny/trials/K4*/record.json")
     (failed,) = home.glob("tiny/trials/K6*/record.json")
     kept = json.loads(record.read_text())
-    record.write_text(json.dumps({**kept, "trial": {**kept["trial"], "stop_reason": CONTROL_TEXT}}))
-    back = swapped(failed, lambda _: failed.with_name("error.txt").write_text(CONTROL_TEXT))
-    try:
+    steering = json.dumps({**kept, "trial": {**kept["trial"], "stop_reason": CONTROL_TEXT}})
+    error = failed.with_name("error.txt")
+    with (
+        swapped(record, lambda path: path.write_text(steering)),
+        swapped(failed, lambda _: None),
+        swapped(error, lambda path: path.write_text(CONTROL_TEXT)),
+    ):
         assert main(["status", str(home / "tiny")]) == 0
-    finally:
-        back()
-        failed.with_name("error.txt").unlink()
-        record.write_text(json.dumps(kept))
     shown = capsys.readouterr().out
     assert all(char.isprintable() for char in shown.replace("\n", ""))
     assert HARMLESS in shown

@@ -2,8 +2,6 @@
 
 import ast
 import os
-import re
-import shlex
 import subprocess
 import sys
 import sysconfig
@@ -12,9 +10,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-
-from tune_cnn.cli import main
-from tune_cnn.cli.main import parser
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tune_cnn"
@@ -191,37 +186,6 @@ def test_help_answers_at_once(command):
         assert shown.startswith("usage: tune-cnn ")
         durations_s.append(usage.ru_utime + usage.ru_stime)
     assert min(durations_s) < 0.5
-
-
-def help_text(*command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main([*command, "--help"])
-    return capsys.readouterr().out
-
-
-def commands(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """As the help lists them."""
-    return re.findall(r"^    ([a-z]\w*)\s", help_text(capsys=capsys).partition("commands:\n")[2], re.MULTILINE)
-
-
-def test_every_command_is_listed(capsys):
-    modules = {path.stem for path in (PACKAGE / "cli" / "commands").glob("*.py")} - {"__init__"}
-    assert set(commands(capsys)) == modules
-    assert {"sweep", "trial", "export", "plot", "board"} <= modules
-
-
-def test_every_commands_help_ends_with_an_example_that_can_be_typed(capsys):
-    for command in commands(capsys):
-        heading, *examples = help_text(command, capsys=capsys).rstrip().rpartition("\n\n")[2].split("\n")
-        assert re.fullmatch("examples?:", heading.lower()), f"{command} --help ends with {heading!r}"
-        assert examples
-        for example in examples:
-            program, *arguments = shlex.split(example)
-            assert program == "tune-cnn"
-            assert arguments[0] == command
-            assert parser().parse_args(arguments).command == command
-            assert "configs/" not in example, "needs a clone, or tune-cnn init first"
-    assert help_text(capsys=capsys).endswith("A first try, on drawn images:\n  tune-cnn sweep quick\n")
 
 
 # The top level

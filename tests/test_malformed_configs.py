@@ -1,6 +1,5 @@
 """Whatever stands in a config file, the command plans it or tells its faults; never a traceback."""
 
-import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from malformed import run
 from ruamel.yaml import YAML
 
-from tune_cnn.cli import main
 from tune_cnn.diagnosis import Diagnoses
 from tune_cnn.sweep import remarks
 from tune_cnn.sweep.estimate import Estimate
@@ -27,46 +26,11 @@ data: shapes
 """
 
 TOKENS = [
-    *"{}[]:,&*!|>'\"#%@`-?~\n\t \\\0",
-    "- ",
-    ": ",
-    "? ",
-    "<<: ",
-    "&a ",
-    "*a",
-    "!!set ",
-    "!!binary ",
-    "---\n",
-    "...\n",
-    "%YAML 9\n",
-    "null",
-    "true",
-    "yes",
-    "1e999",
-    ".nan",
-    "-1",
-    "0x",
-    "0o9",
-    "1_0",
-    "99999999999999999999",
-    "2020-01-01",
-    "'",
-    '"\\x',
-    "\\U00110000",
-    "{K}",
-    "{",
-    "grid",
-    "lr",
-    "run_name",
-    "ycn",
-    "{L!r}",
-    "[[2], [3]]",
-    "[]",
-    "\ufeff",
-    "\x85",
-    "é",
-    "\ud800",
-]
+    *"{}[]:,&*!|>'\"#%@`-?~\n\t \\\0", "- ", ": ", "? ", "<<: ", "&a ", "*a", "!!set ", "!!binary ", "---\n", "...\n",
+    "%YAML 9\n", "null", "true", "yes", "1e999", ".nan", "-1", "0x", "0o9", "1_0", "99999999999999999999", "2020-01-01",
+    "'", '"\\x', "\\U00110000", "{K}", "{", "grid", "lr", "run_name", "ycn", "{L!r}", "[[2], [3]]", "[]", "\ufeff",
+    "\x85", "é", "\ud800",
+]  # fmt: skip
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["auto", "shapes", "x{K}", "{S}", ""]),
@@ -87,16 +51,15 @@ def folder(tmp_path_factory) -> Iterator[Path]:
 def assert_planned_or_refused(folder: Path, text: str) -> None:
     path = folder / "any.yaml"
     path.write_bytes(text.encode(errors="surrogatepass"))
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        exit_code = main(["sweep", str(path), "--dry-run", "--set", "epochs=1", "--storage", str(folder / "sweeps")])
+    storage = str(folder / "sweeps")
+    exit_code, out, err = run("sweep", str(path), "--dry-run", "--set", "epochs=1", "--storage", storage)
     if exit_code == 0:
-        assert " new\n" in out.getvalue()
-        assert all(line.startswith("data: ") for line in err.getvalue().splitlines())
+        assert " new\n" in out
+        assert all(line.startswith("data: ") for line in err.splitlines())
     else:
         assert exit_code == 2
-        assert err.getvalue().startswith(f"{path}: ")
-        assert out.getvalue() == ""
+        assert err.startswith(f"{path}: ")
+        assert out == ""
 
 
 @settings(max_examples=400, deadline=None)

@@ -1,7 +1,5 @@
 """Result files that were damaged, edited or made up are named, and never a traceback."""
 
-import contextlib
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -9,10 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from malformed import damaged, edited, values
+from malformed import damaged, edited, run, values
 
 import tune_cnn.report.figure_files  # noqa: F401  # else the first example says on stderr that it loads PyTorch
-from tune_cnn.cli import main
 from tune_cnn.errors import ResultError
 from tune_cnn.experiments import experiment_config
 from tune_cnn.result_files import load_result_file, save_experiment
@@ -74,13 +71,11 @@ def test_a_malformed_file_is_refused_by_name_or_read_as_what_it_says(folder, con
 def test_plot_draws_a_malformed_file_or_names_it(folder, content, name):
     path = folder / f"{name}.json"
     path.write_bytes(content)
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        exit_code = main(["plot", name, "--results", str(folder), "--out", str(folder / "figures")])
+    exit_code, out, err = run("plot", name, "--results", str(folder), "--out", str(folder / "figures"))
     if exit_code == 0:
-        assert Path(out.getvalue().strip()).is_file()
-        assert all(line.startswith(f"{path}: ") for line in err.getvalue().splitlines())  # remarks
+        assert Path(out.strip()).is_file()
+        assert all(line.startswith(f"{path}: ") for line in err.splitlines())  # remarks
     else:
         assert exit_code == 2
-        assert err.getvalue().startswith(f"Left out: {path}: ")
-        assert out.getvalue() == ""
+        assert err.startswith(f"Left out: {path}: ")
+        assert out == ""

@@ -1,16 +1,13 @@
 """Whatever stands in the files of a sweep, its commands use it, leave it out, or name it; never a traceback."""
 
-import contextlib
-import io
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from malformed import damaged, edited
+from malformed import damaged, edited, run
 from tiny_sweep import train, write_config
 
-from tune_cnn.cli import main
 from tune_cnn.result_files import load_result_file
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
@@ -38,13 +35,6 @@ def manifest(home: Path) -> tuple[Path, str]:
 def damage(data: st.DataObject, file: tuple[Path, str]) -> None:
     path, good = file
     path.write_bytes(data.draw(edited(good) | damaged(good)))
-
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        exit_code = main(arguments)
-    return exit_code, out.getvalue(), err.getvalue()
 
 
 @settings(max_examples=350, deadline=None)

@@ -213,8 +213,8 @@ def run_cells(source: str) -> None:
 @pytest.mark.slow
 # The assignment writes a regular expression without an r before it: only a warning in a notebook.
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
-def test_a_notebook_of_the_assignment_runs_from_start_to_end(cifar10_archive, tmp_path, monkeypatch, capsys):
-    cifar10_archive(images_per_batch=10)
+def test_a_notebook_of_the_assignment_runs_from_start_to_end(small_archives, tmp_path, monkeypatch, capsys):
+    small_archives("cifar10")
     monkeypatch.chdir(tmp_path)
     Path("tests/assets").mkdir(parents=True)
     torch.manual_seed(42)
@@ -246,11 +246,11 @@ def test_a_notebook_of_the_assignment_runs_from_start_to_end(cifar10_archive, tm
     assert load("exp1_1_K64_L2")["results"] == load("exp1_2_L2_K64")["results"]
 
     assert "out = tensor([[-0.0868, -0.3790, -0.4341, -0.1236, -0.2160,  0.1683,  0.4739,  0.0750," in out
-    assert "Train: 50 samples\nTest: 10 samples\ninput image size = torch.Size([3, 32, 32])\n" in out
+    assert "Train: 40 samples\nTest: 20 samples\ninput image size = torch.Size([3, 32, 32])\n" in out
     assert len(re.findall(r"^Test Accuracy: \d+\.\d+$", out, re.M)) == len(experiments)
     assert out.count("common config:") == 6
     assert "experiment config:  {'run_name': 'test_run', 'out_dir': './results', 'seed': 42, 'bs_train': 50, " in out
-    assert re.search(r"train_batch \(Avg\. Loss \d\.\d{3}, Accuracy \d+\.0\): 100%\|█+\| 25/25 ", err)
+    assert re.search(r"train_batch \(Avg\. Loss \d\.\d{3}, Accuracy \d+\.0\): 100%\|█+\| 20/20 ", err)
 
     figures = [plt.figure(number) for number in plt.get_fignums()]
     assert len(figures) == 1 + 5 + 1

@@ -80,11 +80,6 @@ def test_a_trial_that_has_not_begun_is_unfinished(folder):
     assert cells(lines(folder)[1])[3:] == ["0", "unfinished: 0 of 100 epochs"]
 
 
-def test_a_trial_that_failed_says_why(folder):
-    folder.trial(SETTINGS).save_failure("epoch 1: IndexError: Target 99 is out of bounds.", "Traceback")
-    assert lines(folder)[1].endswith("failed: epoch 1: IndexError: Target 99 is out of bounds.")
-
-
 def test_a_trial_that_failed_got_over_it_and_was_interrupted_later_has_not_failed(folder):
     folder.trial(SETTINGS).save_failure("epoch 1: OSError: stale", "Traceback")
     folder.trial(SETTINGS).save_checkpoint(1, {"history": RESULTS.first(1)._asdict()})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_sweep import train
 from torch import nn
 
 import tune_cnn
@@ -14,9 +15,9 @@ from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, NetworkError
 from tune_cnn.experiments import load_experiment, run_experiment
 from tune_cnn.models.own_source import adopt, sources
-from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.config.load import load_experiments
 from tune_cnn.sweep.config.shipped import config_path
+from tune_cnn.sweep.sweep_folder import SweepFolder
 
 NETS = """
 from torch import nn
@@ -145,9 +146,8 @@ def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_
         models.build(moved)
 
 
-@pytest.mark.slow
 def test_a_finished_trial_is_not_repeated_with_another_network(project, capsys):
-    assert main(["sweep", str(project / "wide.yaml"), "--cpus", "2"]) == 0
+    train(load_experiments([project / "wide.yaml"]), SweepFolder("ray_results", "wide"))
     (project / "nets.py").write_text(NETS + "\n# changed\n")
     models.own_source._class.cache_clear()
     assert main(["trial", "ray_results/wide", "wide_2"]) == 2
@@ -302,8 +302,3 @@ def test_the_example_from_search_to_prediction(tmp_path, monkeypatch, capsys):
     sweep = tune_cnn.open_sweep("resnet")
     assert sweep.results["model_args.width"].notna().all()
     assert sweep.model("resnet_000")(torch.rand(2, 3, 16, 16)).shape == (2, 10)
-
-
-def test_settings_without_an_own_network_keep_their_ids():
-    assert Settings().trial_id == "cb9d516b"
-    assert Settings(data=DataSettings("shapes")) == Settings(data=DataSettings("shapes"), model_args={})

@@ -1,6 +1,5 @@
 """`tune_cnn.sweep` and `tune_cnn.open_sweep`, and what they give: frames, networks, the report."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,36 +168,17 @@ def test_a_sweep_from_python_is_that_of_the_command(tmp_path, capsys):
             Counting.results += 1
 
     write_config(tmp_path)
-    found = sweep(
-        tmp_path / "tiny.yaml",
-        settings={"epochs": 3, "grid.filters_per_layer": [[4]]},
-        storage=str(tmp_path / "sweeps"),
-        out=tmp_path / "results",
-        callbacks=[Counting()],
-    )
+    options = {
+        "settings": {"epochs": 3, "grid.filters_per_layer": [[4]]},
+        "storage": str(tmp_path / "sweeps"),
+        "out": tmp_path / "results",
+    }
+    found = sweep(tmp_path / "tiny.yaml", **options, callbacks=[Counting()])
     (name,) = found.experiments
     assert found.failures == {}
     assert Counting.results == 3
     assert found.history(name)["validation_accuracy"].tolist() == undisturbed(found.experiments[name]).history.test_acc
     assert (tmp_path / "results" / "tiny_report.html").exists()
     assert "1 trial: 0 done, 0 to continue, 1 new" in capsys.readouterr().err
-    sweep(
-        tmp_path / "tiny.yaml",
-        settings={"epochs": 3, "grid.filters_per_layer": [[4]]},
-        storage=str(tmp_path / "sweeps"),
-        out=tmp_path / "results",
-    )
+    sweep(tmp_path / "tiny.yaml", **options)
     assert "1 trial: 1 done" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_recipes_of_the_readme_run_as_they_stand(tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text().partition("## From Python")[2].partition("\n## ")[0]
-    program = "\n".join(re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL))
-    assert "predicts" in readme
-    done = subprocess.run(
-        [sys.executable, "-c", program.replace('"epochs": 4', '"epochs": 1, "data.train_images": 200')],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "results" / "quick_report.html").exists()

@@ -1,10 +1,8 @@
 """Random searches: what is drawn, what is refused, and what a sweep of one leaves."""
 
-import json
 from pathlib import Path
 
 import pytest
-from sweep_process import Sweep
 from tiny_sweep import train
 
 from tune_cnn.cli import main
@@ -180,15 +178,3 @@ def test_result_files_hold_the_distributions_and_a_grown_search_trains_only_what
     for path in export(folder, tmp_path / "results").files:
         assert load_result_file(path)[2]["search"]["lr"] == {"loguniform": [1e-4, 1e-2]}
     assert len(train(load(config, "samples=3"), folder)) == 2
-
-
-@pytest.mark.slow
-def test_a_search_runs_grows_and_repeats_a_trial(config, tmp_path, capsys):
-    sweep = Sweep(tmp_path, ("samples=2", "epochs=1"))
-    assert main(sweep.arguments) == 0
-    assert main(Sweep(tmp_path, ("samples=3", "epochs=1")).arguments) == 0
-    assert "3 experiments, 3 trials: 2 done, 0 to continue, 1 new" in capsys.readouterr().err
-    found = json.loads((sweep.results / "tiny_002.json").read_text())
-    assert found["trial"]["search"]["layers_per_block"] == {"randint": [1, 3]}
-    assert main(["trial", str(sweep.storage / "tiny"), "tiny_002", "--threads", "1"]) == 0
-    assert "identical" in capsys.readouterr().out

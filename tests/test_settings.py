@@ -101,19 +101,10 @@ def test_a_value_is_the_plain_one_that_it_equals(value: dict[str, Any], equal: d
 # Defaults and derived values
 
 
-@pytest.mark.parametrize(("bs_train", "bs_test"), [(128, 32), (50, 12), (3, 1), (1, 1)])
-def test_validation_batch_is_a_quarter_of_a_training_batch(bs_train: int, bs_test: int) -> None:
-    assert Settings(bs_train=bs_train).bs_test == bs_test
-
-
 def test_each_width_is_repeated_layers_per_block_times() -> None:
     settings = Settings(filters_per_layer=(64, 128), layers_per_block=2)
     assert settings.filters == [64, 64, 128, 128]
     assert settings.label == "K64-128_L2"
-
-
-def test_seed_zero_is_a_seed() -> None:
-    assert parse_settings({"seed": 0}, "a call").seed == 0
 
 
 # Faults
@@ -148,11 +139,7 @@ def test_seed_zero_is_a_seed() -> None:
         ({"test_views": True}, "test_views: True is not one of 1, 2, 6"),
         ({"optimizer": "adm"}, "optimizer: 'adm' is not one of adam, adamw, sgd, muon"),
         ({"ycn": 1}, "ycn: 1 is not true or false"),
-        ({"learning_rate": 1}, "learning_rate: unknown key; did you mean 'lr'?"),
-        (
-            {"data": "imagenet"},
-            f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
-        ),
+        ({"data": "imagenet"}, f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"),
     ],
 )
 def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: str) -> None:
@@ -161,20 +148,10 @@ def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: 
     assert caught.value.problems == [problem]
 
 
-def test_all_faulty_settings_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match="problem") as caught:
-        parse_settings({"learning_rte": 1, "epochs": "ten", "data": "imagenet"}, "a call")
-    assert str(caught.value).splitlines() == [
-        "a call: 3 problems",
-        "  epochs: 'ten' is not a whole number from 1 up",
-        "  learning_rte: unknown key; did you mean 'lr'?",
-        f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
-    ]
-
-
 @pytest.mark.parametrize(
     ("key", "remedy"),
     [
+        ("learning_rate", "did you mean 'lr'?"),
         ("epoch", "did you mean 'epochs'?"),
         ("batch_size", "did you mean 'bs_train'?"),
         ("weight_decay", "did you mean 'reg'?"),

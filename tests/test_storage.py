@@ -286,8 +286,7 @@ def test_a_damaged_sweep_json_is_refused_before_anything_is_done(storage, conten
     SweepFolder(storage, "sweep").folder.write("sweep.json", content.encode())
     place = re.escape(f"{SweepFolder(storage, 'other').folder}".replace("other", "sweep"))
     with pytest.raises(
-        StorageError,
-        match=rf"^{place}/sweep\.json: damaged \(.*\); delete it and run the sweep's command again$",
+        StorageError, match=rf"^{place}/sweep\.json: damaged \(.*\); delete it and run the sweep's command again$"
     ):
         SweepFolder(storage, "sweep")
 

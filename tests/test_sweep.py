@@ -7,23 +7,22 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-import torch
 from ray.tune import Callback
+from sweep_process import undisturbed
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import ResourceError
-from tune_cnn.settings import Settings
 from tune_cnn.sweep.cluster import ClusterOptions, connected
 from tune_cnn.sweep.config.load import Experiment, load_experiments
+from tune_cnn.sweep.export import export
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.plan import make_plan
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trainable import TrialStopper
-from tune_cnn.trial import Trial
 
 CONFIG = """
 run_name: tiny_K{K}_L{L}
@@ -60,122 +59,67 @@ def run(experiments: list[Experiment], folder: SweepFolder, **options: Any) -> d
     return run_sweep(make_plan(experiments, folder), folder, ClusterOptions(), **options)
 
 
-def alone(settings: Settings) -> Trial:
-    """The same trial in this process, on one thread as in the sweep."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        trial = Trial(settings, data.load(settings.data))
-        while trial.stop_reason is None:
-            trial.run_epoch()
-    finally:
-        torch.set_num_threads(threads)
-    return trial
+class Recording(Callback):
+    """Remembers what Tune knows of each trial."""
+
+    def __init__(self) -> None:
+        self.configs: list[dict[str, Any]] = []
+
+    def on_trial_start(self, iteration, trials, trial, **info):
+        self.configs.append(trial.config)
+
+
+class Finished(NamedTuple):
+    """A finished sweep of four trials, one of which has a second name, and what Tune knew of them."""
+
+    experiments: list[Experiment]
+    folder: SweepFolder
+    configs: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def finished(ray_here, tmp_path_factory) -> tuple[list[Experiment], SweepFolder]:
-    """A finished sweep of four trials."""
+def finished(ray_here, tmp_path_factory) -> Finished:
     base = tmp_path_factory.mktemp("finished")
     experiments = experiments_of(CONFIG, base)
-    folder = SweepFolder(str(base / "ray_results"), "tiny")
-    assert run(experiments, folder) == {}
-    return experiments, folder
+    folder, recording = SweepFolder(str(base / "ray_results"), "tiny"), Recording()
+    assert run([*experiments, replace(experiments[0], name="twin")], folder, callbacks=[recording]) == {}
+    return Finished(experiments, folder, recording.configs)
+
+
+def test_tune_sees_the_hyperparameters_that_differ(finished):
+    assert sorted(finished.configs, key=lambda config: (config["filters_per_layer"], config["layers_per_block"])) == [
+        {"trial_id": e.settings.trial_id, "filters_per_layer": [k], "layers_per_block": depth}
+        for e, (k, depth) in zip(finished.experiments, [(4, 1), (4, 2), (6, 1), (6, 2)], strict=True)
+    ]
 
 
 def test_a_sweep_equals_single_trials_bit_for_bit(finished):
-    experiments, folder = finished
+    experiments, folder, _ = finished
     for experiment in experiments:
         results, summary = folder.trial(experiment.settings).record()
-        trial = alone(experiment.settings)
+        trial = undisturbed(experiment.settings)
         assert results.first_difference(trial.history) is None
         assert summary["test_accuracy"] == trial.test_result.accuracy
         assert summary["threads"] == 1
         assert summary["diagnosis"] == diagnose(experiment.settings, trial.images.train).to_json()
 
 
-def test_tune_sees_the_hyperparameters_that_differ(ray_here, tmp_path, monkeypatch):
-    from tune_cnn.sweep import watcher
-
-    configs = []
-
-    class Recording(watcher.Watcher):
-        def on_trial_start(self, iteration, trials, trial, **info):
-            configs.append(trial.config)
-            super().on_trial_start(iteration, trials, trial, **info)
-
-    monkeypatch.setattr(watcher, "Watcher", Recording)
-    experiments = experiments_of(CONFIG, tmp_path, "seeds=[1, 2]", "grid.layers_per_block=[2]", "epochs=1")
-    run(experiments, SweepFolder(str(tmp_path / "ray_results"), "seen"))
-    ids = {(e.settings.filters_per_layer, e.settings.seed): e.settings.trial_id for e in experiments}
-    expected = [
-        {"trial_id": ids[(k,), seed], "filters_per_layer": [k], "seed": seed} for k in (4, 6) for seed in (1, 2)
-    ]
-    assert sorted(configs, key=lambda config: (config["filters_per_layer"], config["seed"])) == expected
-
-
-def test_a_finished_trial_keeps_its_best_weights_and_the_state_after_its_last_epoch(finished):
-    experiments, folder = finished
-    for experiment in experiments:
-        names = folder.trial(experiment.settings).folder.names()
-        assert [name for name in names if not name.startswith("events.")] == ["best.pt", "epoch_0003.pt", "record.json"]
-
-
-def test_finished_trials_never_run_again(finished):
-    experiments, folder = finished
-    records = [folder.trial(e.settings).folder.local_path / "record.json" for e in experiments]
-    before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in records]
-    assert run(experiments, folder) == {}
-    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in records] == before
-
-
-def test_a_grid_that_grew_runs_only_what_is_missing(finished, tmp_path):
-    experiments, folder = finished
-    record = folder.trial(experiments[0].settings).folder.local_path / "record.json"
-    before = record.stat().st_ino
-    grown = experiments_of(CONFIG, tmp_path, "grid.layers_per_block=[1, 2, 3]")
-    assert run(grown, folder) == {}
-    assert all(folder.trial(e.settings).is_finished() for e in grown)
-    assert record.stat().st_ino == before
-
-
 def test_a_part_of_the_sweep_run_again_leaves_the_others_in_it(finished):
-    experiments, folder = finished
+    experiments, folder, _ = finished
     before = folder.experiments()
     assert run(experiments[:1], folder, keep_others=True) == {}
     assert folder.experiments() == before
 
 
-def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(ray_here, tmp_path):
-    from tune_cnn.sweep.export import export
-
-    one = experiments_of(CONFIG, tmp_path, "grid.layers_per_block=[1]", "grid.filters_per_layer=[[4]]")
-    twin = [Experiment("twin", one[0].settings, one[0].resources)]
-    folder = SweepFolder(str(tmp_path / "ray_results"), "shared")
-    run([*one, *twin], folder)
-    files, unfinished, missing, _ = export(folder, tmp_path / "results")
-    assert [path.name for path in files] == ["tiny_K4_L1.json", "twin.json"]
+def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(finished, tmp_path):
+    folder = finished.folder
+    files, unfinished, missing, _ = export(folder, tmp_path)
+    assert [path.stem for path in files] == ["tiny_K4_L1", "tiny_K4_L2", "tiny_K6_L1", "tiny_K6_L2", "twin"]
     assert (unfinished, missing) == ([], {})
-    first, second = (json.loads(path.read_text()) for path in files)
-    assert first["results"] == second["results"]
-    assert (first["config"]["run_name"], second["config"]["run_name"]) == ("tiny_K4_L1", "twin")
-    assert len(folder.trials.names()) == 1
-
-
-def test_an_interrupted_trial_continues_from_its_checkpoint_bit_for_bit(ray_here, tmp_path):
-    (experiment,) = experiments_of(CONFIG, tmp_path, "grid.layers_per_block=[2]", "grid.filters_per_layer=[[4]]")
-    folder = SweepFolder(str(tmp_path / "ray_results"), "resumed")
-    begun = Trial(experiment.settings, data.load(experiment.settings.data))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    begun.run_epoch()
-    torch.set_num_threads(threads)
-    folder.trial(experiment.settings).save_checkpoint(1, begun.state_dict())
-
-    run([experiment], folder)
-    results, summary = folder.trial(experiment.settings).record()
-    assert results.first_difference(alone(experiment.settings).history) is None
-    assert summary["epoch_durations_s"][0] == round(begun.epoch_durations_s[0], 3)  # the epoch was not run again
+    first, twin = (json.loads(path.read_text()) for path in (files[0], files[-1]))
+    assert first["results"] == twin["results"]
+    assert (first["config"]["run_name"], twin["config"]["run_name"]) == ("tiny_K4_L1", "twin")
+    assert len(folder.trials.names()) == 4
 
 
 def test_an_interrupted_sweep_leaves_the_ray_of_its_process_to_the_next_one(ray_here, tmp_path):
@@ -183,7 +127,7 @@ def test_an_interrupted_sweep_leaves_the_ray_of_its_process_to_the_next_one(ray_
         def on_trial_result(self, **_: object) -> None:
             raise KeyboardInterrupt
 
-    experiments = experiments_of(CONFIG, tmp_path, "epochs=500")
+    experiments = experiments_of(CONFIG, tmp_path, "epochs=500", "grid.layers_per_block=[1]")
     with pytest.raises(KeyboardInterrupt) as kept:  # with its traceback, as a notebook keeps it
         run(experiments, SweepFolder(str(tmp_path / "ray_results"), "interrupted"), callbacks=[Interrupting()])
     deadline = time.monotonic() + 60
@@ -199,7 +143,7 @@ def test_a_reused_actor_gives_the_numbers_of_a_fresh_one(finished):
 
     from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
 
-    experiments, folder = finished
+    experiments, folder, _ = finished
     again = SweepFolder(str(folder.folder.local_path.parent), "reused")
     plans = {e.settings.trial_id: TrialPlan(e.settings, 1, 0.0) for e in experiments}
     images = {e.settings.data: data.load(e.settings.data) for e in experiments}
@@ -232,9 +176,10 @@ def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_
     at_once: set[str] = set()
     reached: list[float] = []
     as_asked = TrialStopper.__call__
+    settled_s = 5 if expected < len(experiments) else 0
 
     def is_over() -> bool:
-        return bool(reached) and time.monotonic() - reached[0] > 5
+        return bool(reached) and time.monotonic() - reached[0] > settled_s
 
     def started(self: Progress, label: str) -> None:
         if not is_over():
@@ -248,31 +193,14 @@ def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_
     assert len(at_once) == expected
 
 
-def test_a_request_that_no_node_can_meet_is_refused_before_anything_starts(ray_here, tmp_path):
-    experiments = experiments_of(CONFIG, tmp_path, "resources.gpus_per_trial=3")
-    folder = SweepFolder(str(tmp_path / "ray_results"), "refused")
-    with pytest.raises(ResourceError, match=r"asks for 1 cores and 3 GPUs.*4 cores and 2 GPUs.*gpus_per_trial=auto"):
-        run(experiments, folder)
-    assert folder.trials.names() == []
-
-
-def test_a_diverged_trial_ends_alone_and_its_json_is_strict(ray_here, tmp_path):
-    from tune_cnn.sweep.export import export
-
-    experiments = experiments_of(
-        "run_name: lr{lr}\ngrid: {lr: [1e-3, 1e30]}\n" + CONFIG.partition("\n  layers_per_block: [1, 2]\n")[2], tmp_path
-    )
-    folder = SweepFolder(str(tmp_path / "ray_results"), "diverged")
-    assert run(experiments, folder) == {}
-    reasons = {e.name: folder.trial(e.settings).record()[1]["stop_reason"] for e in experiments}
-    assert set(reasons.values()) == {"epochs", "diverged"}
-    for path in export(folder, tmp_path / "results")[0]:
-        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-
-
-def test_an_error_that_repeats_is_final_and_stops_no_other_trial(ray_here, tmp_path, monkeypatch):
-    experiments = experiments_of(CONFIG, tmp_path, "grid.filters_per_layer=[[4]]", "grid.layers_per_block=[1]")
-    (bad,) = experiments_of(CONFIG, tmp_path, "grid.filters_per_layer=[[6]]", "grid.layers_per_block=[1]", "epochs=2")
+@pytest.fixture(scope="module")
+def troubled(ray_here, tmp_path_factory) -> tuple[dict[str, Experiment], SweepFolder, dict[str, str]]:
+    """A sweep of a good trial, of one that diverges and of one that fails; and what the sweep says of failures."""
+    base = tmp_path_factory.mktemp("troubled")
+    text = CONFIG.replace("[[4], [6]]", "[[4]]").replace("[1, 2]", "[1]\n  lr: [1.0e-3, 1.0e+30]")
+    good, diverging = experiments_of(text.replace("L{L}", "{lr}"), base)
+    source = replace(good.settings.data, seed=1)
+    failing = replace(good, name="failing", settings=replace(good.settings, data=source))
     real_load = data.load
 
     def load_with_a_wrong_label(source, progress=False):
@@ -281,16 +209,31 @@ def test_an_error_that_repeats_is_final_and_stops_no_other_trial(ray_here, tmp_p
             images.train.labels[5] = 99
         return images
 
-    monkeypatch.setattr(data, "load", load_with_a_wrong_label)
-    bad_settings = replace(bad.settings, data=replace(bad.settings.data, seed=1))
-    experiments.append(Experiment("bad", bad_settings, bad.resources))
-    folder = SweepFolder(str(tmp_path / "ray_results"), "failed")
-    failures = run(experiments, folder)
-    assert list(failures) == [bad_settings.trial_id]
-    assert "99" in failures[bad_settings.trial_id]
-    assert failures[bad_settings.trial_id].startswith("epoch 1: IndexError")
-    assert folder.trial(experiments[0].settings).is_finished()
-    assert "Traceback" in (folder.trial(bad_settings).folder.local_path / "error.txt").read_text()
+    folder = SweepFolder(str(base / "ray_results"), "troubled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", load_with_a_wrong_label)
+        failures = run([good, diverging, failing], folder)
+    return {"good": good, "diverging": diverging, "failing": failing}, folder, failures
+
+
+def test_a_diverged_trial_ends_alone_and_its_json_is_strict(troubled, tmp_path):
+    experiments, folder, _ = troubled
+    reasons = [folder.trial(experiments[name].settings).record()[1]["stop_reason"] for name in ("good", "diverging")]
+    assert reasons == ["epochs", "diverged"]
+    files = export(folder, tmp_path)[0]
+    assert len(files) == 2
+    for path in files:
+        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_an_error_that_repeats_is_final_and_stops_no_other_trial(troubled):
+    experiments, folder, failures = troubled
+    settings = experiments["failing"].settings
+    assert list(failures) == [settings.trial_id]
+    assert "99" in failures[settings.trial_id]
+    assert failures[settings.trial_id].startswith("epoch 1: IndexError")
+    assert folder.trial(experiments["good"].settings).is_finished()
+    assert "Traceback" in (folder.trial(settings).folder.local_path / "error.txt").read_text()
 
 
 @pytest.mark.slow

@@ -1,12 +1,10 @@
 """What TensorBoard sees of a trial: each epoch at once, and its hyperparameters before it ends."""
 
 import gc
-import io
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
@@ -136,15 +134,6 @@ def test_a_trial_runs_until_a_result_tells_why_it_stops(folder, reason, status):
     ended = events(folder).PluginTagToContent("hparams").get(SESSION_END_INFO_TAG)
     ends = [plugin_data_pb2.HParamsPluginData.FromString(ended).session_end_info] if ended else []
     assert [api_pb2.Status.Name(end.status) for end in ends] == status
-
-
-def test_pictures_come_with_their_epoch_and_their_size(folder):
-    board = TrialBoard(folder, SETTINGS, OVERVIEW)
-    picture = Image.new("RGB", (30, 20), (1, 2, 3))
-    board.report({**result(3), "pictures": {"test/confusion": picture}})
-    (shown,) = events(folder).Images("test/confusion")
-    assert (shown.step, shown.width, shown.height) == (3, 30, 20)
-    assert Image.open(io.BytesIO(shown.encoded_image_string)).tobytes() == picture.tobytes()
 
 
 def test_the_diagnosis_is_there_by_conv_layer(folder):

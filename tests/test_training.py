@@ -3,8 +3,10 @@ import math
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.settings import DataSettings
 from tune_cnn.train_results import BatchResult, EpochResult
 from tune_cnn.training import TorchTrainer
-from tune_cnn.training.state_file import load_state, save_state, state_from_bytes, state_to_bytes
+from tune_cnn.training.state_file import save_state, state_to_bytes
 
 IMAGES = easy_images()
 
@@ -152,17 +154,21 @@ def test_evaluation_in_large_batches_reports_the_losses_of_small_ones(network):
     assert result.accuracy == expected.accuracy
 
 
-class CountReads(TorchDispatchMode):
-    """Counts how often Python asks for the value of a tensor, for which it would wait for a GPU."""
+class Count(TorchDispatchMode):
+    """Counts the operators for which something holds, told by the operator and its arguments."""
 
-    def __init__(self) -> None:
+    def __init__(self, holds: Callable[[Any, tuple[Any, ...]], bool]) -> None:
         super().__init__()
+        self.holds = holds
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        # In inference mode, `item` is not taken apart.
-        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default)
+        self.count += self.holds(func, args)
         return func(*args, **(kwargs or {}))
+
+
+# With which Python asks for the value of a tensor, and would wait for a GPU; inference mode does not take `item` apart.
+READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default)
 
 
 @pytest.mark.parametrize("epoch", ["train_epoch", "test_epoch"])
@@ -170,30 +176,18 @@ def test_no_value_is_read_per_batch(epoch):
     def reads(max_batches: int) -> int:
         trainer = small_trainer()
         trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), fused=True)
-        with CountReads() as reads:
+        with Count(lambda func, _: func in READS) as reads:
             getattr(trainer, epoch)(Batches(IMAGES.train, 8, shuffle=True, max_batches=max_batches), verbose=False)
         return reads.count
 
     assert 0 < reads(2) == reads(7) <= 4  # the loader's draws, and the accuracy
 
 
-class CountCasts(TorchDispatchMode):
-    """Counts how often one tensor is cast to another format."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        super().__init__()
-        self.tensor = tensor
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._to_copy.default and args[0] is self.tensor
-        return func(*args, **(kwargs or {}))
-
-
 def test_an_evaluation_in_bf16_casts_a_weight_once():
     trainer = small_trainer()
     trainer.precision = "bf16"
-    with CountCasts(trainer.model.classifier[0].weight) as casts:
+    weight, cast = trainer.model.classifier[0].weight, torch.ops.aten._to_copy.default
+    with Count(lambda func, args: func is cast and args[0] is weight) as casts:
         trainer.test_epoch(Batches(IMAGES.train, 8), verbose=False)
     assert casts.count == 1
 
@@ -402,20 +396,6 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         ResultError, match=r"name\.pt: does not continue this training: feature.*missing; delete it, or"
     ):
         small_trainer().fit(train, validation, 2, str(tmp_path / "name"), print_every=0)
-
-
-def test_a_state_survives_as_bytes_and_as_a_file(tmp_path):
-    state = {
-        "weights": torch.arange(6.0).reshape(1, 2, 3, 1),
-        "n": 3,
-        "name": "x",
-        "nan": math.nan,
-        "list": [1.5, None],
-    }
-    save_state(tmp_path / "new" / "state.pt", state)
-    for loaded in (state_from_bytes(state_to_bytes(state), "here"), load_state(tmp_path / "new" / "state.pt")):
-        assert torch.equal(loaded.pop("weights"), state["weights"])
-        assert repr(loaded) == "{'n': 3, 'name': 'x', 'nan': nan, 'list': [1.5, None]}"
 
 
 # Compiling
