@@ -15,7 +15,6 @@ from sweep_process import undisturbed
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
-from tune_cnn.errors import ResourceError
 from tune_cnn.sweep.cluster import ClusterOptions, connected
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.export import export

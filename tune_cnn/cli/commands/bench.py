@@ -56,7 +56,7 @@ def run(options: Namespace) -> int:
         if cells:
             tell(cells_table(cells))
             tell("img/s: images per second; x by hand: multiple of a loop written by hand (lowest to highest round);")
-            tell("of convs: our share of the speed of the conv layers alone")
+            tell("of convs: our share of the speed of the conv layers alone; MB: memory of one further trial")
         if cells and options.out:
             machine = {**machine_facts(device), "threads": threads, "cores": cores(), "system": platform.platform()}
             machine["busy_at_the_end"] = round(os.getloadavg()[0], 2)
@@ -71,12 +71,12 @@ def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
     from tune_cnn.bench import CONTENDERS
 
     rows = [["cell", "precision", "train img/s", "by hand", "convs alone", "x by hand", "of convs"]]
-    rows[0] += ["val img/s", "by hand", "x by hand", "of convs"]
+    rows[0] += ["val img/s", "by hand", "x by hand", "of convs", "MB"]
     for cell in cells:
         row = [cell["name"], cell["precision"]]
         for phase, shown in (("training", CONTENDERS), ("validation", ("ours", "by_hand"))):
             row += [f"{cell[phase]['images_per_s'][contender]['median']:,.0f}" for contender in shown]
             row.append("{median:.2f} ({lowest:.2f} to {highest:.2f})".format(**cell[phase]["ours_over_by_hand"]))
             row.append(f"{cell[phase]['ours_over_convolutions']['median']:.0%}")
-        rows.append(row)
+        rows.append([*row, "-" if cell["memory_mb"] is None else f"{cell['memory_mb']:.0f}"])
     return aligned(rows)
