@@ -88,8 +88,8 @@ def run_sweep(
         if not possible:
             return {}
         sources = {e.settings.data for e in possible.values()}
-        # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
         loading = _load(sources)
+        # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
         with connected(cluster, sum(map(data.nbytes, sources))) as (nodes, is_new), _terminated_like_ctrl_c():
             asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
