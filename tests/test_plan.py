@@ -76,6 +76,12 @@ def test_a_trial_is_done_continues_or_is_new_for_all_that_share_it(experiments, 
     assert plan_summary(plan) == "20 experiments, 14 trials: 1 done, 1 to continue, 12 new"
 
 
+def test_a_damaged_record_is_not_done(experiments, folder):
+    finish(folder, experiments[0])
+    folder.trial(experiments[0].settings).folder.write("record.json", b"{")
+    assert plan_summary(make_plan(experiments[:1], folder)) == "1 experiment, 1 trial: 0 done, 0 to continue, 1 new"
+
+
 def test_disk_use_is_three_checkpoints_of_the_largest_running_trials_and_what_finished_ones_keep(experiments, folder):
     finish(folder, experiments[0])
     plan = make_plan(experiments, folder)
