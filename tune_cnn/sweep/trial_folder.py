@@ -195,9 +195,10 @@ class TrialFolder:
         return content is not None and content.isdigit() and epoch >= int(content[:9])
 
     def reopen(self) -> None:
-        """Let a trial that a scheduler stopped go on from its last state."""
-        self.folder.delete(_STOP)
-        self.folder.delete("record.json")
+        """Let a trial that a scheduler stopped go on from its last state, unless another process has finished it."""
+        if (record := self.whole_record()) is not None and record[1].get("stop_reason") == "scheduler":
+            self.folder.delete(_STOP)
+            self.folder.delete("record.json")
 
     def save_failure(self, failure: str, trace: str) -> None:
         """Keep why the trial failed: one line, and the traceback."""
