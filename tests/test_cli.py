@@ -340,8 +340,9 @@ def test_results_that_other_settings_will_replace_are_named(finished, runner, ca
     assert run("sweep", "tiny.yaml", "--set", "epochs=1", "--only", "*K6") == 0
     assert remark in capsys.readouterr().err, "the rest of the sweep is exported again, too"
     assert run("sweep", "tiny.yaml", "--name", "another") == 0
-    assert run("trial", "tiny.yaml", "tiny_L1_K4", "--set", "epochs=1") == 0
-    assert "results: tiny_L1_K4.json will be replaced" in capsys.readouterr().err
+    for command in (["trial", "tiny.yaml", "tiny_L1_K4", "--set", "epochs=1"], ["export", "another"]):
+        assert run(*command) == 0
+        assert "results: tiny_L1_K4.json will be replaced" in capsys.readouterr().err
 
 
 def test_fresh_trains_again_and_keeps_the_old_trials(finished, runner, capsys):
@@ -392,7 +393,7 @@ def test_whatever_fails_after_the_result_files_is_a_line_and_leaves_the_rest(
         for line, error in zip(lines, broken.values(), strict=True):
             assert line.startswith(("figures: not written", "report: not written"))
             assert " ".join(str(error).split()) in line
-            assert line.endswith(f"mend that, then type: tune-cnn report {finished}")
+            assert line.endswith(f"mend that, then type: tune-cnn report {finished} --out results")
         written = {path.suffix[1:] for path in Path("results").iterdir()}
         assert written >= {"json", *left}
 

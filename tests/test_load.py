@@ -225,7 +225,8 @@ def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("epohcs=3", "settings.epohcs: unknown key; did you mean 'epochs'?"),
+        ("epohcs=3", "epohcs: unknown key; did you mean 'epochs'?"),
+        ("sample=4", "sample: unknown key; did you mean 'samples'?"),
         ("epochs=0", "settings.epochs: 0 is not a whole number from 1 up"),
         ("lr=fast", "settings.lr: 'fast' is not a number above 0"),
         ("lr=[1]", "settings.lr: [1] is not a number above 0; to train with each of these, give the list to grid.lr"),
@@ -522,8 +523,10 @@ def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> Non
         load(tmp_path, "settings: {lr: 0}", "run_name: fine", "run_name: '{'", overrides=["x=1"], data="imagenet")
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
         "changed settings: 1 problem",
-        "  settings.x: unknown key; keys are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
-        "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, " + ", ".join(OPTIONAL[:-1]),
+        "  x: unknown key; keys are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
+        "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, "
+        + ", ".join(OPTIONAL[:-1])
+        + ", run_name, grid, seeds, settings, data, resources, search, samples, search_seed, algorithm, scheduler",
         "data: 1 problem",
         f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "a.yaml: 2 problems",

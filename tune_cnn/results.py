@@ -55,7 +55,9 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
         except Exception as error:  # whatever it is: the trainings took hours
             reason = error if isinstance(error, TuneCnnError) else "".join(format_exception_only(error))
             why = " ".join(str(reason).split())
-            results.failed.append(f"{what}: not written ({why}); mend that, then type: tune-cnn report {folder}")
+            results.failed.append(
+                f"{what}: not written ({why}); mend that, then type: tune-cnn report {folder} --out {out_dir}"
+            )
 
     with attempt("figures"):
         from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without
@@ -78,7 +80,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
 
 def show_results(folder: SweepFolder, out_dir: Path) -> bool:
     """Write and name the results; return whether all of them could be written."""
-    results = write_results(folder, out_dir, not_measured=f"tune-cnn export {folder} measures it")
+    results = write_results(folder, out_dir, not_measured=f"tune-cnn export {folder} --out {out_dir} measures it")
     experiments = folder.experiments()
     tell(outcome_table(folder, experiments, outcomes(folder, experiments)))
     for figure in results.figures:

@@ -9,7 +9,7 @@ from tune_cnn.report.sentences_accuracy import NOUNS, interplay, ranked, ranking
 from tune_cnn.report.sentences_learning import not_learned, tried
 from tune_cnn.report.wording import grid_names, is_network, listed, network, percent
 from tune_cnn.settings import Settings
-from tune_cnn.texts import counted, duration, setting_text
+from tune_cnn.texts import counted, duration, enumerated, setting_text
 
 
 class Answer(NamedTuple):
@@ -44,10 +44,12 @@ def summary(grids: Sequence[Grid]) -> list[str]:
     variants = {cell: name for name, grid in zip(grid_names(grids), grids, strict=True) for cell in grid.cells}
     if learned := ranked(list(variants)):
         best, so_far = learned[0], "" if all(run.is_finished for run in runs) else " so far"
-        name = f"{best.label}, {variants[best]}" if len(grids) > 1 else best.label
+        level = [cell for cell in learned if percent(cell.accuracy) == percent(best.accuracy)]
+        names = [f"{cell.label}, {variants[cell]}" if len(grids) > 1 else cell.label for cell in level]
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
-        sentence += f" Of those that learned, the best{so_far} is {name}: {accuracy}."
+        others = f"; level with it: {enumerated(names[1:], most=3)}" if names[1:] else ""
+        sentence += f" Of those that learned, the best{so_far} is {names[0]}: {accuracy}{others}."
     compared = [cell for cell in variants if cell.finished and not cell.runs[0].search]
     if len(compared) < 2 or all(len(cell.finished) > 1 for cell in compared):
         return [sentence]

@@ -20,8 +20,11 @@ def run(options: Namespace) -> int:
     """Write the files, and name them."""
     folder = open_sweep(options)
     from tune_cnn.results import export_now
+    from tune_cnn.sweep.remarks import replaced
 
     check_writable(options.out)
+    for remark in replaced({name: s.trial_id for name, s in folder.experiments().items()}, options.out):
+        tell(remark, file=sys.stderr)
     files, _, missing, _ = export_now(folder, options.out)
     if not files:
         raise StorageError(f"{folder}: no experiment has an epoch yet, so there is nothing to export; run the sweep")

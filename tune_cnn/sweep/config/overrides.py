@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tune_cnn.settings import ARGUMENT_PREFIX, with_arguments_apart
+from tune_cnn.rules import suggest
+from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, with_arguments_apart
 from tune_cnn.sweep.config import strict_yaml
 from tune_cnn.sweep.config.config_file import SECTIONS, check_values, located, read_source
 from tune_cnn.sweep.config.file_model import file_model
@@ -33,6 +34,10 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
         # A pattern is a text always, also where YAML would see a mapping in {K}.
         value, found = (value_text, []) if name == "run_name" else strict_yaml.parse(value_text)
         is_whole = name in sections or ("." in name and not name.startswith(ARGUMENT_PREFIX))
+        if not (is_whole or name in KEYS or name.startswith(ARGUMENT_PREFIX)):
+            known = [key for key in (*KEYS, *sections) if key != "model_fingerprint"]  # which is found out
+            problems.append(f"{name}: unknown key; {suggest(name, known)}")
+            continue
         section, _, key = (name if is_whole else f"settings.{name}").partition(".")
         changed: Any = {key: value} if key else value
         if section in SECTIONS and isinstance(changed, dict):
