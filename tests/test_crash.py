@@ -102,14 +102,14 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
     ends: list[Callable[[SweepProcess], None]] = [
         lambda process: process.send_to_group(signal.SIGINT),  # as a terminal does
         lambda process: process.send(signal.SIGTERM),  # as a queue does
-        lambda process: process.send_to_group(signal.SIGTERM),  # as timeout(1) does: Ray's daemons die at once
+        lambda process: process.send_to_group(signal.SIGTERM),  # as timeout(1) does
     ]
     begun = 0
     for end in ends:
         with sweep.process() as process:
             process.wait_until(lambda least=begun + 2: sum(sweep.epochs().values()) > least)
             end(process)
-            assert process.exit_code() == 130
+            assert process.exit_code() == 130, process.stderr
         assert again in process.stderr
         assert "Traceback" not in process.stderr
         begun = sum(sweep.epochs().values())

@@ -4,9 +4,11 @@ import logging
 import os
 import secrets
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,7 +108,11 @@ def _freed_if_interrupted() -> Iterator[None]:
 
 def _start(options: ClusterOptions, data_bytes: int) -> None:
     import ray
+    import ray._private.services
 
+    if sys.platform == "linux":  # where the kernel ends its daemons with this process
+        # A signal to the whole process group, as timeout(1) sends it, is for this process only: it needs its daemons.
+        ray._private.services.ConsolePopen = partial(subprocess.Popen, process_group=0)
     try:
         # `local`, because ray.init would otherwise try to join whatever ran here before, even if it is dead.
         ray.init(
