@@ -1,4 +1,4 @@
-"""Write the JSON file of every finished experiment of a sweep."""
+"""Write the JSON file of every experiment of a sweep that has begun."""
 
 import sys
 from argparse import ArgumentParser, Namespace
