@@ -481,6 +481,17 @@ def test_trial_of_a_finished_sweep_is_identical(finished, capsys, source):
     assert last == f"identical: all 2 epochs are those of {finished}, bit for bit"
 
 
+def test_trial_of_a_sweep_takes_the_name_in_its_tables_and_says_what_a_missing_seed_does(here, runner, capsys):
+    runner(trains)
+    assert run("sweep", "tiny.yaml", "--set", "seed=null", "--set", "epochs=1") == 0
+    label = next(word for word in capsys.readouterr().out.split() if word.startswith("K4_L1_"))
+    assert run("trial", "tiny", label) == 1
+    *_, first, same, why = capsys.readouterr().out.splitlines()
+    assert first.startswith("different: the first difference is train_loss[0]")
+    assert same == "device, CPU, threads and versions are the same"
+    assert why == "that is why: its settings have no seed, so each training draws weights and orders of its own"
+
+
 def test_trial_of_a_sweep_says_the_first_difference_and_what_may_have_caused_it(finished, capsys):
     settings = finished.experiments()["tiny_L1_K4"]
     path = finished.trial(settings).folder.local_path / "record.json"

@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE|SWEEP",
         help="a config file, or a sweep's folder or name; of a shipped file's name and a sweep's, the sweep's",
     )
-    parser.add_argument("name", metavar="EXPERIMENT", help="the experiment's name")
+    parser.add_argument("name", metavar="EXPERIMENT", help="its name; of a sweep also the name that its tables show")
     add_settings(parser)
     add_out(parser, "result file of one in a config file")
     add_storage(parser)
@@ -73,7 +73,9 @@ def _of_sweep(options: Namespace) -> int:
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder.find(options.source, options.storage)
-    settings = _one(folder.experiments(), options)
+    experiments = folder.experiments()
+    labels = {folder.trial(settings).label: settings for settings in experiments.values()}
+    settings = labels.get(options.name) or _one(experiments, options)
     record = folder.trial(settings).record()
     if record is None:
         raise StorageError(f"{options.name}: not finished in {folder}, so there is nothing to compare; run the sweep")
@@ -89,7 +91,9 @@ def _of_sweep(options: Namespace) -> int:
     changed = changed_machine(summary, machine_facts(trained.device), "in the sweep")
     tell(f"different: the first difference is {difference}")
     tell("\n".join(changed.values()) or "device, CPU, threads and versions are the same")
-    if {"device", "cpu"} & changed.keys():
+    if settings.seed is None:
+        tell("that is why: its settings have no seed, so each training draws weights and orders of its own")
+    elif {"device", "cpu"} & changed.keys():
         tell("that is why: another kind of machine rounds sums differently, which training amplifies")
     return 1
 
