@@ -736,6 +736,17 @@ def test_unfit_arrays_are_explained(arrays, tmp_path, changes, message):
         resolve(DataSettings("arrays", str(tmp_path / "images.npz")))
 
 
+def test_arrays_that_are_damaged_within_the_images_are_told(arrays, tmp_path):
+    path = tmp_path / "images.npz"
+    np.savez(path, **{name: part.repeat(100, axis=1) if part.ndim > 1 else part for name, part in arrays.items()})
+    settings = resolve(DataSettings("arrays", str(path)))
+    content = bytearray(path.read_bytes())
+    content[100_000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"images\.npz: damaged \(Bad CRC-32.*\); write it again with numpy\.savez"):
+        load(settings)
+
+
 def test_what_is_no_file_of_arrays_is_told(arrays, tmp_path):
     settings = DataSettings("arrays", str(tmp_path / "images.npz"))
     with pytest.raises(DataError, match=r"images\.npz: there is no such file"):

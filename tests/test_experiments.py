@@ -228,10 +228,12 @@ def test_folders_that_cannot_be_are_refused_before_the_training(monkeypatch):
     monkeypatch.setattr("tune_cnn.data.load", pytest.fail)
     with pytest.raises(ConfigError) as caught:
         run_experiment("run", out_dir="taken", checkpoints="taken/here/run", **QUICK)
+    with pytest.raises(ConfigError, match="out_dir: /proc: cannot be used"):  # which is there
+        run_experiment("run", out_dir="/proc", **QUICK)
     assert str(caught.value).splitlines() == [
         "run_experiment('run'): 2 problems",
-        "  out_dir: 'taken' cannot be used (File exists); name another folder",
-        "  checkpoints: 'taken/here' cannot be used (Not a directory); name another folder",
+        "  out_dir: taken: cannot be used (File exists); name another folder",
+        "  checkpoints: taken/here: cannot be used (Not a directory); name another folder",
     ]
 
 

@@ -23,7 +23,7 @@ from tune_cnn.models.layers import AdaptiveMaxPool2d, pooled_by_products
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.training import TorchTrainer
 from tune_cnn.training.devices import is_cuda_error, is_out_of_memory, numerics
-from tune_cnn.training.loop import means
+from tune_cnn.training.loop import losses_of_parts, means
 from tune_cnn.training.muon import Muon
 from tune_cnn.training.optimizers import build_optimizer
 from tune_cnn.trial import Trial
@@ -107,6 +107,28 @@ def test_a_scaler_leaves_muon_to_skip_a_batch_whose_gradients_are_not_finite():
         scaled.zero_grad()
         for weight, other in zip(weights, alone, strict=True):
             torch.testing.assert_close(weight, other)
+
+
+def test_a_first_step_that_overflows_in_fp16_leaves_sgd_as_it_was(monkeypatch):
+    monkeypatch.setattr(torch, "empty_like", lambda tensor, **_: torch.full_like(tensor, 7))  # such memory has anything
+    weight = nn.Parameter(torch.rand(10))
+    sgd = build_optimizer([weight], replace(SETTINGS, optimizer="sgd", reg=0.0))
+    scaler = torch.amp.GradScaler("cpu")
+    for gradient in (torch.inf, 1.0):
+        sgd.zero_grad()
+        scaler.scale((weight * gradient).sum()).backward()
+        scaler.step(sgd)
+        scaler.update()
+    assert torch.equal(sgd.state[weight]["momentum_buffer"], torch.ones(10))
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"ignore_index": 0}, {"reduction": "sum"}])
+def test_losses_of_parts_are_those_of_the_given_function(options, monkeypatch):
+    scores, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 2, 1, 0, 0, 1])
+    loss_fn = nn.CrossEntropyLoss(**options)
+    expected = losses_of_parts(loss_fn, scores, labels, 4)
+    monkeypatch.setattr(Tensor, "is_cuda", True)  # where it is computed in few operators
+    torch.testing.assert_close(losses_of_parts(loss_fn, scores, labels, 4), expected)
 
 
 # What PyTorch is told

@@ -154,6 +154,22 @@ def test_a_finished_trial_is_not_repeated_with_another_network(project, capsys):
     assert "nets.py:WideNet has changed since this trial was planned; restore it" in capsys.readouterr().err
 
 
+def test_looking_at_a_sweep_never_runs_the_code_of_its_network(project, capsys):
+    folder = SweepFolder("ray_results", "wide")
+    experiments = load_experiments([project / "wide.yaml"])
+    train(experiments[:1], folder)
+    train(experiments, folder, interrupted_after=1)
+    (project / "nets.py").write_text("raise SystemExit('it ran')")
+    models.own_source._class.cache_clear()
+    assert main(["status", "wide"]) == 0
+    assert "unfinished: 1 of 2 epochs" in capsys.readouterr().out
+    for command in ("export", "report"):
+        assert main([command, "wide"]) == 0
+        remark = "the test set of unfinished trials is not measured: no code of own networks is run here"
+        assert remark in capsys.readouterr().err
+        assert [load_experiment(f"results/wide_{width}.json")[1].num_epochs for width in (2, 3)] == [2, 1]
+
+
 def test_cost_counts_conv_and_linear_layers(project):
     settings = load_experiments([project / "wide.yaml"])[0].settings
     cost = models.cost(settings)
@@ -253,6 +269,9 @@ def test_other_machines_get_the_source_with_the_trials(project):
     settings = [experiment.settings for experiment in load_experiments([project / "wide.yaml"])]
     shipped = sources(settings)
     assert list(shipped.values()) == [NETS]
+    (project / "nets.py").write_text(NETS + "\n# changed while Ray started\n")
+    with pytest.raises(NetworkError, match="has changed since this trial was planned"):
+        sources(settings)
     (project / "nets.py").unlink()
     models.own_source._class.cache_clear()
     adopt(shipped)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tune_cnn.errors import ResourceError
-from tune_cnn.settings import Settings
+from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.config.load import Experiment, Resources
 from tune_cnn.sweep.resources import (
     MOST_TRIALS_PER_GPU,
@@ -92,6 +92,14 @@ def test_each_trial_gets_the_share_that_it_needs():
     memory = {"small": GpuMemory(2**30, 16 * 2**30), "large": GpuMemory(15 * 2**30, 16 * 2**30)}
     found = requests(todo, machines(1), 3, memory)
     assert found == {"small": Request(1, 1 / 3), "large": Request(1, 1.0), "unknown": Request(1, 1 / 3)}
+
+
+def test_images_count_unless_they_are_so_many_that_they_stay_in_main_memory():
+    memory = dict.fromkeys("abcd", GpuMemory(4 * 2**30, 20 * 2**30))
+    for images, share in ((1_000, 1 / 4), (90_000, 1 / 3), (10**6, 1 / 4)):  # 0.01, 1 and 11 GiB
+        settings = Settings(data=DataSettings("shapes", in_size=(3, 64, 64), train_images=images))
+        found = requests({name: Experiment(name, settings, Resources()) for name in "abcd"}, machines(1), 4, memory)
+        assert {request.gpus for request in found.values()} == {share}
 
 
 def test_no_fraction_of_ten_thousand_becomes_smaller_or_leaves_a_part_of_a_gpu_unused():

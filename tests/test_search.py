@@ -44,7 +44,7 @@ def faults(path: Path, *overrides: str) -> list[str]:
 
 
 def test_samples_are_drawn_within_their_distributions(config):
-    experiments = load(config, "samples=40")
+    experiments = load(config, "samples=4e1")
     assert [e.name for e in experiments[:3]] == ["tiny_000", "tiny_001", "tiny_002"]
     assert len({e.settings.trial_id for e in experiments}) == 40
     assert all(1e-4 <= e.settings.lr <= 1e-2 for e in experiments)

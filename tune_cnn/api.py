@@ -116,7 +116,7 @@ class Sweep:
         with temporary_folder() as folder:
             files, asked, failures = self._exported(folder)
             page, *_ = write_report(self._files.name, files, folder, asked=asked, failures=failures)
-            content = html.escape(page.read_text())
+            content = html.escape(page.read_text("utf-8"))
         return f'<iframe srcdoc="{content}" style="width: 100%; height: 80vh; border: 0"></iframe>'
 
     def _exported(self, folder: Path) -> tuple[list[Path], dict[str, Settings], dict[str, str]]:

@@ -49,7 +49,8 @@ def first_images(settings: Settings, batches: int) -> Images:
 
 def ours(settings: Settings, images: Images, device: torch.device) -> Passes:
     """A trial as every sweep runs it."""
-    trial = Trial(replace(settings, epochs=10**6, early_stopping=None), images, device)  # whose end is far
+    settings = replace(settings, epochs=10**6, early_stopping=None, batches=10**6)  # whose end is far
+    trial = Trial(settings, images, device)
     numbers = numerics(device, settings.precision)
     return Passes(
         numbers(lambda: trial.trainer.train_epoch(trial.train_batches, verbose=False).losses),

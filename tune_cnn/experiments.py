@@ -12,7 +12,8 @@ import torch
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
-from tune_cnn.errors import ConfigError, NetworkError
+from tune_cnn.errors import ConfigError, NetworkError, StorageError
+from tune_cnn.files import check_writable
 from tune_cnn.machine import cores, slow_here, slow_remark
 from tune_cnn.models import network_fault, resolve
 from tune_cnn.result_files import load_experiment, save_experiment
@@ -101,12 +102,11 @@ def run_experiment(
         problems.append(fault)
     if problems or places is None:
         raise ConfigError(place, problems)
-    # A folder that cannot be made should not be found out after hours of training.
     for key, folder in (("out_dir", Path(places.out_dir)), ("checkpoints", Path(places.checkpoints or ".").parent)):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            problems.append(f"{key}: {str(folder)!r} cannot be used ({error.strerror}); name another folder")
+            check_writable(folder)
+        except StorageError as error:
+            problems.append(f"{key}: {error}")
     if problems:
         raise ConfigError(place, problems)
     train_and_save(run_name, places.out_dir, settings, checkpoints=places.checkpoints, device=device)

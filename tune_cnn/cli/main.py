@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import os
 import pkgutil
 import re
@@ -26,6 +27,8 @@ def run() -> NoReturn:
 
     Nothing is left to clean up: whatever a command opens or starts, it closes and stops itself.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports the random.py of the user's working folder
     exit_code = main()
     for stream in (sys.stdout, sys.stderr):

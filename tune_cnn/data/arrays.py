@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from tune_cnn.settings import DataSettings
 from tune_cnn.texts import digest
 
 _PARTS = ("train", "test")
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 _NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -32,7 +34,7 @@ class Arrays(Source):
                 sums = [archive.getinfo(f"{name}.npy") for name in _NAMES]
                 shapes = {part: _header(archive, f"{part}_images.npy") for part in _PARTS}
                 labels = {part: arrays[f"{part}_labels"] for part in _PARTS}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise DataError(f"{self.path}: not an .npz file ({error}); write it with numpy.savez") from error
         problems = [problem for part in _PARTS for problem in _problems(part, *shapes[part], labels[part])]
         sizes = {part: (*shape, 1)[:4][1:] for part, (shape, _) in shapes.items()}
@@ -58,11 +60,14 @@ class Arrays(Source):
         found = self.inspect()
         self.check_unchanged(found)
         parts = []
-        with np.load(self.path) as arrays:
-            for part, chosen in zip(_PARTS, choose(self.data, found), strict=True):
-                images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)
-                images = images[..., None] if images.ndim == 3 else images
-                parts.append(ImageSet(images, labels).take(chosen))
+        try:
+            with np.load(self.path) as arrays:
+                for part, chosen in zip(_PARTS, choose(self.data, found), strict=True):
+                    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)
+                    images = images[..., None] if images.ndim == 3 else images
+                    parts.append(ImageSet(images, labels).take(chosen))
+        except _DAMAGED as error:
+            raise DataError(f"{self.path}: damaged ({error}); write it again with numpy.savez") from error
         return parts[0], parts[1], tuple(map(str, range(found.classes)))
 
 

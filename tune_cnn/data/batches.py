@@ -63,6 +63,7 @@ class Batches(DataLoader[Any]):
 
 # What lies on a device, and stays there for the next trial of this process: (images, labels) by where they came from.
 _resident: dict[tuple[int, torch.device], tuple[ImageSet, Tensor, Tensor]] = {}
+RESIDENT_PART = 16  # of a GPU's memory one part in so many is for images
 _MOST_RESIDENT = 3  # image sets: those of one trial
 
 
@@ -78,7 +79,7 @@ def _on_device(image_set: ImageSet, device: torch.device) -> tuple[Tensor, Tenso
 
 def fits(nbytes: int, device: torch.device) -> bool:
     """Whether images of so many bytes shall lie on a device: a GPU, which several processes may share."""
-    return device.type == "cuda" and nbytes <= torch.cuda.get_device_properties(device).total_memory // 16
+    return device.type == "cuda" and nbytes <= torch.cuda.get_device_properties(device).total_memory // RESIDENT_PART
 
 
 def evaluation_batches(

@@ -42,9 +42,13 @@ def resolve(settings: Settings) -> Settings:
 
 
 def sources(trials: Iterable[Settings]) -> dict[str, str]:
-    """The source files of own networks by fingerprint, for processes of other machines to `adopt`."""
+    """The source files of own networks by fingerprint, for processes of other machines to `adopt`.
+
+    Raises:
+        NetworkError: One has changed since its trial was planned.
+    """
     files = {s.model_fingerprint: s.model for s in trials if s.model and s.model_fingerprint and _is_file(s.model)}
-    return {fingerprint: _source(model) for fingerprint, model in files.items()}
+    return {fingerprint: _source(model, fingerprint) for fingerprint, model in files.items()}
 
 
 def adopt(sources: Mapping[str, str]) -> None:

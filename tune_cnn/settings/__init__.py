@@ -56,7 +56,8 @@ class Settings:
     """Everything that decides the numbers of one training.
 
     Attributes:
-        seed: Random seed of the whole training; None: not seeded, so every run differs.
+        seed: Random seed of the whole training; None: not seeded, so every run differs. It is PyTorch's: what an own
+            network draws with Python's `random` or NumPy differs from run to run.
         bs_train: Images per training batch.
         bs_test: Images per reported validation loss; None: a quarter of `bs_train`.
         batches: The most training batches an epoch takes.
@@ -71,7 +72,8 @@ class Settings:
         pool_every: P, conv layers before each max-pooling.
         hidden_dims: Widths of the hidden fully-connected layers.
         ycn: Train YourCodeNet instead of ConvClassifier.
-        init: First weights of ConvClassifier: `default`, PyTorch's, or `he` (He et al., 2015, arXiv:1502.01852).
+        init: First weights: `default`, those that the network gives itself, or `he`, drawn for all its conv and linear
+            layers (He et al., 2015, arXiv:1502.01852).
         optimizer: `adam`, `adamw`, `sgd`, which has Nesterov's momentum, or `muon.Muon`, which has it too.
         momentum: Momentum of `sgd` and `muon`.
         schedule: What happens to the learning rate from batch to batch after the warm-up: `constant`; `linear`, down

@@ -32,7 +32,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     takes images and time.
     """
     done = Exported([], [], {}, [])
-    reasons = {}
+    reasons: dict[DataSettings | str, str] = {}
 
     @cache
     def images(source: DataSettings) -> data.Images | None:
@@ -52,7 +52,9 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
             return None
         state = trial.newest_state() if trial.failure() is None else None
         found = trial.as_it_stands(state)
-        if state is not None and found is not None and (loaded := images(settings.data)) is not None:
+        if settings.model is not None:
+            reasons[settings.model] = "no code of own networks is run here"
+        elif state is not None and found is not None and (loaded := images(settings.data)) is not None:
             tested = Trial(settings, loaded, default_device())
             try:
                 tested.load_state_dict(state)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tune_cnn.data import ImageSet
+from tune_cnn.texts import printable
 from tune_cnn.trial import Trial
 
 _PAPER, _INK, _LINE, _WRONG = (255, 255, 255), (30, 30, 30), (200, 200, 200), (178, 24, 43)
@@ -97,7 +98,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text, cut where it is wider than so many pixels."""
-    shown = text[:width]
+    shown = printable(text)[:width]
     while shown and font.getlength(shown) > width:
         shown = shown.removesuffix("…")[:-1] + "…" * (len(shown) > 1)
     return shown

@@ -117,11 +117,6 @@ def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
     return f"{counted(len(plan), 'experiment')}, {counted(len(trials), 'trial')}: {states}"
 
 
-# Weights, two numbers of Adam for each, and the best weights, of 4 bytes: those of a checkpoint, and those that stay of
-# a finished trial, which more epochs could follow.
-_BYTES = 4 * 4
-
-
 class DiskUse(NamedTuple):
     """Bytes that a sweep still needs, at most while it runs, and in the end."""
 
@@ -132,10 +127,16 @@ class DiskUse(NamedTuple):
 def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> DiskUse:
     """What the trials that are not done will write, if so many run at once."""
     written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.elsewhere)]
-    sizes = sorted((cost(line.settings).parameters for line in written), reverse=True)
-    finished = _BYTES * sum(sizes)
+    sizes = sorted((_checkpoint_bytes(line.settings) for line in written), reverse=True)
+    finished = sum(sizes)  # what stays of a trial, since more epochs could follow
     # One more than is kept: the new checkpoint is written before the oldest is deleted.
-    return DiskUse(finished + (KEPT_CHECKPOINTS + 1) * _BYTES * sum(sizes[:at_once]), finished)
+    return DiskUse(finished + (KEPT_CHECKPOINTS + 1) * sum(sizes[:at_once]), finished)
+
+
+def _checkpoint_bytes(settings: Settings) -> int:
+    """Weights, two numbers of Adam for each, the best weights, and the EMA if there may be one, of 4 bytes."""
+    has_ema = settings.average > 0 or settings.network != "ConvClassifier"
+    return 4 * (5 if has_ema else 4) * cost(settings).parameters
 
 
 def check_disk(folder: SweepFolder, use: DiskUse) -> None:

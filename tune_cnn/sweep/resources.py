@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tune_cnn import data
+from tune_cnn.data.batches import RESIDENT_PART
 from tune_cnn.errors import ResourceError
 from tune_cnn.sweep.config.load import Experiment
 
@@ -57,8 +58,9 @@ def requests(
     for trial_id, experiment in todo.items():
         cpus, gpus = experiment.resources.cpus_per_trial, experiment.resources.gpus_per_trial
         needs = memory.get(trial_id)
-        if needs is not None:  # and the images, which lie there too
-            needs = needs._replace(needed=needs.needed + data.nbytes(experiment.settings.data))
+        images = data.nbytes(experiment.settings.data)
+        if needs is not None and images <= needs.total // RESIDENT_PART:
+            needs = needs._replace(needed=needs.needed + images)
         fraction = gpu_fraction(gpus, nodes, len(todo), needs)
         found[trial_id] = Request(cpu_count(cpus, nodes, trial_count, on_gpu=fraction > 0), fraction)
     return found

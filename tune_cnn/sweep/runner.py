@@ -22,6 +22,8 @@ from tune_cnn.sweep.study import UPCOMING, Suggestions, open_studies
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
 
+_GPU_WAIT_S = 180.0  # for a whole GPU, and what is measured there
+
 
 def run_sweep(
     plan: Sequence[PlannedExperiment],
@@ -138,11 +140,13 @@ def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: 
 
     from tune_cnn.sweep.pace import measure_gpu_memory
 
+    sources = models.sources(trials.values())
+    measured = ray.remote(num_gpus=1, max_retries=0)(measure_gpu_memory).remote(trials, sources)
     try:
-        found: dict[str, GpuMemory] = ray.get(
-            ray.remote(num_gpus=1, max_retries=0)(measure_gpu_memory).remote(trials, models.sources(trials.values()))
-        )
+        with waiting("measuring GPU memory"):
+            found: dict[str, GpuMemory] = ray.get(measured, timeout=_GPU_WAIT_S)
     except ray.exceptions.RayError:  # the shares are then told from the number of trials alone
+        ray.cancel(measured, force=True)  # it may wait for a whole GPU
         return {}
     return found
 

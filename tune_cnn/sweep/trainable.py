@@ -122,7 +122,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         is_shown = not is_first and trial.stop_reason == "scheduler"  # TensorBoard has its last epoch already
         shown: dict[str, Any] = {**({"epoch": epoch} if is_shown else curves), **end}
         if test:
-            shown["pictures"] = pictures(trial)
+            with self._only_warned():
+                shown["pictures"] = pictures(trial)
         if is_first:
             earlier = [_curve_points(trial, number) for number in range(1, epoch)]
             shown |= {**trial.further_facts, "earlier_epochs": earlier}

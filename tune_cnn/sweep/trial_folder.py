@@ -13,6 +13,7 @@ from tune_cnn.result_files import parse_result, to_strict_json
 from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.train_results import FitResult
+from tune_cnn.training.state_file import MOST_BYTES as MOST_STATE_BYTES
 from tune_cnn.training.state_file import state_from_bytes, state_to_bytes
 
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
@@ -33,6 +34,8 @@ class TrialFolder:
     @property
     def _most(self) -> int:
         """Bytes of its largest file: weights, two moments, an average and the best weights take 20 bytes a weight."""
+        if self._settings.model is not None:  # its code would run to tell
+            return MOST_STATE_BYTES
         return MOST_BYTES + 40 * cost(self._settings).parameters
 
     def checkpoints(self) -> dict[int, str]:

@@ -48,7 +48,8 @@ def choose_device(name: torch.device | str | None) -> torch.device:
     if name is None:
         return default_device()
     try:
-        device = torch.empty(0, device=name).device
+        device = (made := torch.zeros(1, device=name)).device
+        made.item()  # which `meta` cannot
         if device.type == "cuda":
             torch.cuda.set_device(device)  # what names no device, such as memory statistics, means this one
         return device

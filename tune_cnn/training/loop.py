@@ -126,11 +126,16 @@ def run_batches(
 
 def losses_of_parts(loss_fn: Callable[[Tensor, Tensor], Tensor], scores: Tensor, labels: Tensor, size: int) -> Tensor:
     """The mean loss of every `size` images, from scores (B, classes) and labels (B,)."""
-    if scores.is_cuda and isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is None:
+    if scores.is_cuda and type(loss_fn) is nn.CrossEntropyLoss and _is_plain(loss_fn):
         smoothing = loss_fn.label_smoothing
         return means(nn.functional.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing), size)
     parts = zip(torch.split(scores, size), torch.split(labels, size), strict=True)
     return torch.stack([loss_fn(*part) for part in parts])
+
+
+def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
+    """Whether every image counts, and alike."""
+    return loss.weight is None and loss.reduction == "mean" and loss.ignore_index < 0
 
 
 def means(values: Tensor, size: int) -> Tensor:

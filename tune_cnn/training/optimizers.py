@@ -40,7 +40,11 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> Opti
     lr, reg, momentum = settings.lr, settings.reg, settings.momentum
     match settings.optimizer:
         case "sgd":
-            return _SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=momentum > 0, fused=True)
+            sgd = _SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=momentum > 0, fused=True)
+            if momentum > 0:  # in fp16, if the first step overflows, PyTorch would leave it as memory that is not set
+                for weight in sgd.param_groups[0]["params"]:
+                    sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            return sgd
         case "adam":
             return _Adam(weights, lr, weight_decay=reg, fused=True)
         case "adamw":

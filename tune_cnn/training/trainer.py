@@ -67,6 +67,7 @@ class TorchTrainer:
         self.precision = precision
         if average is None:
             average = getattr(model, "average", 0.0)
+            average = average if isinstance(average, float) and average < 1 else 0.0  # a layer of this name
         self._average = Ema(self.model, average) if average else None
         self.evaluated: nn.Module = self._average.module if self._average is not None else self.model
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")

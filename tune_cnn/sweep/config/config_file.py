@@ -159,7 +159,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
     further = ("samples", "search_seed", "algorithm")
     for key in () if "search" in document else [key for key in further if key in document]:
         problems.append(f"{key}: there is no search: to draw from; add one, or leave this out")
-    count = samples if type(samples := document.get("samples", 1)) is int and "samples" not in faulty else 1
+    count = values.get("samples", 1)
     if "run_name" in document and "run_name" not in faulty:
         problems += pattern_problems(document["run_name"], axes, samples=count if "search" in document else 0)
     experiments = math.prod(map(len, axes.values())) * (1 if "seeds" in faulty else len(document.get("seeds", [1])))

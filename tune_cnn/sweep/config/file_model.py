@@ -66,7 +66,7 @@ SCHEDULERS = {"asha": Asha, "median": Median}
 def _distinct(values: list[Any]) -> list[Any]:
     seen = set()
     for value in values:
-        hashable = tuple(value) if isinstance(value, list) else value
+        hashable = str(value) if isinstance(value, list | dict) else value
         if hashable in seen:  # as 1.0 is after 1
             raise ValueError(list(value) if isinstance(value, tuple) else value)
         seen.add(hashable)
