@@ -28,9 +28,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from tune_cnn.errors import ResultError
-from tune_cnn.result_files import load_result_file
-from tune_cnn.texts import natural, printable, tell
+from tune_cnn.result_files import load_result_file, readable
+from tune_cnn.texts import printable, tell
 from tune_cnn.train_results import FitResult
 
 PANELS = ("train_loss", "train_acc", "test_loss", "test_acc")
@@ -108,7 +107,7 @@ def plot_exp_results(filename_pattern: str, results_dir: str | Path = "results")
         The figure; None if no file could be drawn.
     """
     fig, configs = None, []
-    for path, config, fit_res, _ in readable(matching([filename_pattern], Path(results_dir))):
+    for path, (config, fit_res, _) in readable(matching([filename_pattern], Path(results_dir)), load_result_file):
         prefixed = re.fullmatch(r"exp\d+_(?:\d+_)?(.+)", path.stem)
         fig, _ = plot_fit(fit_res, fig, log_loss=True, legend=literal(prefixed[1] if prefixed else path.stem))
         configs.append(config)
@@ -144,15 +143,6 @@ def matching(patterns: Iterable[str], folder: Path) -> list[Path]:
     """The result files whose names match any of the patterns, with or without `.json`."""
     names = [f"{pattern.removesuffix('.json')}.json" for pattern in patterns]
     return sorted({folder / found for name in names for found in glob.glob(name, root_dir=folder)})
-
-
-def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], FitResult, dict[str, Any]]]:
-    """The result files that can be read, in natural order: path, config, history, facts. Others are named on stderr."""
-    for path in sorted(paths, key=lambda path: natural(path.stem)):
-        try:
-            yield path, *load_result_file(path)
-        except ResultError as error:
-            tell(f"Left out: {error}", file=sys.stderr)
 
 
 def _draw_loss(ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, band: bool, **style: Any) -> None:

@@ -4,15 +4,17 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tune_cnn.errors import ResultError
+from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import parse_json, read_file, replace_file
-from tune_cnn.texts import tell
+from tune_cnn.texts import natural, tell
 from tune_cnn.train_results import FitResult
+
+T = TypeVar("T")
 
 _CURVES = FitResult._fields[1:]
 _MOST_CHARACTERS = 5_000_000  # of a curve that is a text
@@ -36,8 +38,7 @@ def load_experiment(path: str | Path) -> tuple[dict[str, Any], FitResult]:
     Raises:
         ResultError: There is no such file, it is damaged, or it holds no curves of numbers.
     """
-    config, results, _ = load_result_file(path)
-    return config, results
+    return load_result_file(path)[:2]
 
 
 def load_result_file(path: str | Path) -> tuple[dict[str, Any], FitResult, dict[str, Any]]:
@@ -58,6 +59,15 @@ def load_result_file(path: str | Path) -> tuple[dict[str, Any], FitResult, dict[
     except ValueError as error:
         raise ResultError(f"{path}: damaged ({error}); export or run its experiment again") from error
     return parse_result(content, str(path))
+
+
+def readable(paths: Iterable[Path], read: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
+    """Read those files that can be read, in natural order of their names; the others are named on stderr."""
+    for path in sorted(paths, key=lambda path: natural(path.stem)):
+        try:
+            yield path, read(path)
+        except (ResultError, ConfigError) as error:
+            tell(f"Left out: {error}", file=sys.stderr)
 
 
 def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult, dict[str, Any]]:
@@ -145,7 +155,7 @@ def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, l
     of epochs that is `told` by the file only counts if there are no accuracies.
     """
     remarks = []
-    losses = {len(curves[name]) for name in ("train_loss", "test_loss")}
+    losses = len(curves["train_loss"]), len(curves["test_loss"])
     counts = {name: len(curves[name]) for name in ("train_acc", "test_acc")}
     longest = max(counts.values())
     if longest:

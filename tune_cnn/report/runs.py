@@ -2,8 +2,7 @@
 
 import math
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +11,11 @@ from typing import Any, TypeGuard
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.early_stopping import how_ended
-from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json
-from tune_cnn.result_files import load_result_file
+from tune_cnn.result_files import load_result_file, readable
 from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
-from tune_cnn.texts import natural, setting_text, symbol, tell
+from tune_cnn.texts import setting_text, symbol
 from tune_cnn.train_results import FitResult
 
 UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not have its epochs to learn in
@@ -64,9 +63,7 @@ class Run:
         """One of `VERDICTS`."""
         if self.failure is not None:
             return "failed"
-        if self.history is None:
-            return "unfinished"
-        if self.facts.get("unfinished") is True:
+        if self.history is None or self.facts.get("unfinished") is True:
             return "unfinished"
         if self.facts.get("stop_reason") == "diverged" or not self.history.is_finite:
             return "diverged"
@@ -169,13 +166,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
     """Read result files, in natural order of their names; what is damaged or none of ours is named on stderr."""
-    runs = []
-    for path in sorted(paths, key=lambda path: natural(path.stem)):
-        try:
-            runs.append(read_run(path))
-        except (ResultError, ConfigError) as error:
-            tell(f"Left out: {error}", file=sys.stderr)
-    return runs
+    return [run for _, run in readable(paths, read_run)]
 
 
 def read_run(path: Path) -> Run:
@@ -215,18 +206,15 @@ def read_run(path: Path) -> Run:
     return Run((path.stem,), settings, history, facts, unknown=texts)
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """One level of texts; what is None, or empty, is as if it were not there."""
-    return {key: setting_text(value) for key, value in _flat_items(values) if value is not None}
-
-
-def _flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys and values on one level: `kw.model.type`."""
+def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """All values as texts on one level, `kw.model.type`; what is None, or empty, is as if it were not there."""
+    texts: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat_items(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+            texts |= _texts(value, f"{prefix}{key}.")
+        elif value is not None:
+            texts[prefix + key] = setting_text(value)
+    return texts
 
 
 def _readings(value: Any) -> list[Any]:
