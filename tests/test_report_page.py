@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.report import write_report
-from tune_cnn.report.figure_files import parameter_colour, write_figures
+from tune_cnn.report.figure_files import level_colour, write_figures
 from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.page import markdown, markdown_text, page
 from tune_cnn.report.runs import Run
@@ -202,7 +202,7 @@ def test_figures_have_a_key_and_the_colours_of_the_files(tmp_path):
         "K = 256 (71.4 %)",
     ]
     for parameter, level in (("L", "4"), ("K", "256")):
-        colour = parameter_colour(parameter, level)
+        colour = level_colour(parameter, level, 0)
         assert f"--c: light-dark({colour}, " in content
         assert f"stroke: {colour}; stroke: light-dark({colour}, " in content
 

@@ -25,14 +25,8 @@ def write_report(
 
     Args:
         title: The sweep's name.
-        result_files: Of its experiments. A file that is damaged or none of ours is named on stderr and left out.
-        out_dir: Where to; made if need be.
+        result_files: See `load_grids`, also for `asked` and `failures`.
         figures: Files that the Markdown shows.
-        asked: Names and settings of all experiments of the sweep, so that the report names what is missing.
-        failures: Why experiments failed, in one line, by name.
-
-    Returns:
-        The three files.
 
     Raises:
         ResultError: There is nothing to report.

@@ -29,10 +29,7 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
     """Compare the accuracies of two sweeps or more, cell by cell.
 
     Where both have several seeds, a difference is a change if its 95 % interval (Welch) leaves out 0; else if it is not
-    0, since one run tells nothing of the noise.
-
-    Args:
-        sweeps: The runs of each sweep, by its name; the first one is what the others are compared with.
+    0, since one run tells nothing of the noise. The first sweep is what the others are compared with.
     """
     flat = {
         name: [{key: value for key, value in run.values.items() if key not in _NOT_COMPARED} for run in runs]

@@ -24,6 +24,7 @@ _COLOURS = LinearSegmentedColormap.from_list(
     "depth and width",
     ["#6F4C9B", "#5568B8", "#4E96BC", "#60AB9E", "#A6BE54", "#E49C39", "#DF4828", "#95211B", "#521A13"],
 )
+_MIDDLE = {"K": 90, "L": 5.7}  # what has the colour in their middle
 
 
 def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "png") -> list[Path]:
@@ -31,12 +32,7 @@ def write_figures(result_files: Sequence[Path], out_dir: Path, format: str = "pn
 
     `exp1_1_K32_L2`, `exp1_1_K32_L4`, ... become `exp1_1_K32.png`; see `figure_rows`. The seed in `exp1_1_K32_L2_S7`
     tells curves of one cell apart. A K or an L has the same colour in every figure; a network that did not learn is
-    dashed.
-
-    Args:
-        result_files: In any order. A file that cannot be read is named on stderr and left out.
-        out_dir: Where the figures are written; made if need be.
-        format: `png`, `svg` or `pdf`.
+    dashed. A file that cannot be read is named on stderr and left out. `format` is `png`, `svg` or `pdf`.
 
     Returns:
         The files written, in natural order of their names.
@@ -68,21 +64,13 @@ def saved(fig: Figure, format: str) -> bytes:
     return content.getvalue()
 
 
-def parameter_colour(parameter: str, level: str) -> str:
-    """The colour of a K or an L, the same in every figure.
-
-    Args:
-        parameter: `K` or `L`.
-        level: Its value, such as `64`; of several, such as `64-128`, the sum counts.
-    """
-    size = total(level) or 0
-    # Logistic over log2, which spreads the usual widths and depths and never ends.
-    return to_hex(_COLOURS(size / (size + {"K": 90, "L": 5.7}[parameter])))
-
-
 def level_colour(axis: str | None, level: str, number: int) -> str:
     """The colour of a K or an L, the same in every figure; of other settings that of the place in the figure."""
-    return parameter_colour(axis, level) if axis in ("K", "L") and total(level) is not None else f"C{number}"
+    size = total(level)
+    if axis not in _MIDDLE or size is None:
+        return f"C{number}"
+    # Logistic over log2, which spreads the usual widths and depths and never ends.
+    return to_hex(_COLOURS(size / (size + _MIDDLE[axis])))
 
 
 def draw_row(fig: Figure, row: Row) -> None:

@@ -65,7 +65,7 @@ class Cell:
     @cached_property
     def accuracies(self) -> list[float]:
         """The best validation accuracy of each finished run, in percent."""
-        return self.values("accuracy")
+        return known(run.accuracy for run in self.finished)
 
     @cached_property
     def accuracy(self) -> Mean | None:
@@ -76,10 +76,6 @@ class Cell:
     def test_accuracy(self) -> Mean | None:
         """The mean accuracy on the test set, in percent."""
         return mean(known(run.number("test_accuracy") for run in self.finished or self.runs))
-
-    def values(self, attribute: str) -> list[float]:
-        """A property of each finished run, where it has one."""
-        return known(getattr(run, attribute) for run in self.finished)
 
     def mean_of(self, fact: str) -> float | None:
         """The mean of a fact over the runs that tell it."""
@@ -173,12 +169,8 @@ def load_grids(
     """Read result files, and add what was asked for and has none.
 
     A file that is damaged or none of ours is named on stderr and left out. Experiments that share a training are one
-    run. The grid with the most cells comes first.
-
-    Args:
-        result_files: In any order.
-        asked: The experiments of the sweep: names and settings.
-        failures: Why experiments failed, by name.
+    run. The grid with the most cells comes first. `asked` are the experiments of the sweep, and `failures` tells why
+    some failed, by name.
     """
     runs = read_runs(result_files)
     found = {name for run in runs for name in run.names}
@@ -192,7 +184,7 @@ def load_grids(
     found_grids = [
         Grid(
             tuple(
-                Cell(tuple(sorted(cells[levels], key=_seed_order)), axes)
+                Cell(tuple(sorted(cells[levels], key=lambda run: (run.settings.seed is None, run.settings.seed))), axes)
                 for levels in sorted(cells, key=lambda levels: list(map(by_size, levels)))
             )
         )
@@ -210,10 +202,6 @@ def _axes(runs: Sequence[Run]) -> tuple[str, ...]:
         if runs and runs[0].settings.model:
             return ()
     return "K", "L"
-
-
-def _seed_order(run: Run) -> tuple[bool, int]:
-    return run.settings.seed is None, run.settings.seed or 0
 
 
 def _add(runs: list[Run], run: Run) -> None:

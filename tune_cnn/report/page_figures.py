@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import draw_row, level_colour
 from tune_cnn.report.figure_rows import figure_rows
-from tune_cnn.report.grids import Cell, Grid, Row
+from tune_cnn.report.grids import Cell, Grid, Row, known
 from tune_cnn.report.runs import Run
 
 
@@ -51,7 +51,9 @@ def cost_figure(grid: Grid) -> PageFigure | None:
     unit, name = (1, "s") if longest < 180 else (60, "min") if longest < 3 * 3600 else (3600, "h")
     measures: dict[str, Sequence[float | None]] = {
         "parameters": [cell.mean_of("parameters") for cell in cells],
-        "multiply-adds × images seen in training": [fmean(cell.values("work") or [0]) for cell in cells],
+        "multiply-adds × images seen in training": [
+            fmean(known(run.work for run in cell.finished) or [0]) for cell in cells
+        ],
         f"training time ({name})": [duration_s / unit for duration_s in durations_s],
     }
     told = {title: {c: cost for c, cost in zip(cells, costs, strict=True) if cost} for title, costs in measures.items()}

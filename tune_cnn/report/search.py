@@ -119,12 +119,6 @@ def _cost(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _is_log(runs: Sequence[Run], key: str) -> bool:
-    """Whether a search drew it on a logarithmic scale, and all its values fit there: a grid beside it may hold 0."""
-    drawn = any("log" in name for run in runs for name in run.search.get(key, ()))
-    return drawn and all(run.values[key] > 0 for run in runs)
-
-
 def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = None) -> Figure:
     """A panel a key: the accuracy of each run over its value."""
     columns = min(len(keys), 2)
@@ -139,7 +133,8 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
     values = [run.values.get(key) for run in runs]
     if is_numeric := all(map(is_number, values)):
         x = values
-        if _is_log(runs, key):
+        drawn_as_log = any("log" in name for run in runs for name in run.search.get(key, ()))
+        if drawn_as_log and all(run.values[key] > 0 for run in runs):  # a grid beside the search may hold 0
             ax.set_xscale("log")
             ax.minorticks_off()
     else:

@@ -43,7 +43,10 @@ def ranked(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _ranking(row: Row) -> str:
-    """`At K = 32, L = 4 is best (67.2 %), ahead of L = 2 (62.6 %); L = 8 did not learn.`"""
+    """`At K = 32, L = 4 is best (67.2 %), ahead of L = 2 (62.6 %); L = 8 did not learn.`
+
+    Of several seeds: `L = 2 (62.0 ± 2.5 %, within the noise: ...)`.
+    """
     first, *others = ranked(row.cells)
     gaps = {cell: gap for cell in others if (gap := difference(first.accuracies, cell.accuracies))}
     if any(gap.is_noise for gap in gaps.values()):
@@ -54,7 +57,9 @@ def _ranking(row: Row) -> str:
     each = " each" if len(best) > 1 else ""
     sentence = f"{row.at}{levels(row.varies, best)} {verb}{' so far' if row.is_open else ''} ({_accuracy(first)}{each})"
     if lower := [cell for cell in others if cell not in best]:
-        sentence += f", ahead of {listed(_mention(row, cell, gaps.get(cell)) for cell in lower)}"
+        noise = {cell: f", {_noise(gap)}" for cell, gap in gaps.items()}
+        told = [f"{levels(row.varies, [cell])} ({_accuracy(cell)}{noise.get(cell, '')})" for cell in lower]
+        sentence += f", ahead of {listed(told)}"
     rest = _rest(row)
     return f"{sentence}; {rest}." if rest else f"{sentence}."
 
@@ -122,11 +127,6 @@ def _largest_effect(rows: Sequence[Row]) -> str | None:
     row, (a, b) = max(pairs, key=lambda found: abs(_shown(found[1][0]) - _shown(found[1][1])))
     from_to = f"from {levels(row.varies, [a])} to {b.level(row.varies)}"
     return f"{abs(_shown(a) - _shown(b)):.1f} points (at {row.fixed}, {from_to})"
-
-
-def _mention(row: Row, cell: Cell, gap: Difference | None) -> str:
-    """`L = 2 (65.1 %)`, or of several seeds `L = 2 (62.0 ± 2.5 %, within the noise: ...)`."""
-    return f"{levels(row.varies, [cell])} ({_accuracy(cell)}{f', {_noise(gap)}' if gap else ''})"
 
 
 def _accuracy(cell: Cell) -> str:
