@@ -56,26 +56,14 @@ def load() -> str:
     return f"load {load:.1f}, {count} cores" if load > count / 2 else ""
 
 
-def cpu_model() -> str:
-    """Such as `AMD EPYC 7763 64-Core Processor`."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def cpu_kind() -> str:
     """What decides how sums are rounded here: model and instruction set, such as `AMD EPYC 7763, AVX2`."""
-    return f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}{'' if slow_here('bf16') else ' with bf16'}"
-
-
-def device_name(device: torch.device) -> str:
-    """Such as `NVIDIA H100 80GB HBM3, compute capability 9.0`; `cpu`."""
-    if device.type != "cuda":
-        return device.type
-    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
-    return f"{torch.cuda.get_device_name(device)}, compute capability {capability}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # no Linux, or ARM
+        model = platform.processor() or platform.machine()
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}{'' if slow_here('bf16') else ' with bf16'}"
 
 
 def gpu_use() -> str:
@@ -91,12 +79,14 @@ def gpu_use() -> str:
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
     """What the rounding of a training depends on, as JSON values."""
+    name = device.type
     versions = {"tune_cnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
-    threads = torch.get_num_threads()
-    return {"device": device_name(device), "cpu": cpu_kind(), "threads": threads, "versions": versions}
+        capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        name = f"{torch.cuda.get_device_name(device)}, compute capability {capability}"
+    return {"device": name, "cpu": cpu_kind(), "threads": torch.get_num_threads(), "versions": versions}
 
 
 def changed_machine(there: Mapping[str, Any], here: Mapping[str, Any], place: str) -> dict[str, str]:
