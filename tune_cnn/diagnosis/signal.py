@@ -23,26 +23,15 @@ _MULTIPLY_ADDS = 10e9  # of all forward passes together
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Outlook of an untrained network.
-
-    Attributes:
-        verdict: `trains`, `at risk` or `will not learn`.
-        reason: Why, in a sentence.
-        remedies: What to change, each a phrase; empty if it trains.
-        images: Number of images in the batch.
-        score_spread: Logit spread: standard deviation of the logits over the images, mean over the classes.
-        gradient_to_weight: For each conv layer (without any, each weight), the norm of its gradient divided by that of
-            its weights.
-        dead_units: For each conv layer, the fraction of dead ReLUs: filters that no image activates.
-    """
+    """Outlook of an untrained network."""
 
     verdict: Verdict
-    reason: str
-    remedies: tuple[str, ...]
-    images: int
-    score_spread: float
-    gradient_to_weight: tuple[float, ...]
-    dead_units: tuple[float, ...]
+    reason: str  # in a sentence
+    remedies: tuple[str, ...]  # what to change, each a phrase; empty if it trains
+    images: int  # in the batch
+    score_spread: float  # logit spread: standard deviation of the logits over the images, mean over the classes
+    gradient_to_weight: tuple[float, ...]  # norm of each conv layer's gradient (without any, each weight's) / its norm
+    dead_units: tuple[float, ...]  # fraction of dead ReLUs of each conv layer: filters that no image activates
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values, the numbers to four digits."""
@@ -60,13 +49,8 @@ def diagnose(
 ) -> Diagnosis:
     """Build the network as the trial does, and predict from its first batch whether it will learn.
 
-    PyTorch's random state is restored.
-
-    Args:
-        settings: The trial's; without a seed, the network has other weights than the trial's.
-        train: The trial's training images; the first of them are the batch.
-        device: Where to compute.
-        train_count: How many training images there are, if `train` has only the first of them.
+    PyTorch's random state is restored. Without a seed, the network has other weights than the trial's. `train` are the
+    trial's training images, or the first of `train_count`.
 
     Raises:
         ValueError: The poolings would halve the image to less than 1x1.
@@ -84,16 +68,21 @@ def diagnose(
         images = pixels.permute(0, 3, 1, 2).float().div_(255)
         labels = torch.from_numpy(train.labels[:count].copy()).to(device)
 
-        convs = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
-        convs = convs or [weight for weight in model.parameters() if weight.requires_grad]
+        convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         dead_units: list[Tensor] = []
-        for module in _before_relu(model):
-            module.register_forward_hook(lambda _module, _inputs, output: dead_units.append(_dead(output)))
+
+        def count_dead(_module: nn.Module, _inputs: Any, output: Tensor) -> None:  # (B, C, H, W)
+            dead_units.append((output.detach().amax(dim=(0, 2, 3)) <= 0).float().mean())
+
+        for module in norms or convs:  # what goes into the ReLU of each conv layer, as far as is known
+            module.register_forward_hook(count_dead)
         scores = model(images)  # (B, classes)
         loss = nn.functional.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
-        gradients = torch.autograd.grad(loss, convs, materialize_grads=True)
+        weights = [conv.weight for conv in convs] or [weight for weight in model.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
 
-    weights = [weight.detach() for weight in convs]
+    weights = [weight.detach() for weight in weights]
     ratios = torch.stack([g.norm() / w.norm() for g, w in zip(gradients, weights, strict=True)]).tolist()
     spread = scores.detach().double().std(dim=0).mean().item()
     epoch = min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))  # batches per epoch
@@ -125,48 +114,35 @@ class Diagnoses(NamedTuple):
 def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: float = math.inf) -> Diagnoses:
     """Diagnose each distinct trial once, on the first images of its data source.
 
-    Args:
-        trials: Their settings, with resolved data.
-        download: Whether images may be downloaded. If not, trials whose images are not there have no diagnosis.
-        within_s: Begin no further diagnosis after so many seconds; those that cost least come first.
+    Their data are resolved. Without `download`, trials whose images are not there have no diagnosis. Those that cost
+    least come first; none begins after `within_s` seconds.
 
     Raises:
         DataError: Images cannot be found, read or downloaded, though they may be downloaded.
     """
     distinct = {settings.trial_id: settings for settings in trials}
     ended = time.monotonic() + within_s
-    images: dict[DataSettings, tuple[ImageSet, int]] = {}
+    images: dict[DataSettings, tuple[ImageSet, int] | None] = {}  # None: not there
     found: dict[str, Diagnosis] = {}
-    absent: dict[DataSettings, str] = {}
+    left_out: list[str] = []
     late = 0
     for trial_id, settings in sorted(distinct.items(), key=lambda item: models.cost(item[1]).multiply_adds):
-        if settings.data not in images and settings.data not in absent:
+        if settings.data not in images:
             try:
                 images[settings.data] = first_images(settings.data, MOST_IMAGES, download)
             except DataError as error:
                 if download:
                     raise
-                absent[settings.data] = str(error)
-        if settings.data in absent:
+                images[settings.data] = None
+                left_out.append(f"no verdict without images: {error}")
+        if (there := images[settings.data]) is None:
             continue
         if time.monotonic() > ended:
             late += 1
         else:
-            train, count = images[settings.data]
-            found[trial_id] = diagnose(settings, train, train_count=count)
-    left_out = [f"no verdict without images: {reason}" for reason in dict.fromkeys(absent.values())]
+            found[trial_id] = diagnose(settings, there[0], train_count=there[1])
+    left_out = list(dict.fromkeys(left_out))
     if late:
         remedy = "tune-cnn diagnose takes its time"
         left_out.append(f"no verdict on {late} of {len(distinct)} trials within {within_s:g} s; {remedy}")
     return Diagnoses({trial_id: found[trial_id] for trial_id in distinct if trial_id in found}, left_out)
-
-
-def _before_relu(model: nn.Module) -> list[nn.Module]:
-    """The modules whose output goes into the ReLU of each conv layer: the last ones before it, as far as is known."""
-    norms: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    return norms or [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-
-
-def _dead(before_relu: Tensor) -> Tensor:
-    """Fraction of the channels of (B, C, H, W) that are nowhere positive."""
-    return (before_relu.detach().amax(dim=(0, 2, 3)) <= 0).float().mean()

@@ -46,7 +46,6 @@ def judge(settings: Settings, score_spread: float, relative_change: float, batch
     """The worst of four verdicts: on the signal, on its time to grow, on a single step, and on all steps together.
 
     Args:
-        settings: The trial's.
         score_spread: Logit spread of the untrained network; see `Diagnosis`.
         relative_change: Largest relative change that the weights of any conv layer can accumulate over the training.
         batches: Training batches before early stopping may end the training.
