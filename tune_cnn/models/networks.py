@@ -6,16 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.models.layers import (
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool2d,
-    Conv2d,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    can_rectify,
-    flatten,
-)
+from tune_cnn.models import layers
 from tune_cnn.models.own import build_own
 from tune_cnn.settings import Settings
 
@@ -54,27 +45,23 @@ class ConvClassifier(nn.Module):
         pooled = pooled_size(height, width, len(filters), pool_every)
         self.feature_extractor = nn.Sequential()
         for index, filter_count in enumerate(filters, start=1):
-            self.feature_extractor.append(Conv2d(channels, filter_count, 3, padding=1))
-            self.feature_extractor.append(ReLU())
+            self.feature_extractor.append(layers.Conv2d(channels, filter_count, 3, padding=1))
+            self.feature_extractor.append(layers.ReLU())
             channels = filter_count
             if index % pool_every == 0:
-                self.feature_extractor.append(MaxPool2d())
+                self.feature_extractor.append(layers.MaxPool2d())
 
-        self.classifier = _classifier(Linear, channels * pooled[0] * pooled[1], hidden_dims, out_classes)
+        self.classifier = _classifier(layers.Linear, channels * pooled[0] * pooled[1], hidden_dims, out_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, out_classes) of images (B, C, H, W)."""
-        features = images
-        if can_rectify(images):
-            for module in self.feature_extractor:
-                if isinstance(module, Conv2d):
-                    features = module(features, rectify=True)
-                elif not isinstance(module, ReLU):
-                    features = module(features)
-        else:
-            for module in _pooled_before_relu(self.feature_extractor):
+        features, rectify = images, layers.can_rectify(images)
+        for module in _pooled_before_relu(self.feature_extractor):
+            if isinstance(module, layers.Conv2d):
+                features = module(features, rectify)
+            elif not (rectify and isinstance(module, layers.ReLU)):
                 features = module(features)
-        return self.classifier(flatten(features))  # type: ignore[no-any-return]
+        return self.classifier(layers.flatten(features))  # type: ignore[no-any-return]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -158,14 +145,14 @@ class YourCodeNet(nn.Module):
         channels = filters[0]
         for index, filter_count in enumerate(filters[1:], start=1):
             if index % pool_every == 0:
-                self.feature_extractor.append(MaxPool2d())
+                self.feature_extractor.append(layers.MaxPool2d())
             self.feature_extractor.append(ResidualConv(channels, filter_count, len(filters) > _MOST_WITHOUT_SKIPS))
             channels = filter_count
         poolings = (len(filters) - 1) // pool_every
         places = next(side for side in (4, 2, 1) if channels * side**2 <= _MOST_FEATURES or side == 1)
         grid = tuple(min(side >> poolings, places) for side in (height, width))
-        pool = AdaptiveMaxPool2d() if places == 1 else AdaptiveAvgPool2d(grid)
-        self.feature_extractor.extend([BatchNorm2d(channels), ReLU(), pool])
+        pool = layers.AdaptiveMaxPool2d() if places == 1 else layers.AdaptiveAvgPool2d(grid)
+        self.feature_extractor.extend([BatchNorm2d(channels), layers.ReLU(), pool])
 
         self.classifier = _classifier(nn.Linear, channels * grid[0] * grid[1], hidden_dims, out_classes)
 
@@ -181,10 +168,10 @@ class YourCodeNet(nn.Module):
 
 def _classifier(linear: type[nn.Linear], features: int, hidden_dims: Sequence[int], out_classes: int) -> nn.Sequential:
     """`(Linear -> ReLU)*M -> Linear`."""
-    layers: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for inputs, outputs in pairwise([features, *hidden_dims, out_classes]):
-        layers += [linear(inputs, outputs), ReLU()]
-    return nn.Sequential(*layers[:-1])
+        modules += [linear(inputs, outputs), layers.ReLU()]
+    return nn.Sequential(*modules[:-1])
 
 
 def pooled_size(height: int, width: int, conv_layers: int, pool_every: int) -> tuple[int, int]:
