@@ -23,19 +23,12 @@ SOURCES: dict[str, type[Source]] = {
 
 
 class Images(NamedTuple):
-    """All the images of a training.
+    """All the images of a training."""
 
-    Attributes:
-        train: What the weights are fitted to.
-        validation: What decides when to stop and which weights are best.
-        test: What only the final weights are measured on.
-        classes: Names of the classes; a label is an index into them.
-    """
-
-    train: ImageSet
-    validation: ImageSet
-    test: ImageSet
-    classes: tuple[str, ...]
+    train: ImageSet  # what the weights are fitted to
+    validation: ImageSet  # what decides when to stop and which weights are best
+    test: ImageSet  # what only the final weights are measured on
+    classes: tuple[str, ...]  # their names; a label is an index into them
 
     @property
     def nbytes(self) -> int:
@@ -71,12 +64,9 @@ def _find(data: DataSettings) -> Found:
 
 
 def load(data: DataSettings, progress: bool = False, download: bool = True) -> Images:
-    """Read all images into memory; CIFAR-10 is downloaded and a folder decoded only the first time.
+    """Read all images into memory; a data set is downloaded and a folder decoded only the first time.
 
-    Args:
-        data: Which; resolved or not.
-        progress: Show a progress bar on stderr while decoding.
-        download: Whether CIFAR-10 may be downloaded if it is not there.
+    `data` may be resolved or not; `progress` shows a bar on stderr while decoding.
 
     Raises:
         DataError: They cannot be found, read or downloaded, are fewer than asked for, or a folder has changed since

@@ -74,12 +74,7 @@ def decode(
 
     Grey images of more than 8 bits (integers or floats) are scaled to 8: black is the lowest and white the highest
     value in all of `files` of that type, so that differences between images stay. Of several frames, the first counts.
-
-    Args:
-        files: Which.
-        height: In pixels; images of another size are resized, without regard to their proportions.
-        width: In pixels.
-        progress: Show a progress bar while decoding.
+    Images of another size are resized, without regard to their proportions.
 
     Returns:
         Images (N, height, width, 3), and whether any was scaled by the range of values of all.

@@ -4,7 +4,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,36 +37,23 @@ class ImageSet(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a source has, told without decoding or downloading any image.
+    """What a source has, told without decoding or downloading any image."""
 
-    Attributes:
-        place: Where the images lie, for messages.
-        train: How many training images there are, those for validation among them.
-        test: How many test images there are.
-        classes: How many classes.
-        names: Those of the classes, if they are known before the images are read.
-        left_out: What is there but not used, a phrase for each kind.
-        settings: What only the images tell of their settings, beside the number of classes. Their `fingerprint` is 16
-            hex digits that tell them from others, the same wherever they lie.
-    """
-
-    place: str
-    train: int
-    test: int
-    classes: int
-    names: tuple[str, ...] = ()
-    left_out: Sequence[str] = ()
+    place: str  # where the images lie, for messages
+    train: int  # training images, those for validation among them
+    test: int  # test images
+    classes: int  # how many
+    names: tuple[str, ...] = ()  # of the classes, if they are known before the images are read
+    left_out: Sequence[str] = ()  # what is there but not used, a phrase for each kind
+    # What only the images tell of their settings, beside the number of classes. Their `fingerprint` is 16 hex digits
+    # that tell them from others, the same wherever they lie.
     settings: Mapping[str, Any] = {}
 
 
 class Source(ABC):
-    """One kind of images; `SOURCES` has them all.
+    """One kind of images, by their settings, resolved or not; `SOURCES` has all kinds."""
 
-    Args:
-        data: Which images; resolved or not.
-    """
-
-    default_path: ClassVar[str | None] = None
+    default_path = ""
 
     def __init__(self, data: DataSettings) -> None:
         self.data = data
@@ -74,10 +61,7 @@ class Source(ABC):
     @property
     def path(self) -> str:
         """Where the images lie, whatever the working folder becomes."""
-        path = self.data.path or self.default_path
-        if path is None:
-            raise DataError(f"data: {self.data.source} needs its path; write {self.data.source}:/path/to/images")
-        return os.path.abspath(os.path.expanduser(path))
+        return os.path.abspath(os.path.expanduser(self.data.path or self.default_path))
 
     @abstractmethod
     def inspect(self) -> Found:
