@@ -59,16 +59,12 @@ def parse_json(content: bytes) -> Any:
     except UnicodeDecodeError:  # its numbers read alike in all encodings of one byte
         text = content.decode("cp1252", "replace")
     try:
-        return json.loads(text, parse_int=_whole_number)
+        # Of more digits, Python converts none, and some of what is made of them has no float.
+        return json.loads(text, parse_int=lambda digits: (int if len(digits) <= _MOST_DIGITS else float)(digits))
     except RecursionError:
         raise ValueError("lists or objects too deep in one another") from None
     except MemoryError:
         raise ValueError("too large for the memory") from None
-
-
-def _whole_number(digits: str) -> int | float:
-    # Of more digits, Python converts none, and some of what is made of them has no float.
-    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -91,7 +87,11 @@ def replace_file(path: Path, content: bytes) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
-    _keep_names(path.parent)
+    if os.name == "posix":  # elsewhere, a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            os.fsync(folder)  # so that the new name survives a power loss, before the caller deletes an old file
+        os.close(folder)
 
 
 def publish_file(path: Path, content: bytes) -> None:
@@ -106,18 +106,6 @@ def publish_file(path: Path, content: bytes) -> None:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror}); free some space, or name another folder"
         ) from error
-
-
-def _keep_names(folder: Path) -> None:
-    """Make what was renamed in a folder survive a power loss, before the old file is deleted."""
-    if os.name != "posix":  # where a folder cannot be opened
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems refuse
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
