@@ -227,12 +227,8 @@ def measure_cell(
 ) -> dict[str, Any]:
     """Let the contenders take turns at one cell, so that a busy time of the machine meets them all.
 
-    Args:
-        name: Of its experiment, whose settings follow.
-        batches: Training batches of a turn.
-        rounds: Turns of each contender, each in a new process: how the C library keeps freed memory differs from
-            process to process, and is worth up to a third of a training step.
-        threads: Each contender computes with so many, on `device`.
+    A turn has so many training `batches`. In each of the `rounds`, each contender has a new process: how the C library
+    keeps freed memory differs from process to process, and is worth up to a third of a training step.
 
     Returns:
         JSON values: of training and validation, images per second and ratios of the turns of a round, each as median,

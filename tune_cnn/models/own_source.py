@@ -103,8 +103,7 @@ def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
         raise NetworkError(f"{model} cannot be imported: {told(error, model)}") from error
     network = getattr(module, name, None)
     if network is None:
-        classes = {key: value for key, value in vars(module).items() if _is_network(value)}
-        found = [key for key, value in classes.items() if value.__module__ == module.__name__]
+        found = [k for k, value in vars(module).items() if _is_network(value) and value.__module__ == module.__name__]
         remedy = suggest(name, found) if found else "it has no class of a network"
         raise NetworkError(f"{model}: no class of this name; {remedy.replace('keys are', 'classes are')}")
     if not _is_network(network):

@@ -35,10 +35,9 @@ ARGUMENT_PREFIX = "model_args."
 
 def _argument(value: Any) -> Any:
     """An argument of an own network's constructor, as JSON has it."""
-    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
-        return [_argument(item) for item in value]
-    if value is not None and not isinstance(value, bool | int | float | str):
-        raise ValueError("no argument")
+    for item in value if isinstance(value, list) else [value]:
+        if item is not None and not isinstance(item, bool | int | float | str):
+            raise ValueError("no argument")
     return value
 
 

@@ -49,12 +49,7 @@ def run_epochs(
     print_every: int = 1,
     post_epoch_fn: Callable[[int, EpochResult, EpochResult, bool], None] | None = None,
 ) -> None:
-    """Run all the epochs that are left.
-
-    Args:
-        training: Its `history` grows by each epoch.
-        num_epochs: See `TorchTrainer.fit`, also for the arguments not listed here.
-        checkpoint: Saved whenever the validation accuracy improves; continued from if it is there.
+    """Run all the epochs that are left; arguments are those of `TorchTrainer.fit`.
 
     Raises:
         ResultError: The checkpoint is damaged, or does not continue this training.
@@ -88,14 +83,11 @@ def run_batches(
     verbose: bool,
     max_batches: int | None,
 ) -> EpochResult:
-    """Run one pass over the batches.
+    """Run one pass over the batches; arguments not listed here are those of `TorchTrainer.train_epoch`.
 
     Args:
-        dl: The batches.
         step: Gives the losses (at least one), the number of images that are classified correctly, and of all.
-        name: What the progress bar calls it.
-        verbose: Show the bar.
-        max_batches: Stop after so many; None: all.
+        name: What the progress bar calls the pass.
 
     Raises:
         ValueError: There are no batches.

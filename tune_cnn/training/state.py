@@ -12,14 +12,9 @@ from tune_cnn.settings import Settings, parse_settings
 
 
 class TrainingState(NamedTuple):
-    """All that changes from batch to batch.
+    """All that changes from batch to batch."""
 
-    Attributes:
-        parts: What has a state: `model`, `optimizer`, and if there are such, `scheduler`, `average` and `scaler`.
-        device: Where the training computes.
-    """
-
-    parts: Mapping[str, Any]
+    parts: Mapping[str, Any]  # `model`, `optimizer`, and if there are such, `scheduler`, `average` and `scaler`
     device: torch.device
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,11 +78,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> N
 
 
 def _check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Check that each optimizer state tensor has its parameter's shape; fused optimizers do not check it.
-
-    Raises:
-        ResultError: A shape differs.
-    """
+    """Check that each optimizer state tensor has its parameter's shape; fused optimizers do not check it."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, kept in state["state"].items():
         for name, value in kept.items():

@@ -111,12 +111,7 @@ class TorchTrainer:
         return fit.history
 
     def train_epoch(self, dl: DataLoader[Any], verbose: bool = True, max_batches: int | None = None) -> EpochResult:
-        """Train on each batch once.
-
-        Args:
-            dl: Training batches of images and labels.
-            verbose: Show a progress bar.
-            max_batches: Stop after so many; None: all.
+        """Train on each batch of images and labels once, or on `max_batches`; with `verbose`, show a progress bar.
 
         Raises:
             ValueError: There are no batches.
