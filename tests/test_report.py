@@ -44,7 +44,7 @@ def table(*grids: Grid) -> list[list[str]]:
 
 def told(grid: Grid, *others: Grid) -> dict[str, list[str]]:
     """The answers by the number of their question."""
-    return {answer.question.split()[0]: answer.lines for answer in answers(grid, others)}
+    return {question.split()[0]: lines for question, lines in answers(grid, others).items()}
 
 
 # One seed
@@ -263,7 +263,7 @@ def test_sentences_never_contradict_the_numbers(accuracies):
         for (k, depth), several in sorted(accuracies.items())
     ]
     grid = Grid(tuple(cells))
-    lines = [line for answer in answers(grid) for line in answer.lines]
+    lines = [line for lines in answers(grid).values() for line in lines]
     runs = grid.runs
     if any(line.startswith("Every training learned") for line in lines):
         assert all(run.verdict == "learned" for run in runs)
@@ -309,7 +309,7 @@ def test_a_training_that_the_scheduler_stopped_early_is_not_said_not_to_learn(tm
     files = write_grid(tmp_path, {(32, 2): 60.0})
     files.append(write(tmp_path, "late", settings(32, 4), history(FLAT), stop_reason="scheduler"))
     (grid,) = load_grids(files)
-    told = {answer.question[:3]: answer.lines for answer in answers(grid)}
+    told = {question[:3]: lines for question, lines in answers(grid).items()}
     assert told["1.1"] == ["At K = 32, L = 2 is best so far (60.0 %); L = 4 stopped before it was clear."]
     assert "1.2" not in told
 

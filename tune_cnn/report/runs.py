@@ -187,9 +187,8 @@ def read_run(path: Path) -> Run:
     unknown = {key: value for key, value in given.items() if key not in ours}
     for key in [key for key in KEYS if key in given]:
         # Other programs have settings of the same name, with other values.
-        value = next((value for value in _readings(given[key]) if _is_setting(key, value)), given[key])
-        is_ours = key in _GRID or _is_setting(key, value)
-        (known if is_ours else unknown)[key] = value
+        readings = [value for value in _readings(given[key]) if _is_setting(key, value)]
+        (known if readings or key in _GRID else unknown)[key] = readings[0] if readings else given[key]
     for key in _GRID:
         if key not in known and (told := re.search(rf"(?:^|_){symbol(key)}(\d+(?:-\d+)*)", path.stem)):
             numbers = [int(number) for number in told[1].split("-")]

@@ -1,7 +1,6 @@
 """What a report says in words: the answers to its questions, the summary, the conditions, and how to read it."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from tune_cnn.report.grids import Grid, known
 from tune_cnn.report.runs import UNCLEAR, VERDICTS
@@ -12,26 +11,20 @@ from tune_cnn.settings import Settings
 from tune_cnn.texts import counted, duration, enumerated, setting_text
 
 
-class Answer(NamedTuple):
-    """A question, and the lines that answer it, each of one or more sentences."""
+def answers(grid: Grid, others: Sequence[Grid] = ()) -> dict[str, list[str]]:
+    """The assignment's questions, each with the lines that answer it, of one or more sentences.
 
-    question: str
-    lines: list[str]
-
-
-def answers(grid: Grid, others: Sequence[Grid] = ()) -> list[Answer]:
-    """Answer the assignment's questions from the cells of one grid, and from those of the same places in others."""
-    found = [
-        Answer("1.2 Which networks did not learn, and why?", not_learned(grid)),
-        Answer("1.3 What helps, and what was tried?", tried(grid, others)),
-    ]
-    if grid.axes:
-        names = [NOUNS.get(axis, axis) for axis in grid.axes]
-        at = [f", at each {name}" for name in names] if len(names) > 1 else [""]
-        found.insert(0, Answer(f"1.1 Which {names[-1]} is best{at[0]}?", rankings(grid)))
-        found.append(Answer(f"2.1 How does accuracy change with {names[0]}{at[-1]}?", trends(grid)))
-        found.append(Answer(f"2.2 Which matters more, {' or '.join(names)}?", interplay(grid)))
-    return [answer for answer in found if answer.lines]
+    They tell of the cells of one grid, and of those of the same places in others.
+    """
+    names = [NOUNS.get(axis, axis) for axis in grid.axes]
+    at = [f", at each {name}" for name in names] if len(names) > 1 else [""]
+    found = {f"1.1 Which {names[-1]} is best{at[0]}?": rankings(grid)} if names else {}
+    found["1.2 Which networks did not learn, and why?"] = not_learned(grid)
+    found["1.3 What helps, and what was tried?"] = tried(grid, others)
+    if names:
+        found[f"2.1 How does accuracy change with {names[0]}{at[-1]}?"] = trends(grid)
+        found[f"2.2 Which matters more, {' or '.join(names)}?"] = interplay(grid)
+    return {question: lines for question, lines in found.items() if lines}
 
 
 def summary(grids: Sequence[Grid]) -> list[str]:
