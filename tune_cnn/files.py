@@ -95,11 +95,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def publish_file(path: Path, content: bytes) -> None:
-    """As `replace_file`, but a failure is the user's to mend.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
+    """As `replace_file`, but a failure is the user's to mend: a StorageError."""
     try:
         replace_file(path, content)
     except OSError as error:

@@ -57,11 +57,7 @@ class FitResult(NamedTuple):
 
     @classmethod
     def from_state(cls, values: Any, equal_epochs: bool = True) -> "FitResult":
-        """The history in a checkpoint, from what `_asdict` gave.
-
-        Raises:
-            ResultError: It is not one.
-        """
+        """The history in a checkpoint, from what `_asdict` gave; a ResultError if it is none."""
         try:
             history = cls(**values)
             epochs = history.num_epochs

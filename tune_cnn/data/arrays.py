@@ -20,11 +20,7 @@ class Arrays(Source):
     """`train_images` (N, H, W, C) or (N, H, W) uint8, `train_labels` (N,) integers, `test_images`, `test_labels`."""
 
     def inspect(self) -> Found:
-        """What the file has: shapes and labels are read, images are not.
-
-        Raises:
-            DataError: The file is none of ours; every fault is listed.
-        """
+        """What the file has: shapes and labels are read, images are not; a DataError lists every fault."""
         if not os.path.isfile(self.path):
             raise DataError(f"{self.path}: there is no such file; check the path of arrays")
         try:

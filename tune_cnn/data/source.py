@@ -65,11 +65,7 @@ class Source(ABC):
 
     @abstractmethod
     def inspect(self) -> Found:
-        """What there is now.
-
-        Raises:
-            DataError: The images are missing or unfit.
-        """
+        """What there is now; a DataError if the images are missing or unfit."""
 
     @abstractmethod
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
@@ -82,11 +78,7 @@ class Source(ABC):
         return train.take(fitted[:count]), len(fitted)
 
     def check_unchanged(self, found: Found) -> None:
-        """Make sure that what there is now is what the settings were resolved with.
-
-        Raises:
-            DataError: It is not.
-        """
+        """Raise a DataError if what there is now is not what the settings were resolved with."""
         if self.data.fingerprint not in (None, there := found.settings["fingerprint"]):
             raise DataError(
                 f"{found.place}: these are not the images that the training was planned with (fingerprint "

@@ -175,11 +175,7 @@ def _classifier(linear: type[nn.Linear], features: int, hidden_dims: Sequence[in
 
 
 def pooled_size(height: int, width: int, conv_layers: int, pool_every: int) -> tuple[int, int]:
-    """Height and width after all poolings.
-
-    Raises:
-        ValueError: Less than 1x1 would remain.
-    """
+    """Height and width after all poolings; a ValueError if less than 1x1 would remain."""
     poolings = conv_layers // pool_every
     halvings = min(height, width).bit_length() - 1
     if poolings > halvings:

@@ -18,11 +18,7 @@ _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def build_own(settings: Settings) -> nn.Module:
-    """The own network of a trial.
-
-    Raises:
-        NetworkError: It cannot be imported, or its constructor does not take what it is given.
-    """
+    """The own network of a trial; a NetworkError if it cannot be imported, or does not take what it is given."""
     network = network_class(settings)
     model = network(**_arguments(network, settings))
     model.register_forward_pre_hook(_channels_first)

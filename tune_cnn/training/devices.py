@@ -40,11 +40,7 @@ def is_cuda_error(error: Exception) -> bool:
 
 
 def choose_device(name: torch.device | str | None) -> torch.device:
-    """The device of this name; None: the default one.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
+    """The device of this name, or for None the default one; a ConfigError if there is no such device."""
     if name is None:
         return default_device()
     try:

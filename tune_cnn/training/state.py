@@ -25,11 +25,7 @@ class TrainingState(NamedTuple):
         return {name: part.state_dict() for name, part in self.parts.items()} | {"rng": rng}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Restore what `to_dict` returned; if it does not fit, raise an error and change nothing.
-
-        Raises:
-            ResultError: The state lacks parts, or they do not fit.
-        """
+        """Restore what `to_dict` returned; if parts lack or do not fit, raise a ResultError and change nothing."""
         before = copy.deepcopy(self.to_dict())
         try:
             check_tensors(state["model"], self.parts["model"].state_dict())
@@ -64,11 +60,7 @@ class TrainingState(NamedTuple):
 
 
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Make sure that tensors have the names, shapes and types of those that they would replace.
-
-    Raises:
-        ResultError: Names the first tensor that does not match.
-    """
+    """Raise a ResultError with the first tensor that has not the shape and type of the one that it would replace."""
     for name in [*expected, *found]:
         mine, other = expected.get(name), found.get(name)
         if not isinstance(mine, Tensor) or not isinstance(other, Tensor):
@@ -97,11 +89,7 @@ def course(settings: Settings) -> dict[str, Any]:
 
 
 def check_settings(state: Mapping[str, Any], settings: Settings) -> None:
-    """Make sure that a trial's state is that of a training which these settings continue.
-
-    Raises:
-        ResultError: It is not; the message has the first setting that differs.
-    """
+    """Raise a ResultError if these settings do not continue the training of a state: with the first that differs."""
     if state.get("trial_id") == settings.trial_id:
         return
     try:

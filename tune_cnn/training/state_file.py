@@ -23,11 +23,7 @@ def state_to_bytes(state: dict[str, Any]) -> bytes:
 
 
 def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
-    """What `state_to_bytes` was given, on the CPU.
-
-    Raises:
-        ResultError: The content is damaged, or not one of ours; `place` names it.
-    """
+    """What `state_to_bytes` was given, on the CPU; a ResultError names `place` if it is damaged, or not ours."""
     try:
         # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -57,9 +53,5 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU.
-
-    Raises:
-        ResultError: The file is damaged, or not one of ours.
-    """
+    """What `save_state` wrote, on the CPU; a ResultError if the file is damaged, or not one of ours."""
     return state_from_bytes(read_file(path, MOST_BYTES), str(path))
