@@ -214,6 +214,11 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_images_are_loaded(
         run_experiment("run", **{**QUICK, "pool_every": 1, "layers_per_block": 4})
 
 
+def test_a_network_that_is_not_there_is_one_problem():
+    with pytest.raises(ConfigError, match=r"1 problem\n  model: \S+nets\.py: no such file; .+$"):
+        run_experiment("run", **{**QUICK, "model": "nets.py:Wide"})
+
+
 def test_a_fault_of_our_own_is_no_fault_of_the_user(monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ValueError("our bug")

@@ -88,8 +88,7 @@ def run_experiment(
     problems += found
     settings = Settings()
     try:
-        settings = parse_settings({key: arguments[key] for key in (*KEYS, "data") if key in arguments}, place)
-        settings = resolve(settings)
+        settings = resolve(parse_settings({key: arguments[key] for key in (*KEYS, "data") if key in arguments}, place))
     except ConfigError as error:
         problems += error.problems
     except NetworkError as error:
