@@ -154,6 +154,46 @@ def test_a_finished_trial_is_not_repeated_with_another_network(project, capsys):
     assert "nets.py:WideNet has changed since this trial was planned; restore it" in capsys.readouterr().err
 
 
+FURTHER = """
+class Frozen(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.layers[0].requires_grad_(False)
+
+class Zeros(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        nn.init.zeros_(self.layers[0].weight)
+
+class AllZeros(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
+
+class Flat(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.layers = nn.Sequential(nn.Flatten(2), nn.Conv1d(in_size[0], out_classes, 64), nn.Flatten())
+
+class Averages(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.average = nn.AdaptiveAvgPool2d(1)
+"""
+
+
+@pytest.mark.parametrize("model", ["Frozen", "Zeros", "AllZeros", "Flat", "Averages"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
+def test_unusual_networks_are_diagnosed_and_trained(project, model, optimizer):
+    (project / "nets.py").write_text(NETS + FURTHER)
+    config = changed(
+        project, **{"WideNet": model, "wide_{model_args.width}": "a", "grid: {model_args.width: [2, 3]}": ""}
+    )
+    train(load_experiments([config], overrides=[f"optimizer={optimizer}"]), SweepFolder("ray_results", "wide"))
+    assert main(["diagnose", str(config), "--set", f"optimizer={optimizer}"]) in (0, 1)
+
+
 def test_looking_at_a_sweep_never_runs_the_code_of_its_network(project, capsys):
     folder = SweepFolder("ray_results", "wide")
     experiments = load_experiments([project / "wide.yaml"])
@@ -231,6 +271,8 @@ def test_faults_of_a_file_name_the_line(project):
         ("model_args.in_size=3", "model_args.in_size: tune_cnn gives it to the network; leave it out"),
         ("model_args.width=wide", "nets.py:WideNet cannot be built: TypeError"),
         ("model_args.activation={a: 1}", "model_args.activation: {'a': 1} is not a number, a text"),
+        ("model_args.width=.inf", "model_args.width: inf is not a number, a text"),
+        ("model_args.width=9223372036854775808", "model_args.width: 9223372036854775808 is not a number, a text"),
         ("model_args=3", "model_args: 3 is not a mapping of arguments"),
         ("model=3", "model: 3 is not a file or a module, and a class in it, such as nets.py:WideNet"),
         ("ycn=true", "ycn: model names another network; keep one of the two"),

@@ -56,7 +56,7 @@ def diagnose(
         ValueError: The poolings would halve the image to less than 1x1.
     """
     device = torch.device(device)
-    affordable = int(_MULTIPLY_ADDS // models.cost(settings).multiply_adds)
+    affordable = int(_MULTIPLY_ADDS // max(models.cost(settings).multiply_adds, 1))
     count = min(train.count, MOST_IMAGES, max(affordable, _FEWEST_IMAGES))
     # A manual seed also seeds the GPUs; asking them for their state would initialise CUDA.
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
@@ -79,11 +79,14 @@ def diagnose(
             module.register_forward_hook(count_dead)
         scores = model(images)  # (B, classes)
         loss = nn.functional.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
-        weights = [conv.weight for conv in convs] or [weight for weight in model.parameters() if weight.requires_grad]
-        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        # Those of an own network may be frozen, or begin as zeros, which nothing can be compared with.
+        candidates = [conv.weight for conv in convs], [*model.parameters()]
+        learnable = ([weight for weight in group if weight.requires_grad and weight.any()] for group in candidates)
+        weights = next(filter(None, learnable), [])
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True) if weights else ()
 
     weights = [weight.detach() for weight in weights]
-    ratios = torch.stack([g.norm() / w.norm() for g, w in zip(gradients, weights, strict=True)]).tolist()
+    ratios = [(g.norm() / w.norm()).item() for g, w in zip(gradients, weights, strict=True)] or [0.0]
     spread = scores.detach().double().std(dim=0).mean().item()
     epoch = min(settings.batches, math.ceil((train_count or train.count) / settings.bs_train))  # batches per epoch
     steps = settings.epochs * epoch
@@ -94,7 +97,8 @@ def diagnose(
     elif settings.optimizer == "muon":
         relative_change = steps * settings.lr
     else:  # Adam and AdamW
-        relative_change = steps * settings.lr / torch.stack([w.square().mean().sqrt() for w in weights]).min().item()
+        smallest = min((weight.square().mean().sqrt().item() for weight in weights), default=math.inf)
+        relative_change = steps * settings.lr / smallest
     return Diagnosis(
         **judge(settings, spread, relative_change, batches=min(settings.epochs, patience) * epoch)._asdict(),
         images=count,

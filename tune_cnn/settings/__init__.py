@@ -5,6 +5,7 @@ nothing else: not its name, nor where the images lie, nor on how many cores it r
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -34,9 +35,10 @@ ARGUMENT_PREFIX = "model_args."
 
 
 def _argument(value: Any) -> Any:
-    """An argument of an own network's constructor, as JSON has it."""
+    """An argument of an own network's constructor, as JSON has it and reads it again."""
     for item in value if isinstance(value, list) else [value]:
-        if item is not None and not isinstance(item, bool | int | float | str):
+        is_number = (isinstance(item, int) and abs(item) < 2**63) or (isinstance(item, float) and math.isfinite(item))
+        if item is not None and not isinstance(item, str) and not is_number:
             raise ValueError("no argument")
     return value
 
