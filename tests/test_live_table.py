@@ -12,8 +12,8 @@ from rich.console import Console
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep import live_table
-from tune_cnn.sweep.epoch_progress import CountedBatches
 from tune_cnn.sweep.live_table import EpochProgress, Progress
+from tune_cnn.sweep.watcher import CountedBatches
 
 RESULT = {
     "epoch": 7, "epochs": 30, "train_loss": 1.23456, "validation_loss": 1.5, "validation_accuracy": 55.04,

@@ -99,13 +99,12 @@ def run_sweep(
                 check_reachable(folder.folder)
             with waiting("loading images", at_once=not loading.done()):
                 images = loading.result()
-            from tune_cnn.sweep.epoch_progress import read
             from tune_cnn.sweep.tune_run import run_tune
-            from tune_cnn.sweep.watcher import Watcher
+            from tune_cnn.sweep.watcher import Watcher, published
 
             labels = {folder.trial(e.settings).label: e.settings for e in todo.values()}
             with Progress(
-                labels, behind, done, upcoming=len(upcoming), within_epoch=lambda label: read(folder.trials / label)
+                labels, behind, done, upcoming=len(upcoming), within_epoch=lambda name: published(folder.trials / name)
             ) as progress:
                 watcher = Watcher([e.settings for e in todo.values()], folder, progress, check_lock, is_new)
                 left_s = tune_options.get("time_budget_s")

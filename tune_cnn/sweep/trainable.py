@@ -22,13 +22,13 @@ from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import StorageError
 from tune_cnn.settings import DataSettings, Settings, parse_settings
-from tune_cnn.sweep.epoch_progress import CountedBatches, publish
 from tune_cnn.sweep.folder import FULL, Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.study import UPCOMING
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
+from tune_cnn.sweep.watcher import CountedBatches, publish
 from tune_cnn.train_results import of_epoch
 from tune_cnn.training.devices import default_device, is_cuda_error, is_out_of_memory
 from tune_cnn.trial import Trial
@@ -158,7 +158,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         trial.train_batches = CountedBatches(  # type: ignore[assignment]
             trial.train_batches,
             # By way of self: a closure over the trial would keep it, weights on the GPU and all, after its end.
-            lambda batch, batches: publish(self.folder, EpochProgress(self._epoch_begun, batch, batches)),
+            lambda batch, batches: publish(self.folder.folder, EpochProgress(self._epoch_begun, batch, batches)),
         )
         with self._only_warned():
             self.board = TrialBoard(self.folder, trial.settings, self.overview)

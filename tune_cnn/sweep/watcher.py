@@ -1,17 +1,24 @@
-"""Follows a running sweep: the live table, and what failed."""
+"""Follows a running sweep: what failed, and how far each trial is within its epoch, which its process publishes."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
 from ray.tune import Callback
 
 from tune_cnn.errors import ResourceError, StorageError, TuneCnnError
 from tune_cnn.settings import Settings
-from tune_cnn.sweep.live_table import Progress
+from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.live_table import EpochProgress, Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon, words_of_dead_workers
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
+
+_PUBLISH_S = 2.0
+_NAMESPACE = b"tune_cnn"
 
 
 class Watcher(Callback):  # type: ignore[misc]
@@ -121,4 +128,38 @@ def _failure(folder: TrialFolder) -> str | None:
     # The storage may be what failed.
     with contextlib.suppress(StorageError):
         return folder.failure()
+    return None
+
+
+class CountedBatches:
+    """Wraps a DataLoader; every two seconds, `report` gets how many batches it has yielded so far, and their total.
+
+    It does not wait for the GPU.
+    """
+
+    def __init__(self, batches: Any, report: Callable[[int, int], object]) -> None:
+        self.batches, self.report = batches, report
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        reported = time.monotonic()
+        for count, batch in enumerate(self.batches, start=1):
+            yield batch
+            if time.monotonic() - reported > _PUBLISH_S:
+                self.report(count, len(self.batches))
+                reported = time.monotonic()
+
+
+def publish(folder: Folder, progress: EpochProgress) -> None:
+    """Publish the progress of a folder's trial to the driver; errors are ignored, so that training goes on."""
+    with contextlib.suppress(Exception):
+        internal_kv._internal_kv_put(str(folder).encode(), json.dumps(progress).encode(), namespace=_NAMESPACE)
+
+
+def published(folder: Folder) -> EpochProgress | None:
+    """What the trial of a folder published last; None: nothing yet."""
+    with contextlib.suppress(Exception):
+        return EpochProgress(*json.loads(internal_kv._internal_kv_get(str(folder).encode(), namespace=_NAMESPACE)))
     return None
