@@ -15,13 +15,14 @@ from sweep_process import undisturbed
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
+from tune_cnn.sweep import tune_run
 from tune_cnn.sweep.cluster import ClusterOptions, connected
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.plan import make_plan
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trainable import TrialStopper
+from tune_cnn.sweep.trainable import has_ended
 
 CONFIG = """
 run_name: tiny_K{K}_L{L}
@@ -174,7 +175,6 @@ def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_
     )
     at_once: set[str] = set()
     reached: list[float] = []
-    as_asked = TrialStopper.__call__
     settled_s = 5 if expected < len(experiments) else 0
 
     def is_over() -> bool:
@@ -187,7 +187,7 @@ def test_fractions_of_two_gpus_decide_how_many_trials_run_at_once(ray_here, tmp_
             reached.append(time.monotonic())
 
     monkeypatch.setattr(Progress, "started", started)
-    monkeypatch.setattr(TrialStopper, "__call__", lambda *args: is_over() or as_asked(*args))
+    monkeypatch.setattr(tune_run, "has_ended", lambda *args: is_over() or has_ended(*args))
     run(experiments, SweepFolder(str(tmp_path / "ray_results"), "placed"))
     assert len(at_once) == expected
 

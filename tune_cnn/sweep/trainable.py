@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from ray.tune import Stopper, Trainable
+from ray.tune import Trainable
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from tune_cnn import models
@@ -237,15 +237,10 @@ def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
     }
 
 
-class TrialStopper(Stopper):  # type: ignore[misc]
-    """Stops a trial that reports a `stop_reason`, or that it has failed for good.
+def has_ended(trial_id: str, result: Mapping[str, Any]) -> bool:
+    """The stopper that Tune asks: a trial stops if it reports a `stop_reason`, or that it has failed for good.
 
     It has no state: each trial counts its epochs without improvement in its own checkpoint and applies the rule itself
     (`early_stopping.stop_reason`), so a retry, a resume or a second sweep cannot make it drift.
     """
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return "failure" in result or result["stop_reason"] is not None
-
-    def stop_all(self) -> bool:
-        return False
+    return "failure" in result or result["stop_reason"] is not None

@@ -21,7 +21,7 @@ from tune_cnn.sweep.schedulers import scheduler
 from tune_cnn.sweep.study import UPCOMING, Suggestions
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import overview
-from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan, TrialStopper
+from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan, has_ended
 from tune_cnn.sweep.watcher import Watcher
 
 MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is final sooner
@@ -146,7 +146,7 @@ def run_tune(
             run_config=tune.RunConfig(
                 name=folder.name,
                 storage_path=str(scratch),
-                stop=TrialStopper(),
+                stop=has_ended,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[watcher, *callbacks],
