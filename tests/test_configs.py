@@ -1,6 +1,7 @@
 """The shipped config files say what they hold and how to run them, and hold what the assignment asks for."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.config.file_model import file_schema
-from tune_cnn.sweep.config.load import load_experiments
+from tune_cnn.settings import ARGUMENT_PREFIX, DataSettings, Settings
+from tune_cnn.sweep.config.file_model import SCHEDULERS, file_model
+from tune_cnn.sweep.config.load import Resources, load_experiments
+from tune_cnn.sweep.config.search_space import DISTRIBUTIONS
 
 FOLDER = Path(__file__).parents[1] / "configs"
 COUNTS = {
@@ -30,6 +32,41 @@ COMMON = Settings(
 )
 
 
+DISTRIBUTION = {  # what the value of a key of `search` is
+    "additionalProperties": False,
+    "examples": [{"loguniform": [1e-4, 1e-2]}],
+    "maxProperties": 1,
+    "minProperties": 1,
+    "properties": {
+        name: {"description": ", ".join(arguments), "minItems": 1, "type": "array"}
+        for name, arguments in DISTRIBUTIONS.items()
+    },
+    "type": "object",
+}
+
+
+def file_schema() -> dict[str, Any]:
+    """The JSON schema of a file, by which editors complete and check one: what `configs/schema.json` has to be."""
+    schema = file_model().model_json_schema()
+    owners = dict.fromkeys(("Grid", "Search", "Settings"), Settings) | {"Data": DataSettings, "Resources": Resources}
+    for name, owner in (owners | {kind.__name__: kind for kind in SCHEDULERS.values()}).items():
+        texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE))
+        schema["$defs"][name].pop("description", None)
+        for key, value in schema["$defs"][name]["properties"].items():
+            value |= DISTRIBUTION if name == "Search" else {}
+            value["description"] = " ".join(texts[key].split())
+        if owner is Settings:  # the arguments of an own network
+            schema["$defs"][name]["patternProperties"] = {f"^{re.escape(ARGUMENT_PREFIX)}": {}}
+    for name, kind in SCHEDULERS.items():
+        schema["$defs"]["Scheduler"]["properties"][name]["description"] = str(kind.__doc__).partition("\n")[0]
+    for value in schema["properties"].values():
+        value.pop("default", None)
+    for key, text in (("data", {"type": "string"}), ("scheduler", {"enum": [*SCHEDULERS, None]})):
+        mapping = schema["properties"][key]
+        schema["properties"][key] = {"anyOf": [text, mapping], "description": mapping["description"]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def settings_by_name(*files: str) -> dict[str, Settings]:
     experiments = load_experiments([FOLDER / f"{file}.yaml" for file in files])
     return {experiment.name: experiment.settings for experiment in experiments}
@@ -42,7 +79,7 @@ def expected(k: int, layers: int, ycn: bool = False) -> Settings:
 def test_schema_for_editors_is_current(tmp_path: Path) -> None:
     current = tmp_path / "schema.json"
     current.write_text(json.dumps(file_schema(), indent=1) + "\n")
-    assert current.read_text() == (FOLDER / "schema.json").read_text(), f"cp {current} {FOLDER}"
+    assert file_schema() == json.loads((FOLDER / "schema.json").read_text()), f"cp {current} {FOLDER}"
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -1,6 +1,5 @@
-"""What a config file may hold: its keys, the values of each by themselves, and the JSON schema for editors."""
+"""What a config file may hold: its keys, and the values of each by themselves."""
 
-import re
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -9,9 +8,8 @@ from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
 from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole
-from tune_cnn.settings import ARGUMENT_PREFIX, Argument, Settings
+from tune_cnn.settings import Argument, Settings
 from tune_cnn.settings.data import FOUND_OUT, DataSettings
-from tune_cnn.sweep.config.search_space import DISTRIBUTION_SCHEMA
 
 _Auto = Annotated[Literal["auto"], OneOf("auto")]
 
@@ -88,7 +86,7 @@ def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
     settings: dict[str, Any] = {field.name: (field.type, field.default) for field in fields(Settings)}
     settings = {key: value for key, value in settings.items() if key not in ("data", "model_fingerprint")}
     settings |= dict.fromkeys(arguments, (Argument, None))
-    drawn = {key: (Any, Field(None, json_schema_extra=DISTRIBUTION_SCHEMA)) for key in settings}
+    drawn: dict[str, Any] = dict.fromkeys(settings, (Any, None))
     axes: dict[str, Any] = {key: (_axis(hint), Field(default_factory=list)) for key, (hint, _) in settings.items()}
     data = {field.name: (field.type, field.default) for field in fields(DataSettings) if field.name not in FOUND_OUT}
     keys = {
@@ -120,24 +118,3 @@ def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
         },
     )
     return file
-
-
-def file_schema() -> dict[str, Any]:
-    """The JSON schema of a file, by which editors complete and check one."""
-    schema = file_model().model_json_schema()
-    owners = dict.fromkeys(("Grid", "Search", "Settings"), Settings) | {"Data": DataSettings}
-    for name, owner in (owners | {"Resources": Resources, "Asha": Asha, "Median": Median}).items():
-        texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE))
-        schema["$defs"][name].pop("description", None)
-        for key, value in schema["$defs"][name]["properties"].items():
-            value["description"] = " ".join(texts[key].split())
-        if owner is Settings:  # the arguments of an own network
-            schema["$defs"][name]["patternProperties"] = {f"^{re.escape(ARGUMENT_PREFIX)}": {}}
-    for name, kind in SCHEDULERS.items():
-        schema["$defs"]["Scheduler"]["properties"][name]["description"] = str(kind.__doc__).partition("\n")[0]
-    for value in schema["properties"].values():
-        value.pop("default", None)
-    for key, text in (("data", {"type": "string"}), ("scheduler", {"enum": [*SCHEDULERS, None]})):
-        mapping = schema["properties"][key]
-        schema["properties"][key] = {"anyOf": [text, mapping], "description": mapping["description"]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

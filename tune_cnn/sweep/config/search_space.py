@@ -18,17 +18,6 @@ DISTRIBUTIONS = {
     "qlograndint": ("low", "high", "q"),
     "choice": ("categories",),
 }
-DISTRIBUTION_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        name: {"type": "array", "description": ", ".join(arguments), "minItems": 1}
-        for name, arguments in DISTRIBUTIONS.items()
-    },
-    "additionalProperties": False,
-    "minProperties": 1,
-    "maxProperties": 1,
-    "examples": [{"loguniform": [1e-4, 1e-2]}],
-}
 _DIGITS = 6  # of a drawn number, so that the setting is what is printed of it
 
 
