@@ -51,8 +51,8 @@ def add_sweep(parser: ArgumentParser) -> None:
     add_storage(parser)
 
 
-def open_sweep(options: Namespace) -> "SweepFolder":
-    """The sweep that a command with `add_sweep` was given.
+def open_sweep(sweep: str, options: Namespace) -> "SweepFolder":
+    """The sweep of this folder, or of this name in the storage that a command with `add_storage` was given.
 
     Raises:
         StorageError: There is none.
@@ -60,7 +60,7 @@ def open_sweep(options: Namespace) -> "SweepFolder":
     with waiting("loading PyTorch"):
         from tune_cnn.sweep.sweep_folder import SweepFolder
 
-    return SweepFolder.find(options.sweep, options.storage)
+    return SweepFolder.find(sweep, options.storage)
 
 
 def add_out(parser: ArgumentParser, help: str = "where to") -> None:

@@ -13,7 +13,6 @@ from tune_cnn.cli.options import add_only, add_settings, positive
 from tune_cnn.files import check_writable, publish_file
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import aligned, tell
-from tune_cnn.waiting import waiting
 
 EXAMPLE = "tune-cnn bench exp1_1 --data shapes --only '*_K32_L4' --set precision=bf16 --out bench.json"
 _CELLS = Path(__file__).with_name("bench.yaml")
@@ -34,14 +33,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Measure each distinct cell."""
-    with waiting("loading PyTorch"):
-        from tune_cnn.bench import measure_cell
-        from tune_cnn.machine import cores, machine_facts
-        from tune_cnn.sweep.config.load import distinct_trials, load_experiments
-        from tune_cnn.training.devices import choose_device
+    from tune_cnn.sweep.config.load import distinct_trials, load_experiments
 
     only = options.only or (() if options.file else _DEFAULT_CELLS)
     experiments = load_experiments([options.file or _CELLS], overrides=options.overrides, only=only, data=options.data)
+    from tune_cnn.bench import measure_cell
+    from tune_cnn.machine import cores, machine_facts
+    from tune_cnn.training.devices import choose_device
+
     if options.out:
         check_writable(options.out.parent)
     threads = options.threads or cores()

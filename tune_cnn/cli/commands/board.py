@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run TensorBoard until Ctrl-C, or until this process is told to end."""
-    folder = open_sweep(options)
+    folder = open_sweep(options.sweep, options)
     _check_free(options.port)
     if options.port:  # else TensorBoard chooses one
         # It smooths curves unless its address says otherwise; over a few epochs that hides what happened.

@@ -2,10 +2,10 @@
 
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import add_storage
+from tune_cnn.cli.options import add_storage, open_sweep
 from tune_cnn.errors import ConfigError
+from tune_cnn.files import temporary_folder
 from tune_cnn.texts import aligned, tell
-from tune_cnn.waiting import waiting
 
 EXAMPLE = "tune-cnn compare exp1_1 exp1_1_he"
 
@@ -17,18 +17,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Show the table, the settings that differ, and how many cells changed."""
-    with waiting("loading PyTorch"):
-        from tune_cnn.files import temporary_folder
-        from tune_cnn.report.compare import compare
-        from tune_cnn.report.grids import load_grids
-        from tune_cnn.sweep.export import export
-        from tune_cnn.sweep.sweep_folder import SweepFolder
-
     if len(options.sweeps) < 2:
         raise ConfigError("compare", ["one sweep has nothing to be compared with; name two or more"])
+    folders = [open_sweep(sweep, options) for sweep in options.sweeps]
+    from tune_cnn.report.compare import compare
+    from tune_cnn.report.grids import load_grids
+    from tune_cnn.sweep.export import export
+
     runs = {}
-    for sweep in options.sweeps:
-        folder = SweepFolder.find(sweep, options.storage)
+    for sweep, folder in zip(options.sweeps, folders, strict=True):
         with temporary_folder() as scratch:
             files = export(folder, scratch, not_measured="it is not shown").files
             name = folder.name if folder.name not in runs else sweep

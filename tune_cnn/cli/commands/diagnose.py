@@ -5,7 +5,6 @@ from argparse import ArgumentParser, Namespace
 
 from tune_cnn.cli.options import add_files, read_experiments
 from tune_cnn.texts import aligned, setting_text, tell
-from tune_cnn.waiting import waiting
 
 EXAMPLE = "tune-cnn diagnose exp1_1 --only 'exp1_1_K32*'"
 
@@ -17,10 +16,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print a line for each trial, and below it the reasons and remedies of those that may not learn."""
     experiments = read_experiments(options)
-    with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
-        from tune_cnn import data
-        from tune_cnn.diagnosis import diagnose_all
-        from tune_cnn.sweep.config.load import distinct_trials
+    from tune_cnn import data  # only now, so that faults of config files are told at once
+    from tune_cnn.diagnosis import diagnose_all
+    from tune_cnn.sweep.config.load import distinct_trials
 
     trials = {trial_id: same[0] for trial_id, same in distinct_trials(experiments).items()}
     for source in {e.settings.data: None for e in experiments}:

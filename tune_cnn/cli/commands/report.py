@@ -3,11 +3,10 @@
 import sys
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import add_out, add_sweep
+from tune_cnn.cli.options import add_out, add_sweep, open_sweep
 from tune_cnn.errors import StorageError
 from tune_cnn.files import check_writable
 from tune_cnn.texts import tell
-from tune_cnn.waiting import waiting
 
 EXAMPLE = "tune-cnn report ray_results/exp1_1 --out results"
 
@@ -19,11 +18,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the report, with the result files and figures that it shows, and name its three files."""
-    with waiting("loading PyTorch"):
-        from tune_cnn.results import write_results
-        from tune_cnn.sweep.sweep_folder import SweepFolder
+    folder = open_sweep(options.sweep, options)
+    from tune_cnn.results import write_results
 
-    folder = SweepFolder.find(options.sweep, options.storage)
     check_writable(options.out)
     results = write_results(folder, options.out)
     if not results.reports and not results.failed:

@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Show the table of its trials, who is running it, and until when."""
-    folder = open_sweep(options)
+    folder = open_sweep(options.sweep, options)
     from tune_cnn.sweep.lock import running
     from tune_cnn.sweep.outcome import outcome_table, outcomes, summary
 

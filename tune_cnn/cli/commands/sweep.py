@@ -45,15 +45,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Train what is missing, then export, draw and report what is finished."""
     experiments = read_experiments(options)
-    with waiting("loading PyTorch"):  # only now, so that faults of config files are told at once
-        from tune_cnn.api import train
-        from tune_cnn.diagnosis import diagnose_all
-        from tune_cnn.machine import cores
-        from tune_cnn.sweep.cluster import ClusterOptions
-        from tune_cnn.sweep.plan import disk_use, make_plan, plan_table
-        from tune_cnn.sweep.remarks import describe, replaced, times
-        from tune_cnn.sweep.study import settled
-        from tune_cnn.sweep.sweep_folder import SweepFolder
+    from tune_cnn.api import train  # only now, so that faults of config files are told at once
+    from tune_cnn.diagnosis import diagnose_all
+    from tune_cnn.machine import cores
+    from tune_cnn.sweep.cluster import ClusterOptions
+    from tune_cnn.sweep.plan import disk_use, make_plan, plan_table
+    from tune_cnn.sweep.remarks import describe, replaced, times
+    from tune_cnn.sweep.study import settled
+    from tune_cnn.sweep.sweep_folder import SweepFolder
 
     folder = SweepFolder(options.storage, options.name)
     if options.fresh:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cnn.cli.options import add_out, add_settings, add_storage, positive
+from tune_cnn.cli.options import add_out, add_settings, add_storage, open_sweep, positive
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.files import check_writable
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import tell
-from tune_cnn.waiting import waiting
 
 if TYPE_CHECKING:
     from tune_cnn.settings import Settings
@@ -47,12 +46,12 @@ def run(options: Namespace) -> int:
 
 
 def _of_file(options: Namespace) -> int:
-    with waiting("loading PyTorch"):
-        from tune_cnn.experiments import train_and_save
-        from tune_cnn.sweep.config.load import load_experiments
-        from tune_cnn.sweep.remarks import replaced
+    from tune_cnn.sweep.config.load import load_experiments
 
     experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)
+    from tune_cnn.experiments import train_and_save
+    from tune_cnn.sweep.remarks import replaced
+
     settings = _one({e.name: e.settings for e in experiments}, options)
     check_writable(options.out)
     for remark in replaced({options.name: settings.trial_id}, options.out):
@@ -67,12 +66,10 @@ def _of_sweep(options: Namespace) -> int:
             f"tune-cnn trial {options.source}",
             ["--set and --data change a trial, but one of a sweep is repeated as it was; name the config file instead"],
         )
-    with waiting("loading PyTorch"):
-        from tune_cnn.experiments import train
-        from tune_cnn.machine import changed_machine, machine_facts
-        from tune_cnn.sweep.sweep_folder import SweepFolder
+    folder = open_sweep(options.source, options)
+    from tune_cnn.experiments import train
+    from tune_cnn.machine import changed_machine, machine_facts
 
-    folder = SweepFolder.find(options.source, options.storage)
     experiments = folder.experiments()
     labels = {folder.trial(settings).label: settings for settings in experiments.values()}
     settings = labels.get(options.name) or _one(experiments, options)

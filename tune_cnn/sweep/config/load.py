@@ -23,6 +23,7 @@ from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
 from tune_cnn.sweep.config.shipped import other_file
 from tune_cnn.texts import enumerated, tell
+from tune_cnn.waiting import waiting
 
 __all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
@@ -166,7 +167,8 @@ def _read(
 
 def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
     """Fill in what only the images tell; return the faults too."""
-    from tune_cnn import data
+    with waiting("loading PyTorch"):
+        from tune_cnn import data
 
     resolved: dict[DataSettings, DataSettings] = {}
     problems = []
