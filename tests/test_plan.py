@@ -11,7 +11,7 @@ import torch
 from tune_cnn.errors import StorageError
 from tune_cnn.models import cost
 from tune_cnn.sweep.config.load import Experiment, load_experiments
-from tune_cnn.sweep.plan import DiskUse, aligned, check_disk, disk_use, make_plan, plan_summary, plan_table, size
+from tune_cnn.sweep.plan import aligned, check_disk, disk_use, make_plan, plan_summary, plan_table, size
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
 
@@ -90,10 +90,8 @@ def test_disk_use_is_three_checkpoints_of_the_largest_running_trials_and_what_fi
     largest, second = sorted(parameters.values())[-1:-3:-1]
     # float32: a checkpoint has the weights, two numbers of Adam for each, and the best weights; one of them is kept.
     checkpoints = 3 * (4 + 8 + 4) * (largest + second)
-    assert disk_use(plan, at_once=2) == DiskUse(
-        16 * sum(parameters.values()) + checkpoints, 16 * sum(parameters.values())
-    )
-    assert disk_use(plan, at_once=100).running == (16 + 3 * 16) * sum(parameters.values())
+    assert disk_use(plan, at_once=2) == (16 * sum(parameters.values()) + checkpoints, 16 * sum(parameters.values()))
+    assert disk_use(plan, at_once=100)[0] == (16 + 3 * 16) * sum(parameters.values())
 
 
 def test_a_real_checkpoint_is_no_larger_than_the_plan_says(tmp_path):
@@ -109,13 +107,13 @@ def test_a_real_checkpoint_is_no_larger_than_the_plan_says(tmp_path):
     folder = SweepFolder(str(tmp_path), "sweep")
     folder.trial(settings).save_checkpoint(1, trial.state_dict())
     written = (folder.trial(settings).folder.local_path / "epoch_0001.pt").stat().st_size
-    use = disk_use(make_plan([Experiment("a", settings, Resources())], folder), at_once=1)
-    assert 0.9 * written < (use.running - use.finished) / 3 < 1.1 * written
+    running, finished = disk_use(make_plan([Experiment("a", settings, Resources())], folder), at_once=1)
+    assert 0.9 * written < (running - finished) / 3 < 1.1 * written
 
 
 def test_a_finished_sweep_needs_no_disk(experiments, folder):
     finish(folder, experiments[0])
-    assert disk_use(make_plan(experiments[:1], folder), at_once=2) == DiskUse(0, 0)
+    assert disk_use(make_plan(experiments[:1], folder), at_once=2) == (0, 0)
 
 
 def test_a_disk_that_is_too_small_is_refused_with_numbers_and_remedy(folder, tmp_path, monkeypatch):
@@ -126,18 +124,18 @@ def test_a_disk_that_is_too_small_is_refused_with_numbers_and_remedy(folder, tmp
         return SimpleNamespace(free=1_500_000_000)
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-    check_disk(folder, DiskUse(running=1_500_000_000, finished=1))
+    check_disk(folder, 1_500_000_000)
     message = (
         f"{folder}: the sweep needs up to 2.3 GB, but only 1.5 GB are free; make room, give a storage elsewhere, "
         "or run a part of it"
     )
     with pytest.raises(StorageError, match=f"^{re.escape(message)}$"):
-        check_disk(folder, DiskUse(running=2_345_000_000, finished=1))
+        check_disk(folder, 2_345_000_000)
     assert asked == [tmp_path, tmp_path]  # the sweep's own folder does not exist yet
 
 
 def test_remote_storage_has_no_disk_to_fill(tmp_path):
-    check_disk(SweepFolder(f"mock://{tmp_path}", "sweep"), DiskUse(running=10**30, finished=1))
+    check_disk(SweepFolder(f"mock://{tmp_path}", "sweep"), 10**30)
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 MB"), (123_456_789, "123 MB"), (1_000_000_000, "1.0 GB")])

@@ -229,7 +229,7 @@ def train(
     for remark in before_start(plan, cluster, out, others):
         tell(remark, file=sys.stderr)
     check_writable(out)
-    check_disk(folder, disk_use(plan, at_once=cluster.cpus or cores()))
+    check_disk(folder, disk_use(plan, at_once=cluster.cpus or cores())[0])
     with locked(folder.folder) as lock:
         try:
             failures = run_sweep(plan, folder, cluster, keep_others, lock.check, callbacks, tune_options)

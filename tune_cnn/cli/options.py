@@ -2,11 +2,12 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
 from tune_cnn.waiting import waiting
 
+MANY: Any = {"action": "append", "default": []}  # an option that may be given several times
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 if TYPE_CHECKING:
@@ -25,24 +26,15 @@ def add_files(parser: ArgumentParser) -> None:
 
 def add_settings(parser: ArgumentParser) -> None:
     """`--set` and `--data`."""
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=_change,
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="change a setting of the files, such as epochs=5; or data.train_images=3000, seeds=[1,2], ...",
-    )
+    changes = "change a setting of the files, such as epochs=5; or data.train_images=3000, seeds=[1,2], ..."
+    parser.add_argument("--set", type=_change, metavar="KEY=VALUE", dest="overrides", help=changes, **MANY)
     sources = "cifar10, cifar100, svhn, mnist, fashion_mnist, shapes, image_folder:FOLDER or arrays:FILE.npz"
     parser.add_argument("--data", metavar="SOURCE[:PATH]", help=sources)
 
 
 def add_only(parser: ArgumentParser) -> None:
     """`--only`."""
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="PATTERN", help="only experiments of these names"
-    )
+    parser.add_argument("--only", metavar="PATTERN", help="only experiments of these names", **MANY)
 
 
 def add_sweep(parser: ArgumentParser) -> None:
@@ -114,7 +106,7 @@ def _change(text: str) -> str:
 
 def positive(text: str) -> int:
     """An argparse type: an integer from 1 up."""
-    return not_negative(text, least=1)
+    return whole(text, least=1)
 
 
 def seconds(text: str) -> float:
@@ -129,7 +121,7 @@ def seconds(text: str) -> float:
     return found
 
 
-def not_negative(text: str, least: int = 0) -> int:
+def whole(text: str, least: int = 0) -> int:
     """An argparse type: an integer from 0 up, or from `least`."""
     if not text.isdecimal() or int(text) < least:
         raise ArgumentTypeError(f"{text!r} is not a whole number from {least} up")

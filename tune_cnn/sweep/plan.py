@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import cost
@@ -117,20 +117,13 @@ def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
     return f"{counted(len(plan), 'experiment')}, {counted(len(trials), 'trial')}: {states}"
 
 
-class DiskUse(NamedTuple):
-    """Bytes that a sweep still needs, at most while it runs, and in the end."""
-
-    running: int
-    finished: int
-
-
-def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> DiskUse:
-    """What the trials that are not done will write, if so many run at once."""
+def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> tuple[int, int]:
+    """Bytes that the trials which are not done need, if so many run at once: at most while they run, and in the end."""
     written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.elsewhere)]
     sizes = sorted((_checkpoint_bytes(line.settings) for line in written), reverse=True)
     finished = sum(sizes)  # what stays of a trial, since more epochs could follow
     # One more than is kept: the new checkpoint is written before the oldest is deleted.
-    return DiskUse(finished + (KEPT_CHECKPOINTS + 1) * sum(sizes[:at_once]), finished)
+    return finished + (KEPT_CHECKPOINTS + 1) * sum(sizes[:at_once]), finished
 
 
 def _checkpoint_bytes(settings: Settings) -> int:
@@ -139,8 +132,8 @@ def _checkpoint_bytes(settings: Settings) -> int:
     return 4 * (5 if has_ema else 4) * cost(settings).parameters
 
 
-def check_disk(folder: SweepFolder, use: DiskUse) -> None:
-    """Make sure that a sweep will fit on its disk.
+def check_disk(folder: SweepFolder, needed: int) -> None:
+    """Make sure that a sweep which needs so many bytes will fit on its disk.
 
     Raises:
         StorageError: There is not enough room; the message has the numbers.
@@ -149,8 +142,8 @@ def check_disk(folder: SweepFolder, use: DiskUse) -> None:
         return
     place = next(path for path in (folder.folder.local_path, *folder.folder.local_path.parents) if path.exists())
     free = shutil.disk_usage(place).free
-    if use.running > free:
+    if needed > free:
         raise StorageError(
-            f"{folder}: the sweep needs up to {size(use.running)}, but only {size(free)} are free; "
+            f"{folder}: the sweep needs up to {size(needed)}, but only {size(free)} are free; "
             f"make room, give a storage elsewhere, or run a part of it"
         )

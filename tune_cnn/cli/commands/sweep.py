@@ -2,7 +2,16 @@
 
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import add_files, add_out, add_storage, not_negative, positive, read_experiments, seconds
+from tune_cnn.cli.options import (
+    MANY,
+    add_files,
+    add_out,
+    add_storage,
+    positive,
+    read_experiments,
+    seconds,
+    whole,
+)
 from tune_cnn.texts import size, tell
 from tune_cnn.waiting import waiting
 
@@ -16,21 +25,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_out(parser, "result files")
     add_storage(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
-    parser.add_argument(
-        "--finish",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="train experiments of these names to the end, also those that a scheduler stopped",
-    )
+    finish = "train experiments of these names to the end, also those that a scheduler stopped"
+    parser.add_argument("--finish", metavar="PATTERN", help=finish, **MANY)
     parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop after 90s, 30m, 2h, ... of training")
-    parser.add_argument(
-        "--track",
-        action="append",
-        default=[],
-        choices=["mlflow", "wandb"],
-        help="also report each trial to MLflow or Weights & Biases",
-    )
+    track = "also report each trial to MLflow or Weights & Biases"
+    parser.add_argument("--track", choices=["mlflow", "wandb"], help=track, **MANY)
     parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run so many trials at once at most")
     parser.add_argument(
         "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
@@ -39,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--address", metavar="HOST:PORT", help="join a running Ray cluster (auto: the one on this machine)"
     )
     parser.add_argument("--cpus", type=positive, metavar="N", help="cores to use (default: all)")
-    parser.add_argument("--gpus", type=not_negative, metavar="N", help="GPUs to use (default: all)")
+    parser.add_argument("--gpus", type=whole, metavar="N", help="GPUs to use (default: all)")
 
 
 def run(options: Namespace) -> int:
@@ -73,8 +72,8 @@ def run(options: Namespace) -> int:
         replaces = replaced({line.name: line.settings.trial_id for line in known}, options.out)
         for line in (*found.left_out, time_line, *replaces):
             tell(line)
-        use = disk_use(plan, at_once=options.cpus or cores())
-        tell(f"disk: up to {size(use.running)} while it runs, {size(use.finished)} in the end")
+        running, finished = map(size, disk_use(plan, at_once=options.cpus or cores()))
+        tell(f"disk: up to {running} while it runs, {finished} in the end")
         return 0
     from tune_cnn.sweep.trackers import tracker
 
