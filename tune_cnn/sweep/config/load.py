@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def load_experiments(
         faults[replaced_by or place] += problems
         experiments, problems = _resolve_networks(experiments)
         faulty: defaultdict[str, list[str]] = defaultdict(list)  # names by the fault that they share
-        for name, fault in (*_network_problems(experiments), *_length_problems(experiments)):
+        for name, fault in _unfit(experiments):
             faulty[fault].append(name)
         faults[place] += problems + [f"{enumerated(names, most=1)}: {fault}" for fault, names in faulty.items()]
         chosen += experiments
@@ -203,28 +204,19 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
     return resolved, problems
 
 
-def _network_problems(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
-    from tune_cnn import models
+def _unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
+    """The names of experiments whose network cannot be, or which leave too many losses; each with what is wrong."""
+    from tune_cnn import data, models
 
-    for experiment in experiments:
-        if fault := models.network_fault(experiment.settings):
-            yield experiment.name, fault
-
-
-def _length_problems(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
-    """What is wrong with trainings that leave more losses than a file of results may hold."""
-    from tune_cnn import data
-
-    with suppress(DataError):  # told already
-        counts = {source: data.count_images(source) for source in {e.settings.data: None for e in experiments}}
-        for name, settings in ((e.name, e.settings) for e in experiments):
-            train, validation, _ = counts[settings.data]
+    count_images = cache(data.count_images)
+    for name, settings in ((e.name, e.settings) for e in experiments):
+        if fault := models.network_fault(settings):
+            yield name, fault
+        with suppress(DataError):  # told already
+            train, validation, _ = count_images(settings.data)
             assert settings.bs_test is not None
             batches = min(settings.batches, math.ceil(train / settings.bs_train))
             losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
             if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it may well end before
-                yield (
-                    name,
-                    f"{settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds "
-                    f"{_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train",
-                )
+                fault = f"{settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds"
+                yield name, f"{fault} {_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
