@@ -103,25 +103,22 @@ class Watcher(Callback):  # type: ignore[misc]
             self.progress.say(f"warning: {type(error).__name__}: {error}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        trial_id = trial.config["trial_id"]
-        folder, reason = self._folders[trial_id], trial.last_result.get("stop_reason")
-        self.progress.ended(folder.label, reason, _with_place(self.failures.get(trial_id), folder))
+        folder = self._folders[trial.config["trial_id"]]
+        failure = self.failures.get(folder.trial_id)
+        if failure and _failure(folder):
+            failure += f"; see {folder.folder}/error.txt"
+        self.progress.ended(folder.label, trial.last_result.get("stop_reason"), failure)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
         self.progress.to_be_retried(folder.label, _failure(folder) or "its process was lost")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        trial_id = trial.config["trial_id"]
-        folder = self._folders[trial_id]
-        self.failures[trial_id] = _failure(folder) or (
+        folder = self._folders[trial.config["trial_id"]]
+        self.failures[folder.trial_id] = _failure(folder) or (
             f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
         )
-        self.progress.ended(folder.label, None, _with_place(self.failures[trial_id], folder))
-
-
-def _with_place(failure: str | None, folder: TrialFolder) -> str | None:
-    return f"{failure}; see {folder.folder}/error.txt" if failure and _failure(folder) else failure
+        self.on_trial_complete(iteration, trials, trial)
 
 
 def _failure(folder: TrialFolder) -> str | None:
