@@ -22,9 +22,6 @@ def tracker(name: str, sweep: str) -> Callback:
     place = f"--track {name}"
     try:
         importlib.import_module(name)
-    except ImportError:
-        raise ConfigError(place, [f"not installed; pip install 'tune_cnn[{name}]'"]) from None
-    try:
         if name == "mlflow":
             from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -37,6 +34,8 @@ def tracker(name: str, sweep: str) -> Callback:
             folder = os.environ.get("WANDB_DIR", os.getcwd())
             inner = WandbLoggerCallback(project=project, group=sweep, log_config=True, dir=folder)
         inner.setup()
+    except ImportError:
+        raise ConfigError(place, [f"not installed; pip install 'tune_cnn[{name}]'"]) from None
     except Exception as error:
         remedy = "set MLFLOW_TRACKING_URI" if name == "mlflow" else "run wandb login, or set WANDB_MODE=offline"
         raise ConfigError(place, [f"cannot be used ({' '.join(str(error).split())}); {remedy}"]) from error
