@@ -191,15 +191,15 @@ def check_reachable(folder: Folder) -> None:
 
     content = secrets.token_hex(8).encode()
     folder.write(_MARKER, content)
-    sees = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    read = ray.remote(num_cpus=0, max_retries=0)(lambda folder: folder.read(_MARKER))
     blind = []
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        answers = [sees.options(scheduling_strategy=place).remote(folder, content) for place in there]
+        answers = [read.options(scheduling_strategy=place).remote(folder) for place in there]
         for address, answer in zip((node["NodeManagerAddress"] for node in nodes), answers, strict=True):
             try:
-                if not ray.get(answer, timeout=_ANSWER_S):
+                if ray.get(answer, timeout=_ANSWER_S) != content:
                     blind.append(address)
             except ray.exceptions.GetTimeoutError:
                 blind.append(f"{address} (no answer within {_ANSWER_S} s; it may be too busy)")
@@ -213,7 +213,3 @@ def check_reachable(folder: Folder) -> None:
             f"{folder}: not reached from {', '.join(blind)}; give a storage that every node sees, "
             f"a shared folder or s3://bucket/path"
         )
-
-
-def _sees(folder: Folder, content: bytes) -> bool:
-    return folder.read(_MARKER) == content
