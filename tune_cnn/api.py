@@ -15,7 +15,7 @@ from pydantic import WithJsonSchema
 from torch import nn
 
 from tune_cnn import models
-from tune_cnn.errors import ConfigError, DataError, ResourceError, StorageError, TuneCnnError
+from tune_cnn.errors import DataError, ResourceError, StorageError, TuneCnnError
 from tune_cnn.files import check_writable, temporary_folder
 from tune_cnn.machine import cores
 from tune_cnn.results import show_results
@@ -23,6 +23,7 @@ from tune_cnn.rules import Count, Number, Whole, checked, name_problems
 from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.load import Experiment, load_experiments
+from tune_cnn.sweep.config.run_names import settings_of
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
 from tune_cnn.sweep.export import export
 from tune_cnn.sweep.lock import locked
@@ -126,9 +127,7 @@ class Sweep:
         return found.files, self.experiments, failures
 
     def _settings(self, name: str) -> Settings:
-        if name not in list(experiments := self.experiments):
-            raise ConfigError(self.folder, [f"{name}: no such experiment; there are {', '.join(experiments)}"])
-        return experiments[name]
+        return settings_of(name, self.experiments, self.folder)
 
 
 @checked

@@ -2,18 +2,14 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tune_cnn.cli.options import add_out, add_settings, add_storage, open_sweep, positive
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.files import check_writable
+from tune_cnn.sweep.config.run_names import settings_of
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import tell
-
-if TYPE_CHECKING:
-    from tune_cnn.settings import Settings
 
 EXAMPLE = "tune-cnn trial exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2"
 _MOST_THREADS = 1024  # that a record may ask for
@@ -52,7 +48,7 @@ def _of_file(options: Namespace) -> int:
     from tune_cnn.experiments import train_and_save
     from tune_cnn.sweep.remarks import replaced
 
-    settings = _one({e.name: e.settings for e in experiments}, options)
+    settings = settings_of(options.name, {e.name: e.settings for e in experiments}, options.source)
     check_writable(options.out)
     for remark in replaced({options.name: settings.trial_id}, options.out):
         tell(remark, file=sys.stderr)
@@ -72,7 +68,7 @@ def _of_sweep(options: Namespace) -> int:
 
     experiments = folder.experiments()
     labels = {folder.trial(settings).label: settings for settings in experiments.values()}
-    settings = labels.get(options.name) or _one(experiments, options)
+    settings = labels.get(options.name) or settings_of(options.name, experiments, options.source)
     record = folder.trial(settings).record()
     if record is None:
         raise StorageError(f"{options.name}: not finished in {folder}, so there is nothing to compare; run the sweep")
@@ -93,9 +89,3 @@ def _of_sweep(options: Namespace) -> int:
     elif {"device", "cpu"} & changed.keys():
         tell("that is why: another kind of machine rounds sums differently, which training amplifies")
     return 1
-
-
-def _one(experiments: Mapping[str, "Settings"], options: Namespace) -> "Settings":
-    if options.name not in experiments:
-        raise ConfigError(options.source, [f"{options.name}: no such experiment; there are {', '.join(experiments)}"])
-    return experiments[options.name]

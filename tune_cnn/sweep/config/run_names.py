@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tune_cnn.errors import ConfigError
 from tune_cnn.rules import shown
 from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, with_arguments_apart
 from tune_cnn.texts import enumerated, setting_text
@@ -62,6 +63,13 @@ def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
         for pattern in patterns
         if not any(fnmatchcase(name, pattern) for name in names)
     ]
+
+
+def settings_of(name: str, experiments: Mapping[str, Settings], place: str) -> Settings:
+    """The settings of the experiment of a name; if there is none, a ConfigError says which there are."""
+    if name not in list(experiments):  # a notebook may give what cannot be a key
+        raise ConfigError(place, [f"{name}: no such experiment; there are {', '.join(experiments)}"])
+    return experiments[name]
 
 
 def _text(value: Any) -> str:
