@@ -4,19 +4,18 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cnn.sweep.config.shipped import config_path, sweep_name
+from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.waiting import waiting
 
 MANY: Any = {"action": "append", "default": []}  # an option that may be given several times
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 if TYPE_CHECKING:
-    from tune_cnn.sweep.config.load import Experiment
     from tune_cnn.sweep.sweep_folder import SweepFolder
 
 
 def add_files(parser: ArgumentParser) -> None:
-    """Config files and what changes and selects their experiments, see `read_experiments`."""
+    """Config files, and what changes and selects their experiments."""
     parser.add_argument(
         "files", nargs="+", type=config_path, metavar="FILE", help="config file, or a shipped one's name, such as quick"
     )
@@ -64,32 +63,6 @@ def add_storage(parser: ArgumentParser) -> None:
     """`--storage`."""
     parser.add_argument(
         "--storage", default="ray_results", metavar="DIR", help="where sweeps lie (default: ray_results)"
-    )
-
-
-def read_experiments(options: Namespace) -> "list[Experiment]":
-    """The experiments of the config files that a command was given; its option `name` is filled in if it has one.
-
-    Raises:
-        ConfigError: With the faults of all files and options.
-    """
-    from tune_cnn.rules import name_problems
-    from tune_cnn.sweep.config.load import load_experiments
-
-    faults = {}
-    if "name" in options:
-        named, options.name = options.name, options.name or sweep_name(options.files)
-        place = "--name" if named else ", ".join(map(str, options.files))
-        remedy = "" if named else "; rename the file, or give --name"
-        faults[place] = [problem + remedy for problem in name_problems(options.name)]
-    return load_experiments(
-        options.files,
-        overrides=options.overrides,
-        only=options.only,
-        finish=vars(options).get("finish", ()),
-        data=options.data,
-        may_be_open="finish" in options,
-        further=faults,
     )
 
 

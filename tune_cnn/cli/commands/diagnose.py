@@ -3,7 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import add_files, read_experiments
+from tune_cnn.cli.options import add_files
 from tune_cnn.texts import aligned, setting_text, tell
 
 EXAMPLE = "tune-cnn diagnose exp1_1 --only 'exp1_1_K32*'"
@@ -15,10 +15,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print a line for each trial, and below it the reasons and remedies of those that may not learn."""
-    experiments = read_experiments(options)
+    from tune_cnn.sweep.config.load import distinct_trials, load_experiments
+
+    experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
     from tune_cnn import data  # only now, so that faults of config files are told at once
     from tune_cnn.diagnosis import diagnose_all
-    from tune_cnn.sweep.config.load import distinct_trials
 
     trials = {trial_id: same[0] for trial_id, same in distinct_trials(experiments).items()}
     for source in {e.settings.data: None for e in experiments}:

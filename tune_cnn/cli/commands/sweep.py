@@ -2,16 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from tune_cnn.cli.options import (
-    MANY,
-    add_files,
-    add_out,
-    add_storage,
-    positive,
-    read_experiments,
-    seconds,
-    whole,
-)
+from tune_cnn.cli.options import MANY, add_files, add_out, add_storage, positive, seconds, whole
+from tune_cnn.sweep.config.shipped import sweep_name
 from tune_cnn.texts import size, tell
 from tune_cnn.waiting import waiting
 
@@ -43,7 +35,21 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Train what is missing, then export, draw and report what is finished."""
-    experiments = read_experiments(options)
+    from tune_cnn.rules import name_problems
+    from tune_cnn.sweep.config.load import load_experiments
+
+    name = options.name or sweep_name(options.files)
+    place = "--name" if options.name else ", ".join(map(str, options.files))
+    remedy = "" if options.name else "; rename the file, or give --name"
+    experiments = load_experiments(
+        options.files,
+        overrides=options.overrides,
+        only=options.only,
+        finish=options.finish,
+        data=options.data,
+        may_be_open=True,
+        further={place: [problem + remedy for problem in name_problems(name)]},
+    )
     from tune_cnn.api import train  # only now, so that faults of config files are told at once
     from tune_cnn.diagnosis import diagnose_all
     from tune_cnn.machine import cores
@@ -53,7 +59,7 @@ def run(options: Namespace) -> int:
     from tune_cnn.sweep.study import settled
     from tune_cnn.sweep.sweep_folder import SweepFolder
 
-    folder = SweepFolder(options.storage, options.name)
+    folder = SweepFolder(options.storage, name)
     if options.fresh:
         folder.start_over()
     cluster = ClusterOptions(options.address, options.cpus, options.gpus)
@@ -83,7 +89,7 @@ def run(options: Namespace) -> int:
         options.out,
         cluster,
         keep_others=bool(options.only),
-        callbacks=[tracker(name, options.name) for name in options.track],
+        callbacks=[tracker(package, name) for package in options.track],
         tune_options={"time_budget_s": options.time_budget, "max_concurrent_trials": options.max_concurrent},
     )
     return 1 if failures or not is_complete else 0
