@@ -54,11 +54,9 @@ def run_sweep(
     """
     upcoming: list[Experiment] = [e for e in plan if e.is_open]
     experiments: list[Experiment] = [e for e in plan if not e.is_open]
-    count, todo, behind = 0, dict[str, Experiment](), dict[str, int]()
-    for line in plan:
-        if line.is_open or line.shares_with is not None:
-            continue
-        count += 1
+    distinct = [line for line in plan if not line.is_open and line.shares_with is None]
+    todo, behind = dict[str, Experiment](), dict[str, int]()
+    for line in distinct:
         trial = folder.trial(line.settings)
         take_over(line.start, trial)
         if line.start is not None and line.start.is_cut_short:
@@ -70,7 +68,7 @@ def run_sweep(
     node = own_node(cluster)
     # The trials that Optuna will suggest are not known yet: a possible one stands for all of them.
     possible = todo | ({UPCOMING: upcoming[0]} if upcoming else {})
-    done, count = count - len(todo), count + len(upcoming)
+    done, count = len(distinct) - len(todo), len(distinct) + len(upcoming)
     if possible and node is not None:
         check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded
     others = folder.earlier_experiments() if keep_others else {}
