@@ -24,7 +24,6 @@ def add_files(parser: ArgumentParser) -> None:
 
 
 def add_settings(parser: ArgumentParser) -> None:
-    """`--set` and `--data`."""
     changes = "change a setting of the files, such as epochs=5; or data.train_images=3000, seeds=[1,2], ..."
     parser.add_argument("--set", type=_change, metavar="KEY=VALUE", dest="overrides", help=changes, **MANY)
     sources = "cifar10, cifar100, svhn, mnist, fashion_mnist, shapes, image_folder:FOLDER or arrays:FILE.npz"
@@ -32,7 +31,6 @@ def add_settings(parser: ArgumentParser) -> None:
 
 
 def add_only(parser: ArgumentParser) -> None:
-    """`--only`."""
     parser.add_argument("--only", metavar="PATTERN", help="only experiments of these names", **MANY)
 
 
@@ -55,12 +53,10 @@ def open_sweep(sweep: str, options: Namespace) -> "SweepFolder":
 
 
 def add_out(parser: ArgumentParser, help: str = "where to") -> None:
-    """`--out`, the folder of the results."""
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help=f"{help} (default: results)")
 
 
 def add_storage(parser: ArgumentParser) -> None:
-    """`--storage`."""
     parser.add_argument(
         "--storage", default="ray_results", metavar="DIR", help="where sweeps lie (default: ray_results)"
     )

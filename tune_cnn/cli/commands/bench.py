@@ -32,7 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Measure each distinct cell."""
     from tune_cnn.sweep.config.load import distinct_trials, load_experiments
 
     only = options.only or (() if options.file else _DEFAULT_CELLS)

@@ -21,9 +21,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Run TensorBoard until Ctrl-C, or until this process is told to end."""
     folder = open_sweep(options.sweep, options)
-    _check_free(options.port)
+    with socket.socket() as probe:  # TensorBoard would find out only after its start
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, options.port))
+        except OSError as error:
+            fault = f"--port {options.port}: cannot be used ({error.strerror})"
+            raise ResourceError(f"{fault}; name another, or 0 for any") from error
     if options.port:  # else TensorBoard chooses one
         # It smooths curves unless its address says otherwise; over a few epochs that hides what happened.
         address = f"http://{_HOST}:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
@@ -45,18 +50,6 @@ def _run(command: Sequence[str]) -> int:
             return max(process.wait(), 0)
         finally:
             process.terminate()
-
-
-def _check_free(port: int) -> None:
-    """Raise a `ResourceError` for a port that is taken, which TensorBoard would find out after its start."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise ResourceError(
-                f"--port {port}: cannot be used ({error.strerror}); name another, or 0 for any"
-            ) from error
 
 
 def _port(text: str) -> int:

@@ -16,7 +16,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Show the table, the settings that differ, and how many cells changed."""
     if len(options.sweeps) < 2:
         raise ConfigError("compare", ["one sweep has nothing to be compared with; name two or more"])
     folders = [open_sweep(sweep, options) for sweep in options.sweeps]

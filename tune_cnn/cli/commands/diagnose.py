@@ -1,20 +1,16 @@
 """Tell before any training which networks will learn, why not, and what helps."""
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from tune_cnn.cli.options import add_files
 from tune_cnn.texts import aligned, setting_text, tell
 
 EXAMPLE = "tune-cnn diagnose exp1_1 --only 'exp1_1_K32*'"
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    add_files(parser)
+add_arguments = add_files
 
 
 def run(options: Namespace) -> int:
-    """Print a line for each trial, and below it the reasons and remedies of those that may not learn."""
     from tune_cnn.sweep.config.load import distinct_trials, load_experiments
 
     experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)

@@ -17,7 +17,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the files, and name them."""
     folder = open_sweep(options.sweep, options)
     from tune_cnn.results import export_now
     from tune_cnn.sweep.remarks import replaced

@@ -18,7 +18,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Copy all of them, or none if one of these names is there."""
     shipped = shipped_folder()
     # Not what a sweep or a notebook left there: in a clone, this is a folder like any other.
     found = [path for pattern in ("*.*", "cluster/*.*") for path in shipped.glob(pattern) if path.is_file()]

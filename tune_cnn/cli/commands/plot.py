@@ -22,7 +22,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the figures, and name them."""
     with waiting("loading PyTorch"):
         from tune_cnn.plot import matching
         from tune_cnn.report.figure_files import write_figures

@@ -17,7 +17,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the report, with the result files and figures that it shows, and name its three files."""
     folder = open_sweep(options.sweep, options)
     from tune_cnn.results import write_results
 

@@ -1,19 +1,15 @@
 """Show how far a sweep is, also while it runs."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from tune_cnn.cli.options import add_sweep, open_sweep
 from tune_cnn.texts import tell
 
 EXAMPLE = "tune-cnn status ray_results/exp1_1"
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    add_sweep(parser)
+add_arguments = add_sweep
 
 
 def run(options: Namespace) -> int:
-    """Show the table of its trials, who is running it, and until when."""
     folder = open_sweep(options.sweep, options)
     from tune_cnn.sweep.lock import running
     from tune_cnn.sweep.outcome import outcome_table, outcomes, summary

@@ -34,7 +34,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Train what is missing, then export, draw and report what is finished."""
     from tune_cnn.rules import name_problems
     from tune_cnn.sweep.config.load import load_experiments
 

@@ -32,7 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Train one experiment of a config file, or repeat one of a sweep."""
     path = config_path(options.source)
     is_sweep = (Path(options.storage) / options.source).is_dir()  # that of a shipped file has the file's name
     if not is_sweep and (path.suffix in (".yaml", ".yml") or path.is_file()):
