@@ -79,29 +79,23 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
         yield [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources], is_new
 
 
-def _placement_groups() -> set[str]:
-    """The ids of those that this process has made."""
-    import ray
-    from ray.util.placement_group import placement_group_table
-
-    job = ray.get_runtime_context().get_job_id()
-    return {group for group in placement_group_table() if group.endswith(job)}
-
-
 @contextmanager
 def _freed_if_interrupted() -> Iterator[None]:
     """End the workers of an interrupted run, which Tune leaves to a Ray that goes on, as a notebook's does.
 
-    They are found by their placement groups: those that were made in the meantime.
+    They are found by their placement groups: those that this process has made in the meantime.
     """
     import ray
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-    earlier = _placement_groups()
+    def groups() -> set[str]:
+        return {group for group in placement_group_table() if group.endswith(ray.get_runtime_context().get_job_id())}
+
+    earlier = groups()
     try:
         yield
     except BaseException:
-        for group in _placement_groups() - earlier:
+        for group in groups() - earlier:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
         raise
 
