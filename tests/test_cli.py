@@ -27,10 +27,8 @@ from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep import cluster, plan, remarks
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.load import Experiment
-from tune_cnn.sweep.estimate import Estimate
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import PlannedExperiment
-from tune_cnn.sweep.resources import Node
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -147,8 +145,8 @@ def test_a_dry_run_tells_what_is_done_and_what_fresh_would_do(finished, capsys):
 
 
 def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, monkeypatch):
-    def estimate(plan: Sequence[PlannedExperiment], *_: object, within_s: float) -> Estimate:
-        return Estimate({plan[1].settings.trial_id: 7265.0}, 7320.0, 1.5, 2, Node(4, 1), 1)
+    def estimate(plan: Sequence[PlannedExperiment], *_: object, within_s: float) -> tuple[dict[str, float], str]:
+        return {plan[1].settings.trial_id: 7265.0}, "time: at most 2 h 2 min"
 
     monkeypatch.setattr(remarks, "estimate", estimate)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
@@ -161,10 +159,7 @@ def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, 
     assert re.findall(r"^(tiny\S+) .* (-|2 h 1 min)  new$", out, re.MULTILINE) == [
         ("tiny_L1_K4", "-"), ("tiny_L1_K6", "2 h 1 min"),
     ]  # fmt: skip
-    assert (
-        "\ntime: at most 2 h 2 min on 4 cores (2 trials at once), 1.5 GPU hours; "
-        "1 trial scaled from others by multiply-adds\n"
-    ) in out
+    assert "\ntime: at most 2 h 2 min\n" in out
 
 
 @pytest.mark.parametrize(

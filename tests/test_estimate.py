@@ -12,11 +12,12 @@ from tune_cnn import data
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep import estimate as room
-from tune_cnn.sweep.estimate import Estimate, estimate, schedule
+from tune_cnn.sweep.estimate import estimate, schedule
 from tune_cnn.sweep.pace import Pace, measure_pace, network_of
 from tune_cnn.sweep.plan import make_plan
 from tune_cnn.sweep.resources import Node, Request
 from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.texts import duration
 from tune_cnn.train_results import FitResult
 from tune_cnn.trial import Trial
 
@@ -103,17 +104,21 @@ def test_done_trials_cost_nothing_and_continued_ones_their_missing_epochs(tmp_pa
     test_s = 30 * 0.5
 
     folder.trial(experiments[0].settings).save_checkpoint(4, {"w": torch.zeros(1)})
-    found = estimate(make_plan(experiments, folder), Node(1, 0), within_s=0.0)
+    trial_s, line = estimate(make_plan(experiments, folder), Node(1, 0), within_s=0.0)
     new, continued = 10 * epoch_s + test_s, 6 * epoch_s + test_s
-    assert [found.trial_s[e.settings.trial_id] for e in experiments] == pytest.approx([continued, new])
-    assert found.wall_s == pytest.approx(continued + new)
-    assert (found.gpu_hours, found.at_once, found.scaled) == (0, 1, 0)
+    assert [trial_s[e.settings.trial_id] for e in experiments] == pytest.approx([continued, new])
+    expected = f"time: at most {duration(continued + new)} on 1 core (1 trial at once), 0 GPU hours"
+    assert line == expected
+    monkeypatch.setattr(room, "_paces", lambda _, networks, *__: {next(iter(networks)): pace})
+    monkeypatch.setattr(room, "_work", lambda network: 1)
+    scaled = estimate(make_plan(experiments, folder), Node(1, 0), within_s=0.0)[1]
+    assert scaled == f"{expected}; 1 trial scaled from others by multiply-adds"
 
     for experiment in experiments:
         results = FitResult(1, [2.3], [10.0], [2.3], [10.0])
         folder.trial(experiment.settings).finish(experiment.settings, results, {}, {"w": torch.zeros(1)})
     found = estimate(make_plan(experiments, folder), Node(2, 0), within_s=0.0)
-    assert str(found) == "time: none, since every trial is done"
+    assert found == ({}, "time: none, since every trial is done")
 
 
 def test_what_the_machine_does_not_have_is_not_estimated(tmp_path):
@@ -127,15 +132,11 @@ def test_what_the_machine_does_not_have_is_not_estimated(tmp_path):
 def test_every_trial_is_timed_in_processes_of_their_own(tmp_path):
     experiments = write_config(tmp_path)
     plan = make_plan(experiments, SweepFolder(str(tmp_path), "sweep"))
-    found = estimate(plan, Node(2, 0), within_s=60.0)
-    assert found.scaled == 0
-    assert set(found.trial_s) == {e.settings.trial_id for e in experiments}
-    assert found.wall_s > max(found.trial_s.values()) > 0
-
-
-def test_the_line_says_at_most():
-    found = Estimate({"a": 1.0}, 3725.0, 0.0, 1, Node(1, 0), 0)
-    assert str(found) == "time: at most 1 h 2 min on 1 core (1 trial at once), 0 GPU hours"
+    trial_s, line = estimate(plan, Node(2, 0), within_s=60.0)
+    assert set(trial_s) == {e.settings.trial_id for e in experiments}
+    assert min(trial_s.values()) > 0
+    assert line.startswith("time: at most ")
+    assert "scaled" not in line
 
 
 def test_images_are_counted_as_they_are_loaded(image_folder: Path):

@@ -13,8 +13,6 @@ from ruamel.yaml import YAML
 
 from tune_cnn.diagnosis import Diagnoses
 from tune_cnn.sweep import remarks
-from tune_cnn.sweep.estimate import Estimate
-from tune_cnn.sweep.resources import Node
 
 GRID = """\
 run_name: exp_K{K}_L{L}
@@ -44,7 +42,7 @@ def folder(tmp_path_factory) -> Iterator[Path]:
     """A folder; to diagnose and to time what is planned takes too long for so many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tune_cnn.diagnosis.diagnose_all", lambda *_, **__: Diagnoses({}, []))
-        patch.setattr(remarks, "estimate", lambda *_, **__: Estimate({}, 0.0, 0.0, 0, Node(2, 0), 0))
+        patch.setattr(remarks, "estimate", lambda *_, **__: ({}, "time: at most 0.0 s"))
         yield tmp_path_factory.mktemp("malformed")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from threading import BrokenBarrierError
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,28 +34,13 @@ _TRIAL_S = 0.3  # what a trial costs beside its epochs
 _STARTS_OF_A_PROCESS = 6.0
 
 
-class Estimate(NamedTuple):
-    """What a sweep takes if no trial stops early."""
-
-    trial_s: dict[str, float]  # each unfinished trial's own time, by trial id
-    wall_s: float  # from the command to its end
-    gpu_hours: float  # of whole GPUs
-    at_once: int  # trials that run at the same time
-    node: Node
-    scaled: int  # trials that were not timed, but scaled from one of a similar number of multiply-adds
-
-    def __str__(self) -> str:
-        if not self.trial_s:
-            return "time: none, since every trial is done"
-        place = f"{counted(int(self.node.cpus), 'core')} ({counted(self.at_once, 'trial')} at once)"
-        scaled = f"; {counted(self.scaled, 'trial')} scaled from others by multiply-adds" if self.scaled else ""
-        return f"time: at most {duration(self.wall_s)} on {place}, {self.gpu_hours:.2g} GPU hours{scaled}"
-
-
-def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> Estimate:
+def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> tuple[dict[str, float], str]:
     """Time a few steps of each network that is to be trained on `node`, this machine, and add up.
 
     Measures for about `within_s`, after the start of the processes that do it.
+
+    Returns:
+        The seconds that each unfinished trial takes if it does not stop early, by trial id; and a line about all.
 
     Raises:
         DataError: A folder of images is missing or unfit.
@@ -65,7 +50,7 @@ def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> 
     todo = sorted((e for e in first if e.state != "done"), key=lambda e: expected_work(e.settings), reverse=True)
     trials = {e.settings.trial_id: e for e in todo}  # in the order in which the runner starts them
     if not trials:
-        return Estimate({}, 0.0, 0.0, 0, node, 0)
+        return {}, "time: none, since every trial is done"
     memory: dict[str, GpuMemory] = {}
     try:
         if node.gpus and any(e.resources.gpus_per_trial == "auto" for e in todo) and torch.cuda.is_available():
@@ -88,9 +73,12 @@ def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> 
         for key, e in trials.items()
     }
     wall_s = schedule([(asked[key], seconds) for key, seconds in trial_s.items()], node)[0]
+    wall_s += _STARTS_OF_A_PROCESS * process_s
     gpu_hours = sum(trial_s[key] * asked[key].gpus for key in trials) / 3600
     scaled = sum(network_of(e.settings) not in paces for e in trials.values())
-    return Estimate(trial_s, wall_s + _STARTS_OF_A_PROCESS * process_s, gpu_hours, at_once, node, scaled)
+    place = f"{counted(int(node.cpus), 'core')} ({counted(at_once, 'trial')} at once), {gpu_hours:.2g} GPU hours"
+    others = f"; {counted(scaled, 'trial')} scaled from others by multiply-adds" if scaled else ""
+    return trial_s, f"time: at most {duration(wall_s)} on {place}{others}"
 
 
 def schedule(jobs: Sequence[tuple[Request, float]], node: Node) -> tuple[float, int]:

@@ -106,8 +106,8 @@ def times(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> tuple[d
         return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
     busy = load()
     try:
-        found = estimate(plan, node, within_s=_ESTIMATE_S)
+        trial_s, line = estimate(plan, node, within_s=_ESTIMATE_S)
     except (DataError, ResourceError) as error:
         return {}, f"time: not estimated ({error})"
-    reservation = f"; timed while other work kept the machine busy ({busy})" if busy and found.trial_s else ""
-    return found.trial_s, f"{found}{reservation}"
+    reservation = f"; timed while other work kept the machine busy ({busy})" if busy and trial_s else ""
+    return trial_s, line + reservation
