@@ -7,7 +7,6 @@ from pathlib import Path
 from tune_cnn.cli.options import add_out, add_settings, add_storage, open_sweep, positive
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.files import check_writable
-from tune_cnn.sweep.config.run_names import settings_of
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import tell
 
@@ -42,6 +41,7 @@ def run(options: Namespace) -> int:
 
 def _of_file(options: Namespace) -> int:
     from tune_cnn.sweep.config.load import load_experiments
+    from tune_cnn.sweep.config.run_names import settings_of
 
     experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)
     from tune_cnn.experiments import train_and_save
@@ -64,6 +64,7 @@ def _of_sweep(options: Namespace) -> int:
     folder = open_sweep(options.source, options)
     from tune_cnn.experiments import train
     from tune_cnn.machine import changed_machine, machine_facts
+    from tune_cnn.sweep.config.run_names import settings_of
 
     experiments = folder.experiments()
     labels = {folder.trial(settings).label: settings for settings in experiments.values()}
