@@ -10,8 +10,8 @@ from tiny_sweep import train, write_config
 from tune_cnn import data
 from tune_cnn.cli import main
 from tune_cnn.result_files import load_experiment, load_result_file
+from tune_cnn.results import export
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.export import export
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import FitResult
 

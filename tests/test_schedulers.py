@@ -19,9 +19,9 @@ from tune_cnn import data
 from tune_cnn.cli import main
 from tune_cnn.cli.options import seconds
 from tune_cnn.errors import ConfigError
+from tune_cnn.results import export
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.load import Experiment, load_experiments
-from tune_cnn.sweep.export import export
 from tune_cnn.sweep.schedulers import scheduler
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.trial import Trial

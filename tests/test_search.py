@@ -8,9 +8,9 @@ from tiny_sweep import train
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError
 from tune_cnn.result_files import load_result_file
+from tune_cnn.results import export
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.config.search_space import DISTRIBUTIONS, draw
-from tune_cnn.sweep.export import export
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 SEARCH = """

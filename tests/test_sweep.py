@@ -15,10 +15,10 @@ from sweep_process import undisturbed
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
+from tune_cnn.results import export
 from tune_cnn.sweep import tune_run
 from tune_cnn.sweep.cluster import ClusterOptions, connected
 from tune_cnn.sweep.config.load import Experiment, load_experiments
-from tune_cnn.sweep.export import export
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.plan import make_plan
 from tune_cnn.sweep.sweep_folder import SweepFolder

@@ -18,14 +18,13 @@ from tune_cnn import models
 from tune_cnn.errors import DataError, ResourceError, StorageError, TuneCnnError
 from tune_cnn.files import check_writable, temporary_folder
 from tune_cnn.machine import cores
-from tune_cnn.results import show_results
+from tune_cnn.results import export, show_results
 from tune_cnn.rules import Count, Number, Whole, checked, name_problems
 from tune_cnn.settings import Settings, varied_keys
 from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.config.run_names import settings_of
 from tune_cnn.sweep.config.shipped import config_path, sweep_name
-from tune_cnn.sweep.export import export
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary
 from tune_cnn.sweep.remarks import before_start, describe

@@ -21,7 +21,7 @@ def run(options: Namespace) -> int:
     folders = [open_sweep(sweep, options) for sweep in options.sweeps]
     from tune_cnn.report.compare import compare
     from tune_cnn.report.grids import load_grids
-    from tune_cnn.sweep.export import export
+    from tune_cnn.results import export
 
     runs = {}
     for sweep, folder in zip(options.sweeps, folders, strict=True):
