@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tune_cnn.settings import ARGUMENT_PREFIX, DataSettings, Settings
-from tune_cnn.sweep.config.file_model import SCHEDULERS, file_model
-from tune_cnn.sweep.config.load import Resources, load_experiments
+from tune_cnn.sweep.config.file_model import SCHEDULERS, Resources, file_model
+from tune_cnn.sweep.config.load import load_experiments
 from tune_cnn.sweep.config.search_space import DISTRIBUTIONS
 
 FOLDER = Path(__file__).parents[1] / "configs"

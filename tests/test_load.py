@@ -9,7 +9,8 @@ import pytest
 
 from tune_cnn.errors import ConfigError
 from tune_cnn.settings import KEYS, OPTIONAL, SOURCES
-from tune_cnn.sweep.config.load import Experiment, Resources, distinct_trials, load_experiments
+from tune_cnn.sweep.config.file_model import Resources
+from tune_cnn.sweep.config.load import Experiment, distinct_trials, load_experiments
 from tune_cnn.sweep.config.shipped import shipped_names
 
 GRID = """\

@@ -97,7 +97,7 @@ def test_disk_use_is_three_checkpoints_of_the_largest_running_trials_and_what_fi
 def test_a_real_checkpoint_is_no_larger_than_the_plan_says(tmp_path):
     from tune_cnn import data
     from tune_cnn.settings import DataSettings, Settings
-    from tune_cnn.sweep.config.load import Resources
+    from tune_cnn.sweep.config.file_model import Resources
     from tune_cnn.trial import Trial
 
     images = DataSettings(source="shapes", in_size=(3, 8, 8), train_images=40, test_images=10)

@@ -7,7 +7,8 @@ import pytest
 
 from tune_cnn.errors import ResourceError
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.sweep.config.load import Experiment, Resources
+from tune_cnn.sweep.config.file_model import Resources
+from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.resources import (
     MOST_TRIALS_PER_GPU,
     GpuMemory,

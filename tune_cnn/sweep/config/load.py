@@ -19,14 +19,11 @@ from typing import Any
 from tune_cnn.errors import ConfigError, DataError, NetworkError
 from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys
 from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
-from tune_cnn.sweep.config.file_model import Resources
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
 from tune_cnn.sweep.config.shipped import other_file
 from tune_cnn.texts import enumerated, tell
 from tune_cnn.waiting import waiting
-
-__all__ = ["Experiment", "Resources", "distinct_trials", "load_experiments"]
 
 _MOST_LOSSES = 3_500_000  # `parse_json` reads back no file of more
 _CHANGES = "changed settings"  # by `--set`, or from Python by `settings=`
