@@ -68,6 +68,22 @@ class Empty(nn.Module):
 class NotANetwork:
     pass
 
+class Auxiliary(WideNet):
+    def forward(self, images):
+        return (self.layers(images), images) if self.training else self.layers(images)
+
+class Lazy(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.layers.append(nn.LazyLinear(out_classes))
+
+class Extra(WideNet):
+    def get_extra_state(self):
+        return {"calls": 1}
+
+    def set_extra_state(self, state):
+        pass
+
 number = 3
 """
 CONFIG = """
@@ -96,6 +112,12 @@ def changed(project: Path, **changes: str) -> Path:
         text = text.replace(old, new)
     (project / "wide.yaml").write_text(text)
     return project / "wide.yaml"
+
+
+def forget() -> None:
+    """What a new process does not know."""
+    models.own_source._loaded.clear()
+    models.own_source._sources.clear()
 
 
 def problems(*files: Path, overrides: tuple[str, ...] = ()) -> list[str]:
@@ -141,7 +163,7 @@ def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_
     assert moved.trial_id == before.trial_id
     (tmp_path / "moved" / "nets.py").write_text(NETS + "\n# changed\n")
     assert load_experiments([tmp_path / "moved" / "wide.yaml"])[0].settings.trial_id != before.trial_id
-    models.own_source._class.cache_clear()
+    forget()
     with pytest.raises(NetworkError, match=r"nets.py:WideNet has changed since this trial was planned"):
         models.build(moved)
 
@@ -149,7 +171,7 @@ def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_
 def test_a_finished_trial_is_not_repeated_with_another_network(project, capsys):
     train(load_experiments([project / "wide.yaml"]), SweepFolder("ray_results", "wide"))
     (project / "nets.py").write_text(NETS + "\n# changed\n")
-    models.own_source._class.cache_clear()
+    forget()
     assert main(["trial", "ray_results/wide", "wide_2"]) == 2
     assert "nets.py:WideNet has changed since this trial was planned; restore it" in capsys.readouterr().err
 
@@ -176,6 +198,16 @@ class Flat(WideNet):
         super().__init__(in_size, out_classes)
         self.layers = nn.Sequential(nn.Flatten(2), nn.Conv1d(in_size[0], out_classes, 64), nn.Flatten())
 
+class ByName(WideNet):
+    def forward(self, images):
+        return self.layers[1:](self.layers[0](input=images))
+
+class Decides(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        if self.layers[0].weight.abs().max().item() > 0:
+            self.layers[0].weight.data.mul_(2)
+
 class Averages(WideNet):
     def __init__(self, in_size, out_classes):
         super().__init__(in_size, out_classes)
@@ -183,7 +215,7 @@ class Averages(WideNet):
 """
 
 
-@pytest.mark.parametrize("model", ["Frozen", "Zeros", "AllZeros", "Flat", "Averages"])
+@pytest.mark.parametrize("model", ["Frozen", "Zeros", "AllZeros", "Flat", "ByName", "Decides", "Averages"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
 def test_unusual_networks_are_diagnosed_and_trained(project, model, optimizer):
     (project / "nets.py").write_text(NETS + FURTHER)
@@ -200,7 +232,7 @@ def test_looking_at_a_sweep_never_runs_the_code_of_its_network(project, capsys):
     train(experiments[:1], folder)
     train(experiments, folder, interrupted_after=1)
     (project / "nets.py").write_text("raise SystemExit('it ran')")
-    models.own_source._class.cache_clear()
+    forget()
     assert main(["status", "wide"]) == 0
     assert "unfinished: 1 of 2 epochs" in capsys.readouterr().out
     for command in ("export", "report"):
@@ -232,7 +264,10 @@ def test_cost_counts_conv_and_linear_layers(project):
             "nets.py:Narrow",
             "Narrow gives torch.float32 (2, 3) for two images; its scores must be floats of shape (2, 10)",
         ),
-        ("nets.py:Pair", "Pair gives tuple for two images"),
+        ("nets.py:Pair", "Pair gives tuple for two images;"),
+        ("nets.py:Auxiliary", "Auxiliary gives tuple for two images in training; its scores must be floats"),
+        ("nets.py:Lazy", "Lazy has lazy layers; call it once in __init__, so that they get their shapes"),
+        ("nets.py:Extra", "Extra has an extra state that is no tensor; make it a buffer"),
         ("nets.py:Mistaken", "nets.py:Mistaken cannot classify two images: RuntimeError:"),
         ("nets.py:Empty", "Empty has no weights to train; give it layers in __init__"),
     ],
@@ -298,7 +333,7 @@ def test_a_network_may_be_in_an_installed_module_and_import_files_beside_it(proj
     assert models.build(load_experiments([config])[0].settings).layers[0].out_channels == 2
     planned = load_experiments([config])[0].settings
     (project / "nets.py").write_text(NETS + "\n# changed\n")
-    models.own_source._class.cache_clear()
+    forget()
     with pytest.raises(NetworkError, match=r"nets:WideNet has changed since this trial was planned"):
         models.build(planned)
     (project / "layers_of_mine.py").write_text("from torch.nn import Conv2d\n")
@@ -307,15 +342,41 @@ def test_a_network_may_be_in_an_installed_module_and_import_files_beside_it(proj
     assert len(load_experiments([config])) == 2
 
 
+def test_networks_with_files_of_the_same_name_beside_them_each_get_their_own(project, tmp_path):
+    ids = {}
+    for folder, name in [("p", "ReLU"), ("q", "Tanh"), ("p", "ReLU"), ("p", "GELU")]:  # the last is an edit
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "blocks.py").write_text(f'ACTIVATION = "{name}"')
+        (tmp_path / folder / "nets.py").write_text(
+            "from blocks import ACTIVATION\n" + NETS.replace('activation="ReLU"', "activation=ACTIVATION")
+        )
+        (tmp_path / folder / "wide.yaml").write_text(CONFIG)
+        settings = load_experiments([tmp_path / folder / "wide.yaml"])[0].settings
+        assert type(models.build(settings).layers[1]).__name__ == name
+        ids.setdefault(name, set()).add(settings.trial_id)
+    assert len(set.union(*ids.values())) == len(ids) == 3
+
+
+def test_the_source_of_a_class_that_a_package_hands_on_is_that_of_its_module(project, monkeypatch):
+    monkeypatch.syspath_prepend(project)
+    package = project / "handing_on"
+    package.mkdir()
+    (package / "__init__.py").write_text("from handing_on.inside import WideNet")
+    (package / "inside.py").write_text(NETS)
+    config = changed(project, **{"nets.py:": "handing_on:"})
+    before = load_experiments([config])[0].settings
+    (package / "inside.py").write_text(NETS + "# changed")
+    assert load_experiments([config])[0].settings.trial_id != before.trial_id
+
+
 def test_other_machines_get_the_source_with_the_trials(project):
     settings = [experiment.settings for experiment in load_experiments([project / "wide.yaml"])]
     shipped = sources(settings)
     assert list(shipped.values()) == [NETS]
     (project / "nets.py").write_text(NETS + "\n# changed while Ray started\n")
-    with pytest.raises(NetworkError, match="has changed since this trial was planned"):
-        sources(settings)
+    assert sources(settings) == shipped
     (project / "nets.py").unlink()
-    models.own_source._class.cache_clear()
+    forget()
     adopt(shipped)
     assert models.build(settings[0]).layers[0].out_channels == 2
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from tune_cnn.errors import NetworkError
 from tune_cnn.models.own_source import network_class, told
@@ -38,13 +39,13 @@ def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tup
     """
     found: list[tuple[Any, tuple[int, ...], int]] = []
 
-    def called(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def called(layer: Any, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         width = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
-        found.append((layer, tuple(inputs[0].shape[1:]), output.numel() // width))
+        found.append((layer, tuple([*inputs, *named.values()][0].shape[1:]), output.numel() // width))
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(called) for layer in layers]
-    _scores(model, settings, images=1)
+    hooks = [layer.register_forward_hook(called, with_kwargs=True) for layer in layers]
+    _scores(model.eval(), settings, images=1)
     for hook in hooks:
         hook.remove()
     return found
@@ -53,7 +54,7 @@ def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tup
 def fault(settings: Settings) -> str | None:
     """Why a trial's own network cannot be trained, and what to do; None if it can.
 
-    It is built once, and classifies two random images.
+    It is built once, and classifies two random images, as in an evaluation and as in training.
     """
     fails = "cannot be built"
     try:
@@ -62,29 +63,34 @@ def fault(settings: Settings) -> str | None:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # as a fault, of a width of 0
             parameters = 0
-            with suppress(NotImplementedError), torch.device("meta"):  # not every network can be built there
+            with suppress(Exception), torch.device("meta"):  # where not every network can be built
                 parameters = sum(weight.numel() for weight in network(**arguments).parameters())
             if parameters > _MOST_PARAMETERS:
                 return f"{settings.network} has {parameters:,} parameters; at most {_MOST_PARAMETERS:,} are trained"
             model = network(**arguments)
+            if any(isinstance(weight, UninitializedParameter) for weight in model.parameters()):
+                return f"{settings.network} has lazy layers; call it once in __init__, so that they get their shapes"
+            if not all(isinstance(value, Tensor) for value in model.state_dict().values()):
+                return f"{settings.network} has an extra state that is no tensor; make it a buffer"
             if not any(weight.requires_grad for weight in model.parameters()):
                 return f"{settings.network} has no weights to train; give it layers in __init__"
             fails = "cannot classify two images"
-            scores = _scores(model, settings, images=2)
+            scores = [_scores(model.train(is_training), settings, images=2) for is_training in (False, True)]
     except NetworkError as error:
         return str(error)
     except Exception as error:  # of the network's own code
         return f"{settings.model} {fails}: {told(error, str(settings.model))}"
     wanted = (2, settings.data.classes)
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted or not scores.is_floating_point():
-        found = f"{scores.dtype} {(*scores.shape,)}" if isinstance(scores, Tensor) else type(scores).__name__
-        return f"{settings.network} gives {found} for two images; its scores must be floats of shape {wanted}"
+    for given, mode in zip(scores, ("", " in training"), strict=True):
+        if not isinstance(given, Tensor) or tuple(given.shape) != wanted or not given.is_floating_point():
+            found = f"{given.dtype} {(*given.shape,)}" if isinstance(given, Tensor) else type(given).__name__
+            return f"{settings.network} gives {found} for two images{mode}; its scores must be floats of shape {wanted}"
     return None
 
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
     with torch.no_grad():
-        return model.eval()(torch.rand(images, *settings.data.in_size))
+        return model(torch.rand(images, *settings.data.in_size))
 
 
 def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:

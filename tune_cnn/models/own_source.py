@@ -9,8 +9,8 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +23,11 @@ from tune_cnn.settings import Settings
 from tune_cnn.texts import digest
 
 _MOST_BYTES = 1_000_000  # of a source file
-_sources: dict[str, str] = {}  # by fingerprint: what came from the machine that started the sweep
+# What is here of own networks:
+_loaded: dict[tuple[str, str], type[nn.Module]] = {}  # by model and fingerprint
+_sources: dict[str, str] = {}  # source files by fingerprint, some from the machine that started the sweep
+_files: dict[str, list[str]] = {}  # by model: its file, and those beside it that it imports
+_beside: set[str] = set()  # names of imported modules that lie beside own networks
 
 
 def resolve(settings: Settings) -> Settings:
@@ -35,20 +39,12 @@ def resolve(settings: Settings) -> Settings:
     if settings.model is None:
         return settings
     model = os.path.abspath(os.path.expanduser(settings.model)) if _is_file(settings.model) else settings.model
-    fingerprint = digest(_source(model, settings.model_fingerprint))
-    resolved = replace(settings, model=model, model_fingerprint=fingerprint)
-    network_class(resolved)
-    return resolved
+    return replace(settings, model=model, model_fingerprint=_load(model, settings.model_fingerprint)[1])
 
 
 def sources(trials: Iterable[Settings]) -> dict[str, str]:
-    """The source files of own networks by fingerprint, for processes of other machines to `adopt`.
-
-    Raises:
-        NetworkError: One has changed since its trial was planned.
-    """
-    files = {s.model_fingerprint: s.model for s in trials if s.model and s.model_fingerprint and _is_file(s.model)}
-    return {fingerprint: _source(model, fingerprint) for fingerprint, model in files.items()}
+    """The source files of own networks by fingerprint, as planned, for processes of other machines to `adopt`."""
+    return {s.model_fingerprint: _sources[s.model_fingerprint] for s in trials if s.model_fingerprint in _sources}
 
 
 def adopt(sources: Mapping[str, str]) -> None:
@@ -63,42 +59,30 @@ def network_class(settings: Settings) -> type[nn.Module]:
         NetworkError: It cannot be imported, is no `nn.Module`, or has changed since the trial was planned.
     """
     assert settings.model is not None
-    return _class(settings.model, settings.model_fingerprint)
+    return _load(settings.model, settings.model_fingerprint)[0]
 
 
 def _is_file(model: str) -> bool:
     return model.rpartition(":")[0].endswith(".py")
 
 
-def _source(model: str, planned: str | None = None) -> str:
-    """The text of the file that holds an own network, whose fingerprint is `planned` if that is known."""
-    if kept := _sources.get(planned or ""):
-        return kept
-    place = model.rpartition(":")[0]
-    try:
-        if not _is_file(model):
-            spec = importlib.util.find_spec(place)
-            if spec is None or not str(spec.origin).endswith(".py"):
-                raise NetworkError(f"{model}: there is no module {place}; install it, or name a file: nets.py:Net")
-            place = str(spec.origin)
-        source = read_file(Path(place), _MOST_BYTES).decode()
-    except FileNotFoundError:
-        raise NetworkError(f"{place}: no such file; the path is taken from the config file's folder") from None
-    except (OSError, ValueError, ResultError, ModuleNotFoundError) as error:
-        if isinstance(error, NetworkError):
-            raise
-        raise NetworkError(f"{model}: cannot be read ({error}); name a Python file and a class in it") from error
-    if planned not in (None, digest(source)):
-        raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
-    return source
-
-
-@cache
-def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
+def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
+    """The class of an own network, and the fingerprint of its source, which is `planned` if that is known."""
+    known = planned or _as_loaded(model)
+    if known and (model, known) in _loaded:
+        return _loaded[model, known], known
     place, _, name = model.rpartition(":")
-    source = _source(model, fingerprint)
+    beside: list[str] = []
     try:
-        module = _from_source(place, source) if _is_file(model) else importlib.import_module(place)
+        if _is_file(model):
+            source = _sources.get(planned or "") or _text(place, model)
+            module, beside = _from_source(place, source)
+        elif importlib.util.find_spec(place) is None:
+            raise NetworkError(f"{model}: there is no module {place}; install it, or name a file: nets.py:Net")
+        else:
+            module = importlib.import_module(place)
+    except NetworkError:
+        raise
     except (Exception, SystemExit) as error:
         raise NetworkError(f"{model} cannot be imported: {told(error, model)}") from error
     network = getattr(module, name, None)
@@ -108,27 +92,67 @@ def _class(model: str, fingerprint: str | None) -> type[nn.Module]:
         raise NetworkError(f"{model}: no class of this name; {remedy.replace('keys are', 'classes are')}")
     if not _is_network(network):
         raise NetworkError(f"{model}: not a torch.nn.Module; derive its class from torch.nn.Module")
-    return network  # type: ignore[no-any-return]
+    if not _is_file(model):  # which may only hand on what another module has
+        source = _text(str(sys.modules[network.__module__].__file__), model)
+    fingerprint = digest("".join([source, *(_text(file, model) for file in beside)]))
+    if planned not in (None, fingerprint):
+        raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
+    if _is_file(model):
+        _sources[fingerprint], _files[model] = source, [place, *beside]
+    _loaded[model, fingerprint] = network
+    return network, fingerprint
+
+
+def _as_loaded(model: str) -> str | None:
+    """The fingerprint that the files have now which an own network was loaded from before."""
+    with suppress(NetworkError):
+        return digest("".join(_text(file, model) for file in _files[model])) if model in _files else None
+    return None
+
+
+def _text(path: str, model: str) -> str:
+    try:
+        return read_file(Path(path), _MOST_BYTES).decode()
+    except FileNotFoundError:
+        moved = "if its project was moved, type the sweep's command there once more"
+        raise NetworkError(f"{path}: no such file; the path is taken from the config file's folder; {moved}") from None
+    except (OSError, ValueError, ResultError) as error:
+        raise NetworkError(f"{model}: cannot be read ({error}); name a Python file and a class in it") from error
 
 
 def _is_network(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def _from_source(place: str, source: str) -> ModuleType:
+def _from_source(place: str, source: str) -> tuple[ModuleType, list[str]]:
+    """The module of a file, and the files of the modules beside it that it imports, in order of their names."""
     module = ModuleType(f"tune_cnn_own_{digest(source)}")
     module.__file__ = place
     sys.modules[module.__name__] = module  # dataclasses and pickle look there
-    folder = str(Path(place).parent)
-    sys.path.insert(0, folder)  # it may import files beside it
+    folder = Path(place).parent
+    # Another network may have files of the same names beside it, and these may have changed since they were imported.
+    old = {n: sys.modules.pop(n) for n, m in list(sys.modules.items()) if n in _beside or _file_in(folder, n, m)}
+    sys.path.insert(0, str(folder))
     try:
         exec(compile(source, place, "exec"), vars(module))
+        beside = {n: file for n, m in sorted(sys.modules.items()) if (file := _file_in(folder, n, m))}
     except BaseException:
         del sys.modules[module.__name__]
         raise
     finally:
-        sys.path.remove(folder)
-    return module
+        sys.path.remove(str(folder))
+        sys.modules.update({n: m for n, m in old.items() if n not in _beside})  # as whoever imported it has it
+    _beside.update(beside.keys() - old.keys())
+    return module, [*beside.values()]
+
+
+def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:
+    """The file of a module that was imported from a folder, and not from an environment in it."""
+    file = str(getattr(module, "__file__", None))
+    if not file.startswith(f"{folder}{os.sep}"):
+        return None
+    path = folder.joinpath(*name.split("."))
+    return file if file in (f"{path}.py", str(path / "__init__.py")) else None
 
 
 def told(error: BaseException, model: str) -> str:
