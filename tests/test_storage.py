@@ -322,6 +322,7 @@ def test_a_sweep_is_found_by_path_name_and_uri(tmp_path, monkeypatch):
         ("~/ray_results/exp", "elsewhere", here),
         (here, "elsewhere", here),
         (f"file://{here}", "elsewhere", here),
+        (f"file:{here.replace('exp', '%65xp')}", "elsewhere", here),
         ("exp", f"file://{tmp_path}/ray_results", here),
         ("exp", f"mock://{tmp_path}/far?x=1", far),
         (far, "elsewhere", far),

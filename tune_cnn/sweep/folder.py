@@ -182,6 +182,11 @@ class Folder:
         return filesystem, f"{path.rstrip('/')}/{self.inner}".rstrip("/")
 
 
+def path_or_uri(place: str) -> str:
+    """A place on this machine as a path, also if it is given as a URI; of other URIs themselves."""
+    return _filesystem(place)[1] if place.startswith("file:") else place
+
+
 @cache
 def _filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem

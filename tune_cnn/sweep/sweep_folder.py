@@ -31,7 +31,7 @@ from tune_cnn.result_files import to_strict_json
 from tune_cnn.rules import name_problems
 from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.config.search_space import distribution_fault
-from tune_cnn.sweep.folder import Folder
+from tune_cnn.sweep.folder import Folder, path_or_uri
 from tune_cnn.sweep.trial_folder import TrialFolder, fault_of
 from tune_cnn.texts import tell
 
@@ -46,7 +46,7 @@ class SweepFolder:
 
     def __init__(self, storage: str, name: str) -> None:
         self.name = name
-        storage = storage.removeprefix("file://")
+        storage = path_or_uri(storage)
         self.storage = Folder(storage if "://" in storage else os.path.abspath(os.path.expanduser(storage)))
         self.folder = self.storage / name
         manifest = self._manifest()
@@ -63,7 +63,7 @@ class SweepFolder:
         Raises:
             StorageError: There is none.
         """
-        sweep = sweep.removeprefix("file://")
+        sweep = path_or_uri(sweep)
         if "://" in sweep:
             base, _, query = sweep.partition("?")
             parent, _, name = base.rstrip("/").rpartition("/")

@@ -111,13 +111,16 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
-        self.progress.to_be_retried(folder.label, _failure(folder) or "its process was lost")
+        self.progress.to_be_retried(folder.label, _failure(folder) or _lost(folder))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
-        self.failures[folder.trial_id] = _failure(folder) or (
-            f"its process was lost {trial.num_failures} times: {last_words(trial.get_error() or '', logs_folder())}"
-        )
+        words = last_words(trial.get_error() or "", logs_folder())
+        if _is_finished(folder):
+            self.progress.say(f"{folder.label}: a callback failed ({words})")
+        else:
+            failure = f"its process was lost {trial.num_failures} times: {words}"
+            self.failures[folder.trial_id] = _failure(folder) or failure
         self.on_trial_complete(iteration, trials, trial)
 
 
@@ -126,6 +129,16 @@ def _failure(folder: TrialFolder) -> str | None:
     with contextlib.suppress(StorageError):
         return folder.failure()
     return None
+
+
+def _is_finished(folder: TrialFolder) -> bool:
+    with contextlib.suppress(StorageError):
+        return folder.is_finished()
+    return False
+
+
+def _lost(folder: TrialFolder) -> str:
+    return "a callback failed after its end" if _is_finished(folder) else "its process was lost"
 
 
 class CountedBatches:

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
     finish = "train experiments of these names to the end, also those that a scheduler stopped"
     parser.add_argument("--finish", metavar="PATTERN", help=finish, **MANY)
-    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop after 90s, 30m, 2h, ... of training")
+    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop 90s, 30m, 2h, ... after Ray's start")
     track = "also report each trial to MLflow or Weights & Biases"
     parser.add_argument("--track", choices=["mlflow", "wandb"], help=track, **MANY)
     parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run so many trials at once at most")
