@@ -51,7 +51,7 @@ def write(folder: Path, name: str, trial: Settings, fit: FitResult, **facts: Any
         "parameters": 1000 * sum(trial.filters),
         "multiply_adds": 10**6 * sum(trial.filters),
         "data": trial.data.identity(),
-        "images": {"train": 480, "validation": 85, "test": 100},
+        "images": {"train": 480, "validation": 850, "test": 100},
         "device": "cpu",
         "threads": 1,
         "versions": {"tune_cnn": "0.1.0"},

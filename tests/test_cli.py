@@ -526,7 +526,13 @@ def test_export_names_the_files_and_what_is_missing(finished, capsys):
     assert run("export", "tiny", "--out", "deep/er") == 0
     out, err = capsys.readouterr()
     assert out == "deep/er/tiny_L1_K4.json\n"
-    assert err == "without an epoch, so not exported: tiny_L1_K6\n"
+    assert err == "not exported: tiny_L1_K6: epoch 1: OSError\n"
+    finished.trial(experiments["tiny_L1_K6"]).folder.delete("error.txt")
+    assert run("export", "tiny", "--out", "deep/er") == 0
+    assert capsys.readouterr().err == "without an epoch, so not exported: tiny_L1_K6\n"
+    (finished.trial(experiments["tiny_L1_K4"]).folder.local_path / "record.json").write_bytes(b"")
+    assert run("export", "tiny", "--out", "deep/er") == 2
+    assert "record.json: damaged" in capsys.readouterr().err
     assert [path.name for path in Path("deep/er").iterdir()] == ["tiny_L1_K4.json"]
 
 

@@ -36,6 +36,11 @@ def test_a_network_that_has_learned_is_beyond_one_and_a_half_times_chance(best: 
     assert history(10.0, best, math.nan).has_learned(classes) == learned
 
 
+@pytest.mark.parametrize(("best", "images", "learned"), [(15.6, 45, False), (23.5, 45, True), (15.1, 7500, True)])
+def test_of_few_images_luck_guesses_more(best: float, images: int, learned: bool):
+    assert history(10.0, best).has_learned(10, images) == learned
+
+
 def test_before_any_epoch_nothing_is_best():
     empty = FitResult.empty()
     assert (empty.best_epoch, empty.best_accuracy, empty.epochs_without_improvement) == (0, 0.0, 0)

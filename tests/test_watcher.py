@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from tune_cnn.settings import Settings
+from tune_cnn.sweep import watcher as watcher_module
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
@@ -54,7 +55,7 @@ def test_a_callback_that_fails_after_the_end_of_a_trial_is_no_failure_of_the_tri
     error = "Traceback (most recent call last):\nRuntimeError: user bug"
     trial = SimpleNamespace(**vars(TRIAL), num_failures=4, get_error=lambda: error)
     monkeypatch.setattr(TrialFolder, "is_finished", lambda _: True)
-    monkeypatch.setattr("tune_cnn.sweep.watcher.logs_folder", lambda: tmp_path)
+    monkeypatch.setattr(watcher_module, "logs_folder", lambda: tmp_path)
     watcher.on_trial_recover(0, [], trial)
     watcher.on_trial_error(0, [], trial)
     assert watcher.failures == {}

@@ -102,7 +102,10 @@ class Sweep:
             StorageError: It has no epoch behind it yet.
         """
         settings = self._settings(name)
-        weights = self._files.trial(settings).best_weights()
+        trial = self._files.trial(settings)
+        weights = trial.best_weights()
+        if weights is None and trial.is_finished():
+            raise StorageError(f"{trial.folder}/best.pt: gone or damaged; delete this folder, then run the sweep again")
         if weights is None:
             raise StorageError(f"{self.folder}: {name} has no weights yet; run the sweep")
         model = models.build(settings)

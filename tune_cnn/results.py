@@ -40,6 +40,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     """
     done = Exported([], [], {}, [])
     reasons: dict[DataSettings | str, str] = {}
+    damaged: dict[Settings, str] = {}
 
     @cache
     def images(source: DataSettings) -> data.Images | None:
@@ -55,7 +56,8 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         try:
             if (record := trial.record()) is not None:
                 return record
-        except ResultError:  # damaged, so the trial will run again
+        except ResultError as error:
+            damaged[settings] = str(error)
             return None
         state = trial.newest_state() if trial.failure() is None else None
         found = trial.as_it_stands(state)
@@ -74,7 +76,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     searches = folder.searches()
     for name, settings in folder.experiments().items():
         if (found := outcome(settings)) is None:
-            done.missing[name] = folder.trial(settings).failure()
+            done.missing[name] = damaged.get(settings) or folder.trial(settings).failure()
             continue
         results, summary = found
         if name in searches:

@@ -14,6 +14,17 @@ def chance(classes: int) -> float:
     return 100 / classes
 
 
+def learned_above(classes: int, images: int | None = None) -> float:
+    """The validation accuracy, in percent, that tells a network which has learned: 1.5 times that of guessing.
+
+    Of few images, luck guesses more: it must also be more than three standard deviations above guessing on so many
+    `images`, if that is known.
+    """
+    guessing = chance(classes)
+    luck = 3 * math.sqrt(guessing * (100 - guessing) / images) if images else 0.0
+    return max(1.5 * guessing, guessing + luck)
+
+
 def epoch_means(losses: Sequence[float], epochs: int) -> list[float]:
     """The mean of each epoch's losses, in nats."""
     return [fmean(part) for epoch in range(1, epochs + 1) if (part := of_epoch(losses, epoch, epochs))]
@@ -96,9 +107,9 @@ class FitResult(NamedTuple):
         """The validation accuracies without NaN, which stands for one that a file lacks."""
         return [accuracy for accuracy in self.test_acc if accuracy == accuracy]
 
-    def has_learned(self, classes: int) -> bool:
-        """Whether any validation accuracy is more than 1.5 times that of guessing among so many classes."""
-        return any(accuracy > 1.5 * chance(classes) for accuracy in self.test_acc)
+    def has_learned(self, classes: int, images: int | None = None) -> bool:
+        """Whether any validation accuracy is more than guessing gives; see `learned_above`."""
+        return any(accuracy > learned_above(classes, images) for accuracy in self.test_acc)
 
     @property
     def epochs_without_improvement(self) -> int:

@@ -69,7 +69,7 @@ class Run:
             return "diverged"
         if self.accuracy is None:
             return "no accuracies"
-        if self.history.has_learned(self.settings.data.classes):
+        if self.history.has_learned(self.settings.data.classes, self.validation_images):
             return "learned"
         return UNCLEAR if self.facts.get("stop_reason") == "scheduler" else "did not learn"
 
@@ -144,6 +144,13 @@ class Run:
         """The distributions that settings were drawn from, such as `{"lr": {"loguniform": [1e-4, 1e-2]}}`."""
         found = self.facts.get("search")
         return {k: v for k, v in found.items() if isinstance(v, Mapping)} if isinstance(found, dict) else {}
+
+    @property
+    def validation_images(self) -> int | None:
+        """How many there were, if that is known."""
+        counts = self.facts.get("images")
+        count = counts.get("validation") if isinstance(counts, dict) else None
+        return count if isinstance(count, int) and count > 0 else None
 
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""

@@ -8,7 +8,7 @@ from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import differing, is_network, percent, places, variant
 from tune_cnn.texts import counted
-from tune_cnn.train_results import chance, epoch_means
+from tune_cnn.train_results import chance, epoch_means, learned_above
 
 # How far from ln(classes), relatively, the loss of a network may be whose scores do not depend on the image.
 _AT_GUESSING = 0.01
@@ -27,10 +27,12 @@ def not_learned(grid: Grid) -> list[str]:
     guessing = chance(grid.settings.data.classes)
     lines = []
     if flat:
-        best = max(run.accuracy or 0 for cell in flat for run in _flat_runs(cell))
+        runs = [run for cell in flat for run in _flat_runs(cell)]
+        best = max(run.accuracy or 0 for run in runs)
+        needed = learned_above(grid.settings.data.classes, runs[0].validation_images)
         lines.append(
             f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where guessing gives "
-            f"{percent(guessing)}, and more than {percent(1.5 * guessing)} counts as learned."
+            f"{percent(guessing)}, and more than {percent(needed)} counts as learned."
         )
     reasons: dict[str, list[Cell]] = {}
     for cell in flat:

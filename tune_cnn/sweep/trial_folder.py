@@ -97,12 +97,12 @@ class TrialFolder:
             return None
         durations_s = state.get("epoch_durations_s", [])
         return history, {
-            "id": self.trial_id,
             "best_epoch": history.best_epoch,
             "best_validation_accuracy": history.best_accuracy,
             "duration_s": math.fsum(durations_s),
             "epoch_durations_s": durations_s,
             **state.get("summary", {}),  # version 0.1.0 kept none
+            "id": self.trial_id,  # the state may be that of a trial with other epochs, which this one continues
             **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
             "unfinished": True,
         }

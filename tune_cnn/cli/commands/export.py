@@ -25,10 +25,13 @@ def run(options: Namespace) -> int:
     for remark in replaced({name: s.trial_id for name, s in folder.experiments().items()}, options.out):
         tell(remark, file=sys.stderr)
     files, _, missing, _ = export_now(folder, options.out)
+    for name, failure in missing.items():
+        if failure is not None:
+            tell(f"not exported: {name}: {failure}", file=sys.stderr)
     if not files:
         raise StorageError(f"{folder}: no experiment has an epoch yet, so there is nothing to export; run the sweep")
     for path in files:
         tell(path)
-    if missing:
-        tell(f"without an epoch, so not exported: {', '.join(missing)}", file=sys.stderr)
+    if not_begun := [name for name, failure in missing.items() if failure is None]:
+        tell(f"without an epoch, so not exported: {', '.join(not_begun)}", file=sys.stderr)
     return 0
