@@ -39,6 +39,7 @@ data: {source: shapes, in_size: [3, 8, 8], train_images: 120, test_images: 10}
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tune_cnn.machine.load", lambda: "")
     Path("tiny.yaml").write_text(CONFIG)
     return Path("tiny.yaml")
 

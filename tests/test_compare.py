@@ -34,6 +34,13 @@ def test_cells_are_told_apart_by_what_varies_within_a_sweep():
     assert found.changed == 1
 
 
+def test_other_seeds_of_single_runs_are_told():
+    found = compare({"a": [run(60.0, seed=1)], "b": [run(62.0, seed=2)]})
+    assert found.settings == ["seed: 1 in a, 2 in b"]
+    several = [run(60.0, seed=1), run(61.0, seed=2)]
+    assert compare({"a": several, "b": several}).settings == []
+
+
 def test_with_several_seeds_only_what_is_more_than_noise_is_a_change():
     def seeds(*accuracies: float, layers: int) -> list[Run]:
         return [run(accuracy, layers_per_block=layers, seed=seed) for seed, accuracy in enumerate(accuracies)]

@@ -723,6 +723,11 @@ def test_arrays_are_known_by_their_content(arrays, tmp_path):
         ({"train_labels": np.zeros((40, 4))}, r"train_labels is float64 of the shape \(40, 4\); give integers \(N,\)"),
         ({"test_labels": np.arange(8) - 1}, "test_labels has -1; count the classes from 0 on"),
         ({"test_labels": np.arange(8)}, "test_labels has classes beyond 3"),
+        (
+            {"train_labels": np.arange(40) % 4 + 1},
+            "train_labels has 4, but no 0; number the classes from 0 on, without gaps",
+        ),
+        ({"train_labels": np.arange(40) % 4 * 10**9}, "train_labels has 3000000000, but no 1;"),
         ({"test_labels": np.array(["cat"] * 8, object)}, "not an .npz file .*; write it with numpy.savez"),
         (
             {"train_images": np.zeros(0), "test_labels": np.zeros(3)},

@@ -405,8 +405,7 @@ def test_what_another_network_gave_on_the_cells_that_did_not_learn(tmp_path):
         ({(32, 8): FLAT, (32, 9): FLAT}, "With lr = 0.01, 0 of 2 cells learned that did not with lr = 0.001."),
         ({(32, 8): 30.0}, "With lr = 0.01, 1 of 1 cell learned that did not with lr = 0.001: 30.0 % (K = 32, L = 8)."),
         ({(32, 8): FLAT}, "With lr = 0.01, 0 of 1 cell learned that did not with lr = 0.001."),
-        ({(32, 2): 64.0}, "On 1 cell that both learned, lr = 0.01 differs from lr = 0.001 "
-         "by +2.0 points on average (+2.0 to +2.0)."),
+        ({(32, 2): 64.0}, "On the 1 cell that both learned, lr = 0.01 differs from lr = 0.001 by +2.0 points."),
         ({(32, 2): 64.0, (32, 4): 60.0}, "On 2 cells that both learned, lr = 0.01 differs from lr = 0.001 "
          "by -0.5 points on average (-3.0 to +2.0)."),
     ],

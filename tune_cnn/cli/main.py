@@ -49,6 +49,8 @@ class _Parser(argparse.ArgumentParser):
             message += (
                 f"; a setting is changed by --set, such as --set {key}={value}; tune-cnn COMMAND --help has the rest"
             )
+        elif re.match(r"unrecognized arguments: [^\[{]*[\]}]", message):
+            message += "; a value with spaces needs quotes, such as --set 'grid.layers_per_block=[1, 2]'"
         example = str(self.epilog).partition("\n")[2]
         self.exit(2, f"{self.prog}: {message}\nExample:\n{example}\nAll there is: {self.prog} --help\n")
 

@@ -37,10 +37,13 @@ class Arrays(Source):
         if not problems:
             if sizes["train"] != sizes["test"]:
                 problems.append("train_images and test_images differ in size")
-            if len(np.unique(labels["train"])) < 2:
+            if len(present := np.unique(labels["train"])) < 2:
                 problems.append("train_labels has only one class, so that there is nothing to tell apart")
             elif labels["test"].max() > (last := labels["train"].max()):
                 problems.append(f"test_labels has classes beyond {last}, the last one of train_labels")
+            elif len(present) <= last:
+                absent = min({*range(len(present))} - {*present.tolist()})
+                problems.append(f"train_labels has {last}, but no {absent}; number the classes from 0 on, without gaps")
         if problems:
             raise DataError("\n".join(f"{self.path}: {problem}" for problem in problems))
         height, width, channels = sizes["train"]

@@ -52,6 +52,9 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
         means = [number(mean(accuracies), 2) for accuracies in cell.values()]
         rows.append([*map(setting_text, json.loads(varied)), *means, *(text for text, _ in changes)])
     one_each = {name: values[0] for name, values in flat.items() if values}
+    seeds = {name: {run.settings.seed for run in runs} for name, runs in sweeps.items()}
+    if all(len(of_one) == 1 for of_one in seeds.values()):
+        one_each = {name: {"seed": seeds[name].pop(), **values} for name, values in one_each.items()}
     settings = []
     for key in [key for key in varied_keys(one_each.values()) if key not in keys]:
         told = [f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items()]

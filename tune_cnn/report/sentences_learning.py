@@ -140,10 +140,10 @@ def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> l
     both = [(mine, other) for mine, other in pairs if mine.state == other.state == "learned"]
     gains = [other.accuracy.value - mine.accuracy.value for mine, other in both if mine.accuracy and other.accuracy]
     if gains:
-        lines.append(
-            f"On {counted(len(gains), 'cell')} that both learned, {theirs} differs from {ours} by {fmean(gains):+.1f} "
-            f"points on average ({min(gains):+.1f} to {max(gains):+.1f})."
-        )
+        of = f"{'the ' if len(gains) == 1 else ''}{counted(len(gains), 'cell')}"
+        spread = f" on average ({min(gains):+.1f} to {max(gains):+.1f})" if len(gains) > 1 else ""
+        differs = f"{theirs} differs from {ours} by {fmean(gains):+.1f} points{spread}"
+        lines.append(f"On {of} that both learned, {differs}.")
     return lines
 
 

@@ -28,7 +28,8 @@ _MOST_LINES = 2000  # about epochs, in a pipe or a log file; of more there is a 
 _FIRST = "waiting for the first batches"
 _RETRIED = "to be retried"
 _GPU_INTERVAL_S = 5.0
-_NARROW = 100  # columns of a terminal; fewer leave no room for every column of the table
+# A narrower terminal has no room for every column of the table: these go first, so that trials keep their names.
+_NARROW = {"time": 100, "s/epoch": 80, "loss": 72, "val loss": 64, "val %": 56}
 
 
 class EpochProgress(NamedTuple):
@@ -185,12 +186,12 @@ class Progress:
 
     def _table(self) -> Group:
         columns = ["trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch", "time"]
-        if self._console.width < _NARROW:
-            columns.remove("time")
+        places = [place for place, name in enumerate(columns) if self._console.width >= _NARROW.get(name, 0)]
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for index, column in enumerate(columns):
+        for place in places:
             # Where there is too little room, the trial's name is cut first.
-            table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index > 0, overflow="ellipsis")
+            name, number = columns[place], place > 1
+            table.add_column(name, justify="right" if number else "left", no_wrap=place > 0, overflow="ellipsis")
         rows = list(self._rows.items())  # at once, since another thread may add a trial
         ended = [row for row in rows if row[1].has_ended]
         going = [row for row in rows if row[1].is_going]
@@ -198,7 +199,8 @@ class Progress:
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
-            table.add_row(*(Text(printable(cell)) for cell in self._cells(label, row)[: len(columns)]))
+            cells = self._cells(label, row)
+            table.add_row(*(Text(printable(cells[place])) for place in places))
         return Group(table, Text(printable(self._summary()), no_wrap=True, overflow="ellipsis"))
 
     def _summary(self) -> str:

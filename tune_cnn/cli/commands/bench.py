@@ -37,7 +37,7 @@ def run(options: Namespace) -> int:
     only = options.only or (() if options.file else _DEFAULT_CELLS)
     experiments = load_experiments([options.file or _CELLS], overrides=options.overrides, only=only, data=options.data)
     from tune_cnn.bench import measure_cell
-    from tune_cnn.machine import cores, machine_facts
+    from tune_cnn.machine import cores, load, machine_facts
     from tune_cnn.training.devices import choose_device
 
     if options.out:
@@ -46,6 +46,8 @@ def run(options: Namespace) -> int:
     device = choose_device(options.device)
     trials = distinct_trials(experiments).values()
     tell(f"cells: {', '.join(first.name for first, *_ in trials)}", file=sys.stderr)
+    if busy := load():
+        tell(f"other work keeps the machine busy ({busy}), so ratios will differ from round to round", file=sys.stderr)
     cells: list[dict[str, Any]] = []
     try:
         for first, *_ in trials:
