@@ -1,5 +1,6 @@
 """The shipped config files say what they hold and how to run them, and hold what the assignment asks for."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -50,7 +51,7 @@ def file_schema() -> dict[str, Any]:
     schema = file_model().model_json_schema()
     owners = dict.fromkeys(("Grid", "Search", "Settings"), Settings) | {"Data": DataSettings, "Resources": Resources}
     for name, owner in (owners | {kind.__name__: kind for kind in SCHEDULERS.values()}).items():
-        texts = dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE))
+        texts = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.cleandoc(owner.__doc__ or ""), re.MULTILINE))
         schema["$defs"][name].pop("description", None)
         for key, value in schema["$defs"][name]["properties"].items():
             value |= DISTRIBUTION if name == "Search" else {}

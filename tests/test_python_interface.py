@@ -105,7 +105,7 @@ def test_the_function_has_the_name_of_a_folder_and_stays_callable(first):
 
 def test_help_shows_the_arguments_and_no_module(capsys):
     help(tune_cnn.sweep)
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "name: 'str | None' = None, data: 'str | Mapping[str, Any] | None' = None" in shown
     assert "time_budget_s: Stop after so many seconds." in shown
     assert "sweep_folder" not in shown

@@ -39,6 +39,10 @@ class Studies:
         self._opened: dict[str, Any] = {}  # studies by name
         self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
 
+    def close(self) -> None:
+        """Close the database."""
+        self._storage.engine.dispose()
+
     def suggest(self, experiment: Experiment) -> Experiment:
         """Settings for an experiment that has none yet; they are in the folder when this returns."""
         trial = self._study(experiment).ask(_space(experiment.search or {}))
@@ -106,7 +110,10 @@ def open_studies(folder: SweepFolder) -> Iterator[Studies]:
             studies = Studies(folder, path)
         except Exception as error:
             raise StorageError(f"{folder}/{_FILE}: damaged ({error}); delete it to begin a new study") from error
-        yield studies
+        try:
+            yield studies
+        finally:
+            studies.close()
 
 
 def settled(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Experiment]:
