@@ -37,9 +37,11 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def studies_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    storage = f"sqlite:///{folder / 'study.db'}"
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
     names = optuna.get_all_study_names(storage)
-    return [trial for name in names for trial in optuna.load_study(study_name=name, storage=storage).trials]
+    found = [trial for name in names for trial in optuna.load_study(study_name=name, storage=storage).trials]
+    storage.engine.dispose()
+    return found
 
 
 @pytest.mark.parametrize(
