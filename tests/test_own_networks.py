@@ -344,7 +344,7 @@ def test_a_network_may_be_in_an_installed_module_and_import_files_beside_it(proj
 
 def test_networks_with_files_of_the_same_name_beside_them_each_get_their_own(project, tmp_path):
     ids = {}
-    for folder, name in [("p", "ReLU"), ("q", "Tanh"), ("p", "ReLU"), ("p", "GELU")]:  # the last is an edit
+    for folder, name in [("p", "ReLU"), ("q", "Tanh"), ("p", "ReLU"), ("p", "LeakyReLU")]:  # the last is an edit
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "blocks.py").write_text(f'ACTIVATION = "{name}"')
         (tmp_path / folder / "nets.py").write_text(
