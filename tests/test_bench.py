@@ -112,7 +112,9 @@ def test_nothing_is_said_but_how_far_it_is(tmp_path):
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     command = [sys.executable, "-m", "tune_cnn", "bench", "tiny.yaml", "--only", "*L1", "--rounds=1", "--batches=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.sub(r"(loading PyTorch|other work keeps).*\n", "", done.stderr) == "cells: tiny_L1\ntiny_L1: round 1 of 1\n"
+    assert (
+        re.sub(r"(loading PyTorch|other work keeps).*\n", "", done.stderr) == "cells: tiny_L1\ntiny_L1: round 1 of 1\n"
+    )
 
 
 def test_ctrl_c_ends_it_and_its_processes_silently_while_one_starts(tmp_path):
