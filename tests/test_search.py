@@ -169,12 +169,17 @@ def test_the_dry_run_lists_the_samples_with_what_varies(config, capsys):
     assert lines[2].split()[4:6] == [str(settings.lr), str(settings.reg)]
 
 
-def test_result_files_hold_the_distributions_and_a_grown_search_trains_only_what_is_new(config, tmp_path):
+def test_result_files_hold_the_distributions_and_a_grown_search_trains_only_what_is_new(config, tmp_path, capsys):
     folder = SweepFolder(str(tmp_path), "tiny")
     experiments = load(config, "samples=2")
     assert len(train(experiments, folder)) == 4
     searches = {e.name: e.search for e in experiments}
     folder.save_experiments({e.name: e.settings for e in experiments}, searches)
+    assert main(["status", str(folder)]) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split()[:2] == ["experiment", "trial"]
+    labels = [folder.trial(e.settings).label for e in experiments]
+    assert [row.split()[:2] for row in rows[:2]] == [["tiny_000", labels[0]], ["tiny_001", labels[1]]]
     for path in export(folder, tmp_path / "results").files:
         assert load_result_file(path)[2]["search"]["lr"] == {"loguniform": [1e-4, 1e-2]}
     assert len(train(load(config, "samples=3"), folder)) == 2

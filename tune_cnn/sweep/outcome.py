@@ -46,12 +46,15 @@ def summary(found: Collection[Outcome], who: str | None) -> str:
 
 def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings], found: Mapping[str, Outcome]) -> str:
     """One line a trial: its settings, epochs, accuracies in percent, duration, how it ended; `found` are `outcomes`."""
-    trials = {settings.trial_id: settings for settings in experiments.values()}
-    titles, *rows = setting_rows(trials.values())
-    table = [["trial", *titles, *_COLUMNS]]
-    for (trial_id, settings), row in zip(trials.items(), rows, strict=True):
-        table.append([folder.trial(settings).label, *row, *found[trial_id].cells])
-    return aligned(table)
+    trials: dict[str, tuple[str, Settings]] = {}
+    for name, settings in experiments.items():
+        trials.setdefault(settings.trial_id, (name, settings))
+    titles, *rows = setting_rows([settings for _, settings in trials.values()])
+    table = [["experiment", "trial", *titles, *_COLUMNS]]
+    for (trial_id, (name, settings)), row in zip(trials.items(), rows, strict=True):
+        table.append([name, folder.trial(settings).label, *row, *found[trial_id].cells])
+    # In a search, nothing else tells which experiment a trial is.
+    return aligned(table if folder.searches() else [row[1:] for row in table])
 
 
 def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:
