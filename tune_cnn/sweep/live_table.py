@@ -106,7 +106,7 @@ class Progress:
 
     def added(self, label: str, settings: Settings, epochs_done: int = 0) -> None:
         """A trial has got its settings."""
-        self._rows[label] = _Row(settings, epochs_done)
+        self._rows = {**self._rows, label: _Row(settings, epochs_done)}  # a new one: threads may go through the other
         self._upcoming = max(self._upcoming - 1, 0)
 
     def dropped(self, label: str) -> None:
@@ -164,7 +164,7 @@ class Progress:
             if time.monotonic() - told > _SUMMARY_S:
                 told = time.monotonic()
                 self._line(self._summary())
-            for label, row in list(self._rows.items()):
+            for label, row in self._rows.items():
                 is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
                 is_due = self._is_silent or (is_long and not self._is_brief)
                 if is_due and (progress := self._current(label, row)) is not None:
@@ -192,7 +192,7 @@ class Progress:
             # Where there is too little room, the trial's name is cut first.
             name, number = columns[place], place > 1
             table.add_column(name, justify="right" if number else "left", no_wrap=place > 0, overflow="ellipsis")
-        rows = list(self._rows.items())  # at once, since another thread may add a trial
+        rows = list(self._rows.items())
         ended = [row for row in rows if row[1].has_ended]
         going = [row for row in rows if row[1].is_going]
         waiting = [row for row in rows if row[1].state == "waiting"]
@@ -230,7 +230,7 @@ class Progress:
 
     def _ended(self) -> str:
         """How many trials have ended, of all: `3/8`."""
-        ended = self._already_done + sum(row.has_ended for row in list(self._rows.values()))
+        ended = self._already_done + sum(row.has_ended for row in self._rows.values())
         return f"{ended}/{self._already_done + len(self._rows) + self._upcoming}"
 
     def _cells(self, label: str, row: _Row) -> list[str]:
