@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from sweep_process import assert_undisturbed
-from tiny_sweep import CONFIG
+from tiny_sweep import CONFIG, trainable
 
 from tune_cnn import data
 from tune_cnn.cli import main
 from tune_cnn.sweep import trainable as module
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
 from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.trial import Trial
 
@@ -78,20 +77,6 @@ class Disk:
                 os.remove(path)
             else:
                 path.write_bytes(content)
-
-
-def trainable(experiment: Experiment, folder: SweepFolder) -> CnnTrainable:
-    """As in a worker of Ray, but in this process."""
-    settings = experiment.settings
-    worker = CnnTrainable.__new__(CnnTrainable)
-    worker.setup(
-        {"trial_id": settings.trial_id},
-        plans={settings.trial_id: TrialPlan(settings, cpus=1, gpus=0)},
-        images={settings.data: data.load(settings.data)},
-        folder=folder,
-        overview=[],
-    )
-    return worker
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from easy_images import easy_images
+from tiny_sweep import trainable, write_config
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
@@ -20,6 +22,7 @@ from tune_cnn.data.batches import Batches, evaluation_batches
 from tune_cnn.errors import ResultError
 from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.settings import DataSettings
+from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import BatchResult, EpochResult
 from tune_cnn.training import TorchTrainer
 from tune_cnn.training.state_file import save_state, state_to_bytes
@@ -414,17 +417,16 @@ def test_a_compiled_network_trains_to_the_same_losses(monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_scores_outlive_a_graph_that_writes_all_of_them_to_one_place(monkeypatch):
-    """As a CUDA graph does, whose scores of one view would be those of the next."""
-    place = torch.empty(20, 10)
-    monkeypatch.setattr(torch, "compile", lambda model, **_: lambda images: place.copy_(model(images)))
-    model = ConvClassifier((3, 8, 8), 10, [4], 1, [])
-    results = []
-    for compile in (False, True):
-        trainer = TorchTrainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters()), compile=compile)
-        dl = Batches(IMAGES.train, 20)
-        results.append(trainer.test_epoch(dl, verbose=False, views=lambda images: [images, images.flip(3)]))
-    assert results[0] == results[1]
+def test_a_sweep_tells_what_could_not_be_done_to_save_time(monkeypatch, tmp_path):
+    def refuse(*_: object) -> None:
+        raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError("no compiler"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
+    experiment = write_config(tmp_path)[0]
+    compiled = replace(experiment, settings=replace(experiment.settings, compile=True))
+    worker = trainable(compiled, SweepFolder(str(tmp_path), "tiny"))
+    assert [warning[:26] for warning in worker.step()["warnings"]] == ["compile: not possible here"]
+    assert worker.step()["warnings"] == []
 
 
 def test_where_nothing_can_be_compiled_the_network_runs_as_it_is(monkeypatch):

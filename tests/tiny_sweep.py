@@ -7,6 +7,7 @@ from tune_cnn import data
 from tune_cnn.sweep.config.load import Experiment, distinct_trials, load_experiments
 from tune_cnn.sweep.earlier import find_earlier, take_over
 from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan
 from tune_cnn.trial import Trial
 
 CONFIG = """\
@@ -56,3 +57,17 @@ def train(experiments: Sequence[Experiment], folder: SweepFolder, interrupted_af
             last = trial.state_dict() if trial.can_be_continued else None
             files.finish(settings, trial.history, trial.summary(), trial.best_weights, last)
     return trained
+
+
+def trainable(experiment: Experiment, folder: SweepFolder) -> CnnTrainable:
+    """As in a worker of Ray, but in this process."""
+    settings = experiment.settings
+    worker = CnnTrainable.__new__(CnnTrainable)
+    worker.setup(
+        {"trial_id": settings.trial_id},
+        plans={settings.trial_id: TrialPlan(settings, cpus=1, gpus=0)},
+        images={settings.data: data.load(settings.data)},
+        folder=folder,
+        overview=[],
+    )
+    return worker

@@ -49,3 +49,7 @@ class ResultError(TuneCnnError):
 
 class NetworkError(TuneCnnError, ValueError):
     """An own network cannot be read, built or used."""
+
+
+class SlowerWarning(UserWarning):
+    """What was asked for to save time is not possible here."""

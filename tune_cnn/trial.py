@@ -64,6 +64,7 @@ class Trial:
             average=settings.average or None,
             precision=settings.precision,
             compile=settings.compile,
+            cuda_graph=settings.cuda_graph and self.device.type == "cuda",
         )
         self.validation_batches = self._evaluation_batches(images.validation)  # large: a loss per `bs_test` images
         self.history = FitResult.empty()

@@ -93,6 +93,7 @@ class Settings:
         precision: Numbers of the forward and backward pass: `fp32`; `bf16` or `fp16`, by autocast. On a GPU, fp32 is
             PyTorch's default, with convolutions in TF32; `ieee` uses no TF32, `tf32` uses it everywhere.
         compile: Compile the network with `torch.compile`.
+        cuda_graph: On a GPU, train by a CUDA graph where that gives the same numbers.
         model: The class of an own network, in a file or an installed module, such as `nets.py:WideNet`; see
             `models.own`. None: ConvClassifier or YourCodeNet.
         model_args: Further arguments of its constructor.
@@ -126,6 +127,7 @@ class Settings:
     test_views: Annotated[int, OneOf(1, 2, 6)] = 1
     precision: Annotated[str, OneOf("fp32", "ieee", "tf32", "bf16", "fp16")] = "fp32"
     compile: Flag = False
+    cuda_graph: Flag = False
     model: Reference | None = None
     model_args: dict[str, Argument] | None = None
     model_fingerprint: Text | None = None
@@ -164,7 +166,9 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """All that decides the numbers, as JSON values: files by what is in them, not by where they lie."""
         model = self.model and os.path.basename(self.model)
-        return {**self.to_json(), "model": model, "data": self.data.identity()}
+        values = {**self.to_json(), "model": model, "data": self.data.identity()}
+        del values["cuda_graph"]  # which gives the same numbers
+        return values
 
     def flat(self) -> dict[str, Any]:
         """As `identity`, key by key: `lr`, `data.source`, and an own network's arguments, as `model_args.width`."""
@@ -177,7 +181,7 @@ class Settings:
         """8 hex digits over everything that decides the numbers."""
         values = self.identity()
         # So that a new setting leaves the ids of the trials that are there already as they are.
-        for key in OPTIONAL:
+        for key in values.keys() & OPTIONAL:
             if getattr(self, key) == getattr(Settings, key):
                 del values[key]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -8,6 +8,7 @@ import math
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from statistics import fmean
@@ -20,7 +21,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tune_cnn import models
 from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
-from tune_cnn.errors import StorageError
+from tune_cnn.errors import SlowerWarning, StorageError
 from tune_cnn.settings import DataSettings, Settings, parse_settings
 from tune_cnn.sweep.folder import FULL, Folder
 from tune_cnn.sweep.live_table import EpochProgress
@@ -105,12 +106,15 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     def _run_epoch(self) -> dict[str, Any]:
         is_first, self.unkept = self.trial is None, None
-        trial = self.trial = self.trial or self._start()
-        if trial.stop_reason is None:
-            if self.plan.is_scheduled and self.folder.is_to_stop(trial.history.num_epochs):
-                trial.end("scheduler")
-            else:
-                trial.run_epoch()
+        with warnings.catch_warnings(record=True) as slower:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", SlowerWarning)
+            trial = self.trial = self.trial or self._start()
+            if trial.stop_reason is None:
+                if self.plan.is_scheduled and self.folder.is_to_stop(trial.history.num_epochs):
+                    trial.end("scheduler")
+                else:
+                    trial.run_epoch()
         epoch, test = trial.history.num_epochs, trial.test_result
         curves = _curve_points(trial, epoch)
         end = {
@@ -128,8 +132,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             earlier = [_curve_points(trial, number) for number in range(1, epoch)]
             shown |= {**trial.further_facts, "earlier_epochs": earlier}
         self._keep(trial, shown)
-        warnings, self.warnings = self.warnings, []
-        return {**curves, **end, "epochs": trial.settings.epochs, "warnings": warnings}
+        told, self.warnings = [*self.warnings, *dict.fromkeys(str(warning.message) for warning in slower)], []
+        return {**curves, **end, "epochs": trial.settings.epochs, "warnings": told}
 
     @property
     def _epoch_begun(self) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.errors import ConfigError
+from tune_cnn.errors import ConfigError, SlowerWarning
 
 # Of glibc's <malloc.h>.
 _M_TRIM_THRESHOLD = -1
@@ -96,19 +96,19 @@ def keep_freed_memory() -> None:
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model, compiled at its first call (on a GPU into CUDA graphs); uncompiled, with a warning, if that fails."""
-    mode = "reduce-overhead" if device_of(model).type == "cuda" else None
-    forward: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode, dynamic=False)
+    """The model, compiled at its first call; uncompiled, with a warning, if that fails."""
+    forward: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
 
     def call(images: Tensor) -> Tensor:
         nonlocal forward
         try:
-            return forward(images).clone()  # a CUDA graph overwrites its output at the next call
+            return forward(images)
         except (torch._dynamo.exc.TorchDynamoException, ImportError) as error:
             if forward is model:
                 raise
             fault = str(error).strip().partition("\n")[0]
-            warnings.warn(f"compile: not possible here, so the network runs as it is ({fault})", stacklevel=2)
+            told = f"compile: not possible here, so the network runs as it is ({fault})"
+            warnings.warn(told, SlowerWarning, stacklevel=2)
             forward = model
             return model(images)  # type: ignore[no-any-return]
 

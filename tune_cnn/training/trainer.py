@@ -1,5 +1,6 @@
 """What trains a network. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from tune_cnn.errors import SlowerWarning
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
+from tune_cnn.training.cuda_graph import GraphedStep
 from tune_cnn.training.devices import compiled, device_of
 from tune_cnn.training.ema import Ema
 from tune_cnn.training.loop import Batch, losses_of_parts, run_batches, run_epochs
@@ -36,6 +39,7 @@ class TorchTrainer:
             place; 0: no EMA; None: the model's attribute `average`, or 0 if it has none.
         precision: `bf16` or `fp16`, by autocast, with weights in fp32; else fp32, with TF32 as PyTorch's flags say.
         compile: Compile the model; where that fails, it runs as it is.
+        cuda_graph: Train by a CUDA graph; see `cuda_graph.GraphedStep`. Not with a scheduler, nor in fp16.
 
     Attributes:
         evaluated: The model that is validated and tested: `model`, or the average.
@@ -56,6 +60,7 @@ class TorchTrainer:
         average: float | None = None,
         precision: str = "fp32",
         compile: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         self.device = torch.device(device) if device is not None else device_of(model)
         self.model = model.to(self.device)
@@ -73,10 +78,12 @@ class TorchTrainer:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         if compile:
             torch.compiler.reset()  # what an earlier trial of this process has compiled
-        self._forward = compiled(self.model) if compile else self.model
-        self._evaluate = self._forward
-        if self._average is not None:
-            self._evaluate = compiled(self.evaluated) if compile else self.evaluated
+        self._forward, self._evaluate = (compiled(net) if compile else net for net in (self.model, self.evaluated))
+        can_be_graph = scheduler is None and not self._scaler.is_enabled()
+        if cuda_graph and not can_be_graph:
+            told = "cuda_graph: not with a schedule, a warm-up or fp16, so steps run as they are"
+            warnings.warn(told, SlowerWarning, stacklevel=2)
+        self._graph = GraphedStep(self._update, self.model, optimizer) if cuda_graph and can_be_graph else None
 
     def fit(
         self,
@@ -168,6 +175,8 @@ class TorchTrainer:
             ResultError: The state lacks parts, or they do not fit this network or optimizer.
         """
         self._state().load(state)
+        if self._graph is not None:
+            self._graph.forget()
 
     def _state(self) -> TrainingState:
         scaler = self._scaler if self._scaler.is_enabled() else None
@@ -190,6 +199,15 @@ class TorchTrainer:
 
     def _train_step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch, self.augment)
+        loss, correct = (self._graph or self._update)(images, labels)
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self._average is not None:
+            self._average.update_parameters(self.model)
+        return loss, correct, len(labels)
+
+    def _update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the optimizer: the loss (1,), and how many images were classified correctly."""
         self.optimizer.zero_grad()
         with self._autocast():
             scores = self._forward(images)  # (B, classes)
@@ -198,11 +216,7 @@ class TorchTrainer:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        if self.scheduler is not None:
-            self.scheduler.step()
-        if self._average is not None:
-            self._average.update_parameters(self.model)
-        return loss.detach().reshape(1), (scores.detach().argmax(dim=1) == labels).sum(), len(labels)
+        return loss.detach().reshape(1), (scores.detach().argmax(dim=1) == labels).sum()
 
     def _test_step(
         self,
