@@ -62,7 +62,8 @@ class GraphedStep:
         try:
             expected = on_side_stream(lambda: self._losses(self._step))
             for group in self._optimizer.param_groups:
-                group["capturable"] = True  # fused optimizers are, but want to be told
+                if "capturable" in group:
+                    group["capturable"] = True  # as fused optimizers are, whatever is said here
             self._results, self._replay = capture(lambda: self._step(*self._batch))
             self._restore(before)
             if not torch.equal(self._losses(self._replayed), expected):
