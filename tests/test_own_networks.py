@@ -372,13 +372,34 @@ def test_the_source_of_a_class_that_a_package_hands_on_is_that_of_its_module(pro
 def test_other_machines_get_the_source_with_the_trials(project):
     settings = [experiment.settings for experiment in load_experiments([project / "wide.yaml"])]
     shipped = sources(settings)
-    assert list(shipped.values()) == [NETS]
+    assert list(shipped.values()) == [{str(project / "nets.py"): NETS}]
     (project / "nets.py").write_text(NETS + "\n# changed while Ray started\n")
     assert sources(settings) == shipped
     (project / "nets.py").unlink()
     forget()
     adopt(shipped)
     assert models.build(settings[0]).layers[0].out_channels == 2
+
+
+def test_other_machines_get_the_files_beside_it_too(project, tmp_path):
+    folder = tmp_path / "other"
+    (folder / "parts").mkdir(parents=True)
+    for name, text in {"__init__": "from parts.widths import TIMES", "widths": "TIMES = 3"}.items():
+        (folder / "parts" / f"{name}.py").write_text(text)
+    source = f"import parts\n{NETS}".replace("width, 3, padding", "parts.TIMES * width, 3, padding").replace(
+        "Linear(width", "Linear(parts.TIMES * width"
+    )
+    (folder / "nets.py").write_text(source)
+    (folder / "wide.yaml").write_text((project / "wide.yaml").read_text())
+    settings = load_experiments([folder / "wide.yaml"])[0].settings
+    here = models.build(settings).state_dict()
+    shipped = sources([settings])
+    shutil.rmtree(folder)
+    forget()
+    adopt(shipped)
+    there = models.build(settings)
+    assert {name: value.shape for name, value in there.state_dict().items()} == {n: v.shape for n, v in here.items()}
+    assert there.layers[0].out_channels == 6
 
 
 def test_the_first_gradients_of_small_strided_convolutions_do_not_crash():

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,15 +17,16 @@ from types import ModuleType
 from torch import nn
 
 from tune_cnn.errors import NetworkError, ResultError
-from tune_cnn.files import read_file
+from tune_cnn.files import read_file, replace_file, temporary_folder
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
 from tune_cnn.texts import digest
 
+Texts = dict[str, str]  # source files by their paths: that of a network, then those beside it that it imports
 _MOST_BYTES = 1_000_000  # of a source file
 # What is here of own networks:
 _loaded: dict[tuple[str, str], type[nn.Module]] = {}  # by model and fingerprint
-_sources: dict[str, str] = {}  # source files by fingerprint, some from the machine that started the sweep
+_sources: dict[str, Texts] = {}  # by fingerprint; some from the machine that started the sweep
 _files: dict[str, list[str]] = {}  # by model: its file, and those beside it that it imports
 _beside: set[str] = set()  # names of imported modules that lie beside own networks
 
@@ -42,12 +43,12 @@ def resolve(settings: Settings) -> Settings:
     return replace(settings, model=model, model_fingerprint=_load(model, settings.model_fingerprint)[1])
 
 
-def sources(trials: Iterable[Settings]) -> dict[str, str]:
+def sources(trials: Iterable[Settings]) -> dict[str, Texts]:
     """The source files of own networks by fingerprint, as planned, for processes of other machines to `adopt`."""
     return {s.model_fingerprint: _sources[s.model_fingerprint] for s in trials if s.model_fingerprint in _sources}
 
 
-def adopt(sources: Mapping[str, str]) -> None:
+def adopt(sources: Mapping[str, Texts]) -> None:
     """Take the source files of own networks from here on."""
     _sources.update(sources)
 
@@ -72,11 +73,10 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
     if known and (model, known) in _loaded:
         return _loaded[model, known], known
     place, _, name = model.rpartition(":")
-    beside: list[str] = []
+    texts: Texts = {}
     try:
         if _is_file(model):
-            source = _sources.get(planned or "") or _text(place, model)
-            module, beside = _from_source(place, source)
+            module, texts = _from_files(place, _sources.get(planned or "", {}), model)
         elif importlib.util.find_spec(place) is None:
             raise NetworkError(f"{model}: there is no module {place}; install it, or name a file: nets.py:Net")
         else:
@@ -93,12 +93,12 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
     if not _is_network(network):
         raise NetworkError(f"{model}: not a torch.nn.Module; derive its class from torch.nn.Module")
     if not _is_file(model):  # which may only hand on what another module has
-        source = _text(str(sys.modules[network.__module__].__file__), model)
-    fingerprint = digest("".join([source, *(_text(file, model) for file in beside)]))
+        texts = {place: _text(str(sys.modules[network.__module__].__file__), model)}
+    fingerprint = digest("".join(texts.values()))
     if planned not in (None, fingerprint):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
     if _is_file(model):
-        _sources[fingerprint], _files[model] = source, [place, *beside]
+        _sources[fingerprint], _files[model] = texts, [*texts]
     _loaded[model, fingerprint] = network
     return network, fingerprint
 
@@ -124,26 +124,37 @@ def _is_network(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def _from_source(place: str, source: str) -> tuple[ModuleType, list[str]]:
-    """The module of a file, and the files of the modules beside it that it imports, in order of their names."""
+def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, Texts]:
+    """The module of a file, and its texts, those of modules beside it in order of their names.
+
+    Where what was `planned` is not on this machine, it lies in a temporary folder while it is imported.
+    """
+    source = planned.get(place) or _text(place, model)
     module = ModuleType(f"tune_cnn_own_{digest(source)}")
     module.__file__ = place
     sys.modules[module.__name__] = module  # dataclasses and pickle look there
-    folder = Path(place).parent
-    # Another network may have files of the same names beside it, and these may have changed since they were imported.
-    old = {n: sys.modules.pop(n) for n, m in list(sys.modules.items()) if n in _beside or _file_in(folder, n, m)}
-    sys.path.insert(0, str(folder))
-    try:
-        exec(compile(source, place, "exec"), vars(module))
-        beside = {n: file for n, m in sorted(sys.modules.items()) if (file := _file_in(folder, n, m))}
-    except BaseException:
-        del sys.modules[module.__name__]
-        raise
-    finally:
-        sys.path.remove(str(folder))
-        sys.modules.update({n: m for n, m in old.items() if n not in _beside})  # as whoever imported it has it
+    home = Path(place).parent
+    with ExitStack() as stack:
+        folder = home
+        if not all(map(os.path.exists, planned)):
+            folder = stack.enter_context(temporary_folder())
+            for path, text in planned.items():
+                replace_file(folder / Path(path).relative_to(home), text.encode())
+        # Another network may have files of the same names beside it, and these may have changed since.
+        old = {n: sys.modules.pop(n) for n, m in list(sys.modules.items()) if n in _beside or _file_in(folder, n, m)}
+        sys.path.insert(0, str(folder))
+        try:
+            exec(compile(source, place, "exec"), vars(module))
+            beside = {n: file for n, m in sorted(sys.modules.items()) if (file := _file_in(folder, n, m))}
+        except BaseException:
+            del sys.modules[module.__name__]
+            raise
+        finally:
+            sys.path.remove(str(folder))
+            sys.modules.update({n: m for n, m in old.items() if n not in _beside})  # as whoever imported it has it
+        texts = {str(home / Path(file).relative_to(folder)): _text(file, model) for file in beside.values()}
     _beside.update(beside.keys() - old.keys())
-    return module, [*beside.values()]
+    return module, {place: source, **texts}
 
 
 def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:

@@ -70,7 +70,7 @@ def _seconds(one: Callable[[Batch], object], many: Callable[[int], object], batc
     return timed(lambda: many(count)) / count
 
 
-def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, str]) -> dict[str, GpuMemory]:
+def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, dict[str, str]]) -> dict[str, GpuMemory]:
     """What each trial takes of this process's GPU, by trial id; nothing where there is no GPU.
 
     A trial that does not fit into the GPU needs all of it. After two minutes, no further network is measured.

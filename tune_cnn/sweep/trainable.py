@@ -66,7 +66,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         images: Mapping[DataSettings, Images],
         folder: SweepFolder,
         overview: Sequence[Summary],
-        networks: Mapping[str, str] = {},
+        networks: Mapping[str, dict[str, str]] = {},
     ) -> None:
         models.adopt(networks)
         Folder.patience_s = _PATIENCE_S
