@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_sweep import train
+from tiny_sweep import train, trainable
 from torch import nn
 
 import tune_cnn
@@ -177,6 +177,8 @@ def test_a_finished_trial_is_not_repeated_with_another_network(project, capsys):
 
 
 FURTHER = """
+import torch
+
 class Frozen(WideNet):
     def __init__(self, in_size, out_classes):
         super().__init__(in_size, out_classes)
@@ -208,6 +210,11 @@ class Decides(WideNet):
         if self.layers[0].weight.abs().max().item() > 0:
             self.layers[0].weight.data.mul_(2)
 
+class OneByOne(WideNet):
+    def forward(self, images):
+        conv, relu, _, _, linear = self.layers
+        return torch.stack([linear(relu(conv(image)).mean(dim=(1, 2))) for image in images])
+
 class Averages(WideNet):
     def __init__(self, in_size, out_classes):
         super().__init__(in_size, out_classes)
@@ -215,7 +222,7 @@ class Averages(WideNet):
 """
 
 
-@pytest.mark.parametrize("model", ["Frozen", "Zeros", "AllZeros", "Flat", "ByName", "Decides", "Averages"])
+@pytest.mark.parametrize("model", ["Frozen", "Zeros", "AllZeros", "Flat", "ByName", "Decides", "Averages", "OneByOne"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
 def test_unusual_networks_are_diagnosed_and_trained(project, model, optimizer):
     (project / "nets.py").write_text(NETS + FURTHER)
@@ -224,6 +231,32 @@ def test_unusual_networks_are_diagnosed_and_trained(project, model, optimizer):
     )
     train(load_experiments([config], overrides=[f"optimizer={optimizer}"]), SweepFolder("ray_results", "wide"))
     assert main(["diagnose", str(config), "--set", f"optimizer={optimizer}"]) in (0, 1)
+
+
+def test_a_network_that_cannot_be_diagnosed_is_trained_all_the_same(project, capsys):
+    refusing = """
+class Refusing(WideNet):
+    def forward(self, images):
+        if len(images) > 20:  # as in the diagnosis only
+            raise ValueError("so many images")
+        return self.layers(images)
+"""
+    (project / "nets.py").write_text(NETS + refusing)
+    config = changed(project, WideNet="Refusing")
+    assert main(["diagnose", str(config)]) == 0
+    told = "no verdict on Refusing, which may train all the same: so many images"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+    assert main(["sweep", str(config), "--dry-run"]) == 0
+    captured = capsys.readouterr().out
+    assert told in captured
+    assert "time: not estimated (so many images)" in captured
+    worker = trainable(load_experiments([config])[0], SweepFolder("ray_results", "wide"))
+    result = worker.step()
+    assert result["warnings"] == ["diagnosis: ValueError: so many images"]
+    assert result["epoch"] == 1
+    assert main(["trial", str(config), "wide_2"]) == 0
+    captured = capsys.readouterr()
+    assert "diagnosis: ValueError: so many images" in captured.err
 
 
 def test_looking_at_a_sweep_never_runs_the_code_of_its_network(project, capsys):

@@ -156,7 +156,10 @@ def train(
         images = data.load(planned, progress=True)
     with waiting("diagnosing the network"):
         trial = Trial(settings, images, device)
-        trial.further_facts["diagnosis"] = diagnose(settings, images.train, trial.device).to_json()
+        try:
+            trial.further_facts["diagnosis"] = diagnose(settings, images.train, trial.device).to_json()
+        except Exception as error:  # of an own network's code, which may train all the same
+            tell(f"diagnosis: {type(error).__name__}: {error}", file=sys.stderr)
     print(trial.trainer.model)
     trial.run(Path(f"{checkpoints}.pt") if checkpoints else None, epochs)
     result = trial.test_result

@@ -72,8 +72,8 @@ def diagnose(
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         dead_units: list[Tensor] = []
 
-        def count_dead(_module: nn.Module, _inputs: Any, output: Tensor) -> None:  # (B, C, H, W)
-            dead_units.append((output.detach().amax(dim=(0, 2, 3)) <= 0).float().mean())
+        def count_dead(_module: nn.Module, _inputs: Any, output: Tensor) -> None:  # (B, C, H, W) or (C, H, W)
+            dead_units.append((output.detach().movedim(-3, 0).flatten(1).amax(dim=1) <= 0).float().mean())
 
         for module in norms or convs:  # what goes into the ReLU of each conv layer, as far as is known
             module.register_forward_hook(count_dead)
@@ -143,8 +143,13 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
             continue
         if time.monotonic() > ended:
             late += 1
-        else:
+            continue
+        try:
             found[trial_id] = diagnose(settings, there[0], train_count=there[1])
+        except Exception as error:
+            if settings.model is None:
+                raise
+            left_out.append(f"no verdict on {settings.network}, which may train all the same: {error}")
     left_out = list(dict.fromkeys(left_out))
     if late:
         remedy = "tune-cnn diagnose takes its time"

@@ -167,6 +167,7 @@ def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:
 
 
 def told(error: BaseException, model: str) -> str:
+    """What an error in the code of an own network says, and where in its file it came from."""
     name = model.rpartition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
     if isinstance(error, SyntaxError) and error.filename == name:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tune_cnn import data
-from tune_cnn.errors import DataError, ResourceError, ResultError
+from tune_cnn.errors import ResultError
 from tune_cnn.files import parse_json, read_file
 from tune_cnn.machine import SLOWDOWN, load, slow_here, slow_remark
 from tune_cnn.models import cost
@@ -107,7 +107,7 @@ def times(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> tuple[d
     busy = load()
     try:
         trial_s, line = estimate(plan, node, within_s=_ESTIMATE_S)
-    except (DataError, ResourceError) as error:
+    except Exception as error:  # also one in the code of an own network
         return {}, f"time: not estimated ({error})"
     reservation = f"; timed while other work kept the machine busy ({busy})" if busy and trial_s else ""
     return trial_s, line + reservation

@@ -126,7 +126,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         is_shown = not is_first and trial.stop_reason == "scheduler"  # TensorBoard has its last epoch already
         shown: dict[str, Any] = {**({"epoch": epoch} if is_shown else curves), **end}
         if test:
-            with self._only_warned():
+            with self._only_warned("TensorBoard"):
                 shown["pictures"] = pictures(trial)
         if is_first:
             earlier = [_curve_points(trial, number) for number in range(1, epoch)]
@@ -155,8 +155,9 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if device.type == "cuda" and self.plan.gpus < 1:
             torch.cuda.set_per_process_memory_fraction(self.plan.gpus)
         trial = Trial(self.plan.settings, self.images[self.plan.settings.data], device)
-        trial.further_facts["diagnosis"] = diagnose(trial.settings, trial.images.train, device).to_json()
-        self.warnings = self.folder.resume(trial.load_state_dict)
+        with self._only_warned("diagnosis"):
+            trial.further_facts["diagnosis"] = diagnose(trial.settings, trial.images.train, device).to_json()
+        self.warnings += self.folder.resume(trial.load_state_dict)
         if trial.moved:
             self.warnings.append(trial.moved)
         trial.train_batches = CountedBatches(  # type: ignore[assignment]
@@ -164,19 +165,19 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             # By way of self: a closure over the trial would keep it, weights on the GPU and all, after its end.
             lambda batch, batches: publish(self.folder.folder, EpochProgress(self._epoch_begun, batch, batches)),
         )
-        with self._only_warned():
+        with self._only_warned("TensorBoard"):
             self.board = TrialBoard(self.folder, trial.settings, self.overview)
         return trial
 
     @contextlib.contextmanager
-    def _only_warned(self) -> Iterator[None]:
+    def _only_warned(self, what: str) -> Iterator[None]:
         # The training matters more than its watching.
         try:
             yield
         except StorageError:
             raise
         except Exception as error:
-            self.warnings.append(f"TensorBoard: {type(error).__name__}: {error}")
+            self.warnings.append(f"{what}: {type(error).__name__}: {error}")
 
     def _keep(self, trial: Trial, shown: Mapping[str, Any]) -> None:
         self._wait_for_writer()
@@ -202,7 +203,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     def _show(self, shown: Mapping[str, Any]) -> None:
         if self.board is not None:
-            with self._only_warned():
+            with self._only_warned("TensorBoard"):
                 self.board.report(shown)
 
     def _wait_for_writer(self) -> None:

@@ -20,7 +20,7 @@ def run(options: Namespace) -> int:
     trials = {trial_id: same[0] for trial_id, same in distinct_trials(experiments).items()}
     for source in {e.settings.data: None for e in experiments}:
         tell(data.describe(source), file=sys.stderr)
-    found = diagnose_all(e.settings for e in trials.values()).by_trial
+    found, left_out = diagnose_all(e.settings for e in trials.values())
     has_grid = not all(e.settings.model for e in trials.values())
     rows = []
     for trial_id, diagnosis in found.items():
@@ -37,7 +37,10 @@ def run(options: Namespace) -> int:
                 "most dead units": f"{max(diagnosis.dead_units, default=0):.0%}",
             }
         )
-    tell(aligned([list(rows[0]), *(list(row.values()) for row in rows)]))
+    if rows:
+        tell(aligned([list(rows[0]), *(list(row.values()) for row in rows)]))
+    for line in left_out:
+        tell(line, file=sys.stderr)
     for trial_id, diagnosis in found.items():
         if diagnosis.verdict != "trains":
             tell(f"\n{trials[trial_id].name}: {diagnosis.verdict}. {diagnosis.reason}")
