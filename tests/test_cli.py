@@ -804,6 +804,14 @@ def test_a_reader_that_goes_away_is_no_error(finished, monkeypatch):
     assert len(list(Path("results").iterdir())) == 2
 
 
+def test_a_log_gets_the_beginning_and_the_end_of_each_progress_bar(tmp_path):
+    command = [sys.executable, "-m", "tune_cnn", "trial", "quick", "quick_K8_L2", "--set", "epochs=1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    bars = [line for line in done.stderr.splitlines() if "it/s" in line]
+    assert [re.split(r" \(Avg|:  ", line)[0] for line in bars] == [*["train_batch"] * 2, *["test_batch"] * 4]
+    assert re.match(r"train_batch \(Avg. Loss [\d.]+, Accuracy [\d.]+\): 100%", bars[1])
+
+
 def test_status_shows_every_trial_and_whether_somebody_runs_the_sweep(tmp_path, capsys):
     settings = {f"s_L{depth}": Settings(layers_per_block=depth, data=DataSettings("shapes")) for depth in (1, 2)}
     folder = SweepFolder(str(tmp_path), "s")

@@ -30,6 +30,8 @@ def run() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports the random.py of the user's working folder
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "60")  # a bar ten times a second would fill a log
     exit_code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):

@@ -112,7 +112,7 @@ def run_batches(
             bar.update()
         values = torch.cat(losses).tolist()
         accuracy = 100.0 * int(torch.stack(correct).sum()) / num_samples
-        bar.set_description(f"{name} (Avg. Loss {fmean(values):.3f}, Accuracy {accuracy:.1f})")
+        bar.set_description(f"{name} (Avg. Loss {fmean(values):.3f}, Accuracy {accuracy:.1f})", refresh=False)
     return EpochResult(values, accuracy)
 
 
