@@ -675,7 +675,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["export", "absent"], ["absent: no sweep here", "(run one first, such as: tune-cnn sweep quick)"]),
         (["export", "../.."], ["../..: no sweep here"]),
         (["board", "absent", "--storage", "elsewhere"], ["none of this name in elsewhere; check the name, or the sto"]),
-        (["plot"], ["results: no result file matches *; check the pattern, or --results"]),
+        (["plot", "results/a.json"], ["no result file matches results/a.json; check the name, and give its folder"]),
         (["plot", "exp*", "**", "/etc/*", "--results", "file"], ["file: no result file matches exp* ** /etc/*"]),
         ([], ["usage: tune-cnn", "sweep ", "train the experiments of config files"]),
         (["sweep"], ["the following arguments are required: FILE"]),

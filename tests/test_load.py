@@ -513,9 +513,9 @@ when: 1
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
         "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
         "algorithm, scheduler",
-        "  run_name: {X} is not a placeholder; there are {K}, {L}, {P}, {S}, {seed}, {bs_train}, {bs_test}, {batches}, "
-        "{epochs}, {early_stopping}, {lr}, {reg}, {filters_per_layer}, {layers_per_block}, {pool_every}, "
-        "{hidden_dims}, {ycn}, " + ", ".join(f"{{{key}}}" for key in OPTIONAL),
+        "  run_name: {X} is not a placeholder; keys are K, L, P, S, seed, bs_train, bs_test, batches, epochs, "
+        "early_stopping, lr, reg, filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, "
+        + ", ".join(OPTIONAL),
     ]
 
 
@@ -559,12 +559,18 @@ def test_stray_brace_is_a_fault(tmp_path: Path, pattern: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("placeholder", ["{k}", "{K.__class__}", "{K[0]}", "{K!r}", "{K:>9}", "{0}", "{data}"])
+@pytest.mark.parametrize("placeholder", ["{K.__class__}", "{K[0]}", "{K!r}", "{K:>9}", "{0}", "{data}"])
 def test_placeholder_is_a_bare_key(tmp_path: Path, placeholder: str) -> None:
     (fault,) = faults(tmp_path, f"run_name: '{placeholder}'")
-    assert fault.startswith(
-        f"run_name: {placeholder} is not a placeholder; there are {{K}}, {{L}}, {{P}}, {{S}}, {{seed}}, "
-    )
+    assert fault.startswith(f"run_name: {placeholder} is not a placeholder; keys are K, L, P, S, seed, ")
+
+
+def test_a_mistyped_placeholder_suggests_the_real_one(tmp_path: Path) -> None:
+    assert faults(tmp_path, "run_name: a_{k}_{LR}_{layer_per_block}") == [
+        "run_name: {LR} is not a placeholder; did you mean 'lr'?",
+        "run_name: {k} is not a placeholder; did you mean 'K'?",
+        "run_name: {layer_per_block} is not a placeholder; did you mean 'layers_per_block'?",
+    ]
 
 
 @pytest.mark.parametrize("value", ["5", "{K}", "[a]", "", "''"])

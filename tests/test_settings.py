@@ -156,6 +156,7 @@ def test_faulty_setting_is_named_with_its_rule(values: dict[str, Any], problem: 
         ("batch_size", "did you mean 'bs_train'?"),
         ("weight_decay", "did you mean 'reg'?"),
         ("K", "did you mean 'filters_per_layer'?"),
+        ("LR", "did you mean 'lr'?"),
         ("patience", "did you mean 'early_stopping'?"),
         ("colour", f"keys are {', '.join(KEYS)}, data"),
         ("scheduler", f"keys are {', '.join(KEYS)}, data"),

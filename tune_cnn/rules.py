@@ -229,19 +229,20 @@ def shown(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-# What users of other tools type, and no spelling distance finds; or what is spelled alike and something else.
+# What users of other tools type, in small letters, and no spelling distance finds; or is spelled alike and no such key.
 _SYNONYMS = {
     "learning_rate": "lr", "learning_rte": "lr", "weight_decay": "reg", "batch_size": "bs_train",
     "patience": "early_stopping", "num_epochs": "epochs", "max_epochs": "epochs", "filters": "filters_per_layer",
-    "K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "scheduler": "",
+    "k": "filters_per_layer", "l": "layers_per_block", "p": "pool_every", "scheduler": "",
 }  # fmt: skip
 
 
 def suggest(key: str, known: Collection[str]) -> str:
     """The remedy for an unknown key: the nearest known one, or all of them."""
-    close = [*difflib.get_close_matches(key, known), *difflib.get_close_matches(key, _SYNONYMS, cutoff=0.8)]
+    key, names = key.lower(), {name.lower(): name for name in known}
+    close = [*difflib.get_close_matches(key, names), *difflib.get_close_matches(key, _SYNONYMS, cutoff=0.8)]
     near = difflib.get_close_matches(key, close, n=1)
-    target = _SYNONYMS.get(near[0], near[0]) if near else None
+    target = {**_SYNONYMS, **names}[near[0]] if near else None
     return f"did you mean '{target}'?" if target in known else f"keys are {', '.join(known)}"
 
 

@@ -34,7 +34,7 @@ def run(options: Namespace) -> int:
         wider = [f"'{pattern}*'" for pattern in options.patterns if matching([f"{pattern}*"], options.results)]
         raise ResultError(
             f"{options.results}: no result file matches {' '.join(options.patterns)}; "
-            + (f"did you mean {' '.join(wider)}?" if wider else "check the pattern, or --results")
+            + (f"did you mean {' '.join(wider)}?" if wider else "check the name, and give its folder with --results")
         )
     out_dir = options.out or options.results
     check_writable(out_dir)

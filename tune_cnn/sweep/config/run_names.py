@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.rules import shown
+from tune_cnn.rules import shown, suggest
 from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, with_arguments_apart
 from tune_cnn.texts import enumerated, setting_text
 
@@ -43,8 +43,7 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
         remedy = "a placeholder reads {K} or {lr}, and nothing else has braces"
         return [f"run_name: {shown(pattern)} has a stray brace; {remedy}"]
     if unknown := sorted(key for key in keys if key not in KEYS and not key.startswith(ARGUMENT_PREFIX)):
-        known = ", ".join(f"{{{key}}}" for key in (*SHORT, *KEYS))
-        return [f"run_name: {{{key}}} is not a placeholder; there are {known}" for key in unknown]
+        return [f"run_name: {{{key}}} is not a placeholder; {suggest(key, (*SHORT, *KEYS))}" for key in unknown]
     shortest = {long: short for short, long in SHORT.items()}
     for key in [key for key, values in grid.items() if len(values) > 1 and key not in keys]:
         remedy = f"add {{{shortest.get(key, key)}}}"
