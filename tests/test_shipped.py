@@ -66,6 +66,13 @@ def names_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in paths if path.parent.name != "__pycache__"}
 
 
+def use(configs: Path) -> None:
+    """Leave what a notebook in a clone leaves beside it."""
+    for left in ("results/quick_K8_L2.json", "ray_results/quick/sweep.json", ".ipynb_checkpoints/grid.ipynb"):
+        (configs / left).parent.mkdir(parents=True)
+        (configs / left).touch()
+
+
 def test_init_copies_what_can_be_changed_and_overwrites_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["init"]) == 0
@@ -80,18 +87,22 @@ def test_init_copies_what_can_be_changed_and_overwrites_nothing(tmp_path, monkey
 def test_init_copies_nothing_that_a_sweep_left_among_the_files_of_a_clone(tmp_path, monkeypatch):
     clone = tmp_path / "clone"
     shutil.copytree(shipped_folder(), clone)
-    for left in ("results/quick_K8_L2.json", "ray_results/quick/sweep.json", ".ipynb_checkpoints/grid.ipynb"):
-        (clone / left).parent.mkdir(parents=True)
-        (clone / left).touch()
+    use(clone)
     monkeypatch.setattr("tune_cnn.cli.commands.init.shipped_folder", lambda: clone)
     assert main(["init", str(tmp_path / "mine")]) == 0
     assert names_below(tmp_path / "mine") == names_below(shipped_folder())
 
 
 @pytest.mark.slow
-def test_a_wheel_brings_the_shipped_files(tmp_path):
+def test_a_wheel_brings_the_shipped_files_and_nothing_that_a_notebook_left_among_them(tmp_path):
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", ROOT], check=True)
+    clone = tmp_path / "clone"
+    for folder in ("tune_cnn", "configs"):
+        shutil.copytree(ROOT / folder, clone / folder)
+    for file in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / file, clone)
+    use(clone / "configs")
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", clone], check=True)
     (wheel,) = (tmp_path / "wheel").glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "installed", wheel], check=True)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
@@ -104,6 +115,7 @@ def test_a_wheel_brings_the_shipped_files(tmp_path):
         )
         return done.stdout
 
+    assert names_below(tmp_path / "installed" / "tune_cnn" / "configs") == names_below(shipped_folder())
     assert "6 experiments, 6 trials" in run("sweep", "quick", "--dry-run")
     run("init")
     where = subprocess.run(
