@@ -3,6 +3,8 @@
 Tests marked `gpu` need a real one, and are skipped elsewhere.
 """
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -149,6 +151,29 @@ def test_fp32_is_pytorchs_default_and_the_flags_are_restored():
     with numerics(CPU, "tf32"):
         assert flags() == before
     assert before[:2] == (False, True)
+
+
+NEWER_NAMES = """
+import torch
+from tune_cnn.training.devices import numerics
+
+matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+kinds = matmul, cudnn.conv, cudnn.rnn
+for part in torch.backends, matmul, cudnn, cudnn.conv:
+    for chosen in "ieee", "tf32":
+        part.fp32_precision = chosen
+        before = [kind.fp32_precision for kind in kinds]
+        for precision, expected in ("fp32", [0, 1, 1]), ("ieee", [0, 0, 0]), ("tf32", [1, 1, 1]):
+            with numerics(torch.device("cuda"), precision):
+                assert [kind.fp32_precision == "tf32" for kind in kinds] == expected
+                assert [matmul.allow_tf32, cudnn.allow_tf32] == expected[:2]
+            assert [kind.fp32_precision for kind in kinds] == before
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch has no such names before 2.9")
+def test_who_sets_precisions_by_pytorchs_newer_names_can_train_and_keeps_them():
+    subprocess.run([sys.executable, "-c", NEWER_NAMES], check=True)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,16 +71,20 @@ def numerics(device: torch.device, precision: str) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, precision == "tf32"
-    cudnn = torch.backends.cudnn.flags(  # type: ignore[no-untyped-call]
-        torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=precision != "ieee"
-    )
-    try:
-        with cudnn:
-            yield
-    finally:
-        matmul.allow_tf32 = before
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
+    flags += [(matmul, "allow_tf32", precision == "tf32"), (cudnn, "allow_tf32", precision != "ieee")]
+    # Since PyTorch 2.9, setting allow_tf32 sets fp32_precision too, and torch.compile needs both to agree; but reading
+    # it is an error where the user has set the other.
+    parts = (matmul, cudnn.conv, cudnn.rnn) if hasattr(cudnn, "conv") else ()
+    newer = [(part, "fp32_precision", "ieee") for part in parts]
+    with ExitStack() as stack:
+        for part, name, _ in [*newer, *flags]:  # restored from the last to the first
+            with suppress(RuntimeError):
+                stack.callback(setattr, part, name, getattr(part, name))
+        for part, name, value in [*flags, *(newer if precision == "ieee" else ())]:
+            setattr(part, name, value)
+        yield
 
 
 def keep_freed_memory() -> None:
