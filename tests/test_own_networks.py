@@ -15,6 +15,7 @@ from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, NetworkError
 from tune_cnn.experiments import load_experiment, run_experiment
 from tune_cnn.models.own_source import adopt, sources
+from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.load import load_experiments
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -400,6 +401,16 @@ def test_the_source_of_a_class_that_a_package_hands_on_is_that_of_its_module(pro
     before = load_experiments([config])[0].settings
     (package / "inside.py").write_text(NETS + "# changed")
     assert load_experiments([config])[0].settings.trial_id != before.trial_id
+
+
+@pytest.mark.parametrize("module", ["sys", "_csv", "gone", None])  # built in, compiled, no longer there
+def test_a_class_of_a_module_without_python_source_is_refused(tmp_path, monkeypatch, module):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"of_{module}"
+    source = f"import csv\nfrom torch import nn\nclass Net(nn.Module):\n    __module__ = {module!r}\n"
+    (tmp_path / f"{name}.py").write_text(source)
+    with pytest.raises(NetworkError, match=f"{name}:Net: no Python source of {module}; name a Python file and a class"):
+        models.resolve(Settings(model=f"{name}:Net"))
 
 
 def test_other_machines_get_the_source_with_the_trials(project):

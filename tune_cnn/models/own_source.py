@@ -93,7 +93,11 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
     if not _is_network(network):
         raise NetworkError(f"{model}: not a torch.nn.Module; derive its class from torch.nn.Module")
     if not _is_file(model):  # which may only hand on what another module has
-        texts = {place: _text(str(sys.modules[network.__module__].__file__), model)}
+        file = str(getattr(sys.modules.get(network.__module__), "__file__", None))
+        if not file.endswith(".py"):
+            fault = f"no Python source of {network.__module__}"
+            raise NetworkError(f"{model}: {fault}; name a Python file and a class in it")
+        texts = {file: _text(file, model)}
     fingerprint = digest("".join(texts.values()))
     if planned not in (None, fingerprint):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
