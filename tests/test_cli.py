@@ -20,7 +20,7 @@ from tiny_sweep import train, write_config
 from tune_cnn import experiments
 from tune_cnn.cli import commands, main
 from tune_cnn.cli.main import parser
-from tune_cnn.errors import ResourceError, StorageError
+from tune_cnn.errors import DataError, ResourceError, StorageError
 from tune_cnn.machine import cpu_kind
 from tune_cnn.result_files import load_result_file
 from tune_cnn.settings import DataSettings, Settings
@@ -29,6 +29,7 @@ from tune_cnn.sweep.cluster import ClusterOptions
 from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import PlannedExperiment
+from tune_cnn.sweep.runner import run_sweep
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -346,6 +347,16 @@ def test_fresh_trains_again_and_keeps_the_old_trials(finished, runner, capsys):
     assert finished.folder.names() == ["sweep.json", "trials", "trials-2"]
     assert re.search(r"training everything in \S+trials-2; what is in \S+trials stays there", capsys.readouterr().err)
     assert len(finished.trials.names()) == 2
+
+
+def test_a_sweep_whose_images_are_missing_says_so_before_ray_starts(here, runner, monkeypatch, capsys):
+    missing = DataError("CIFAR10 is not in here, and cannot be downloaded")
+    monkeypatch.setattr("tune_cnn.data.load", raising(missing))
+    runner(run_sweep)
+    assert run("sweep", "tiny.yaml") == 2
+    said = capsys.readouterr().err
+    assert str(missing) in said
+    assert "starting Ray" not in said
 
 
 def test_a_failed_trial_is_exit_code_1_and_the_others_are_exported(here, runner, capsys):

@@ -3,15 +3,13 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from tune_cnn import data, models
-from tune_cnn.settings import DataSettings
 from tune_cnn.sweep.cluster import ClusterOptions, check_reachable, connected, own_node
 from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import take_over
@@ -88,15 +86,14 @@ def run_sweep(
         if not possible:
             return {}
         sources = {e.settings.data for e in possible.values()}
-        loading = _load(sources)
+        with waiting("loading images"):  # before Ray, whose start takes seconds: what is missing is told at once
+            images = {source: data.load(source, progress=True) for source in sources}
         # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
         with connected(cluster, sum(map(data.nbytes, sources))) as (nodes, is_new), _terminated_like_ctrl_c():
             asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
                 check_reachable(folder.folder)
-            with waiting("loading images", at_once=not loading.done()):
-                images = loading.result()
             from tune_cnn.sweep.tune_run import run_tune
             from tune_cnn.sweep.watcher import Watcher, published
 
@@ -117,14 +114,6 @@ def run_sweep(
                     todo = {trial_id: todo[trial_id] for trial_id in again}
                     watcher.forget(again)
                 return watcher.failures
-
-
-def _load(sources: Iterable[DataSettings]) -> Future[dict[DataSettings, data.Images]]:
-    """Load images in a thread, since the start of Ray is two seconds of waiting; an interrupt does not wait for it."""
-    thread = ThreadPoolExecutor(1, "loader")
-    loading = thread.submit(lambda: {source: data.load(source, progress=True) for source in sources})
-    thread.shutdown(wait=False)
-    return loading
 
 
 def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: ClusterOptions) -> dict[str, GpuMemory]:
