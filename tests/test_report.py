@@ -382,6 +382,20 @@ def test_guessing_is_that_of_the_classes_there_are(tmp_path):
     )
 
 
+def test_who_always_answers_the_most_frequent_class_has_not_learned(tmp_path):
+    trial = settings(32, 2, data=DataSettings("image_folder", path="/images", classes=2))
+    write(tmp_path, "a", trial, history(90.0, classes=2), majority_accuracy=90.0)
+    write(tmp_path, "b", replace(trial, layers_per_block=4), history(95.0, classes=2), majority_accuracy=90.0)
+    (grid,) = load_grids(sorted(tmp_path.glob("*.json")))
+    assert [cell.verdict for cell in grid.cells] == ["did not learn", "learned"]
+    did_not, why, *_ = told(grid)["1.2"]
+    assert did_not == (
+        "L = 2 at K = 32 did not learn: at most 90.0 % validation accuracy, where always answering the most frequent "
+        "class gives 90.0 %, and more than 90.3 % counts as learned."
+    )
+    assert "guessing" not in why
+
+
 # What was tried
 
 

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from tune_cnn import train_results
-from tune_cnn.train_results import EpochResult, FitResult
+from tune_cnn.train_results import EpochResult, FitResult, learned_above
 
 
 def history(*validation_accuracies: float) -> FitResult:
@@ -33,19 +33,28 @@ def test_the_first_of_equal_epochs_is_the_best():
 
 @pytest.mark.parametrize(("best", "classes", "learned"), [(15.0, 10, False), (15.1, 10, True), (52.0, 3, True)])
 def test_a_network_that_has_learned_is_beyond_one_and_a_half_times_chance(best: float, classes: int, learned: bool):
-    assert history(10.0, best, math.nan).has_learned(classes) == learned
+    assert (best > learned_above(classes)) == learned
 
 
 @pytest.mark.parametrize(("best", "images", "learned"), [(15.6, 45, False), (23.5, 45, True), (15.1, 7500, True)])
 def test_of_few_images_luck_guesses_more(best: float, images: int, learned: bool):
-    assert history(10.0, best).has_learned(10, images) == learned
+    assert (best > learned_above(10, images)) == learned
+
+
+@pytest.mark.parametrize(("best", "images", "learned"), [(88.9, 45, False), (93.0, 45, False), (97.8, 45, True)])
+def test_always_answering_the_most_frequent_class_is_not_learning(best: float, images: int, learned: bool):
+    assert (best > learned_above(2, images, majority=88.9)) == learned
+    assert learned_above(2, images, majority=51.0) == learned_above(2, images)
+
+
+def test_luck_is_the_same_on_both_sides_of_half():
+    assert learned_above(3, 45, 50.001) == pytest.approx(learned_above(3, 45, 49.999), abs=0.01)
 
 
 def test_before_any_epoch_nothing_is_best():
     empty = FitResult.empty()
     assert (empty.best_epoch, empty.best_accuracy, empty.epochs_without_improvement) == (0, 0.0, 0)
     assert empty.is_finite
-    assert not empty.has_learned(10)
 
 
 def test_an_accuracy_of_zero_can_be_the_best():

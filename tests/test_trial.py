@@ -485,6 +485,7 @@ def test_summary_is_strict_json_with_the_facts():
     assert summary["parameters"] == sum(weight.numel() for weight in trial.trainer.model.parameters())
     assert summary["class_names"] == ["red", "green", "blue", "grey"]
     assert summary["images"] == {"train": 60, "validation": 30, "test": 20}
+    assert summary["majority_accuracy"] == max(np.bincount(EASY.validation.labels)) / 30 * 100
     assert (summary["device"], summary["threads"]) == ("cpu", torch.get_num_threads())
     assert summary["versions"]["torch"] == torch.__version__
     assert "path" not in summary["data"]

@@ -14,15 +14,29 @@ def chance(classes: int) -> float:
     return 100 / classes
 
 
-def learned_above(classes: int, images: int | None = None) -> float:
+def learned_above(classes: int, images: int | None = None, majority: float = 0.0) -> float:
     """The validation accuracy, in percent, that tells a network which has learned: 1.5 times that of guessing.
 
     Of few images, luck guesses more: it must also be more than three standard deviations above guessing on so many
-    `images`, if that is known.
+    `images`, if that is known. Where classes are so unequal that always answering the most frequent one would do,
+    which gives `majority` percent, it must be as far above that.
     """
     guessing = chance(classes)
-    luck = 3 * math.sqrt(guessing * (100 - guessing) / images) if images else 0.0
-    return max(1.5 * guessing, guessing + luck)
+    needed = max(1.5 * guessing, guessing + _luck(guessing, images))
+    return needed if majority <= needed else majority + _luck(majority, images)
+
+
+def _luck(accuracy: float, images: int | None) -> float:
+    """Three standard deviations of an accuracy, in percent, that is reached without looking at the images.
+
+    Where one class has more than half of them, other answers gain by luck what they lose on average.
+    """
+    if not images:
+        return 0.0
+    if accuracy <= 50:
+        return 3 * math.sqrt(accuracy * (100 - accuracy) / images)
+    loss = 2 * accuracy - 100
+    return (math.hypot(300 / math.sqrt(images), loss) - loss) / 2
 
 
 def epoch_means(losses: Sequence[float], epochs: int) -> list[float]:
@@ -106,10 +120,6 @@ class FitResult(NamedTuple):
     def _known(self) -> list[float]:
         """The validation accuracies without NaN, which stands for one that a file lacks."""
         return [accuracy for accuracy in self.test_acc if accuracy == accuracy]
-
-    def has_learned(self, classes: int, images: int | None = None) -> bool:
-        """Whether any validation accuracy is more than guessing gives; see `learned_above`."""
-        return any(accuracy > learned_above(classes, images) for accuracy in self.test_acc)
 
     @property
     def epochs_without_improvement(self) -> int:

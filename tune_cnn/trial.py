@@ -208,7 +208,7 @@ class Trial:
 
     def summary(self) -> dict[str, Any]:
         """The facts that the result file adds to the history, as JSON values; accuracies in percent, losses in nats."""
-        test = self.test_result
+        test, labels = self.test_result, self.images.validation.labels
         return {
             "id": self.settings.trial_id,
             "test_accuracy": test.accuracy if test else None,
@@ -222,6 +222,7 @@ class Trial:
             **self._cost._asdict(),
             "data": self.settings.data.identity(),
             "class_names": list(self.images.classes),
+            "majority_accuracy": float(100 * np.bincount(labels).max() / len(labels)),
             "images": {
                 "train": self.images.train.count,
                 "validation": self.images.validation.count,

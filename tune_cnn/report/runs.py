@@ -16,7 +16,7 @@ from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file, readable
 from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
 from tune_cnn.texts import setting_text, symbol
-from tune_cnn.train_results import FitResult
+from tune_cnn.train_results import FitResult, learned_above
 
 UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not have its epochs to learn in
 VERDICTS = ("learned", "did not learn", UNCLEAR, "diverged", "failed", "unfinished", "no accuracies")
@@ -69,7 +69,7 @@ class Run:
             return "diverged"
         if self.accuracy is None:
             return "no accuracies"
-        if self.history.has_learned(self.settings.data.classes, self.validation_images):
+        if self.accuracy > self.learned_above:
             return "learned"
         return UNCLEAR if self.facts.get("stop_reason") == "scheduler" else "did not learn"
 
@@ -102,6 +102,16 @@ class Run:
     def best_epoch(self) -> int | None:
         """The epoch, counted from 1, of the best validation accuracy."""
         return self.history.test_acc.index(self.accuracy) + 1 if self.history and self.accuracy is not None else None
+
+    @property
+    def majority(self) -> float:
+        """The validation accuracy, in percent, of always answering the most frequent class; 0 if that is not known."""
+        return self.number("majority_accuracy") or 0.0
+
+    @property
+    def learned_above(self) -> float:
+        """The validation accuracy, in percent, above which it has learned."""
+        return learned_above(self.settings.data.classes, self.validation_images, self.majority)
 
     @property
     def training_accuracy(self) -> float | None:

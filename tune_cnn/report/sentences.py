@@ -102,8 +102,8 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
     found = [
         "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "
         "once, with the weights of the best epoch.",
-        "A network has learned if its accuracy is more than 1.5 times that of guessing, and more than luck would give "
-        "on so many validation images.",
+        "A network has learned if its accuracy is more than 1.5 times that of guessing, and more than luck, or always "
+        "answering one class, would give on so many validation images.",
     ]
     if any(run.verdict == UNCLEAR for run in runs):
         found.append("A network that the scheduler stopped before may yet learn: tune-cnn sweep --finish continues it.")

@@ -24,15 +24,16 @@ REMEDIES = (
 def not_learned(grid: Grid) -> list[str]:
     """Which cells did not learn, each with the reason; what diverged; and how right the diagnosis was."""
     flat, diverged = ([cell for cell in grid.cells if cell.state == state] for state in ("did not learn", "diverged"))
-    guessing = chance(grid.settings.data.classes)
     lines = []
     if flat:
         runs = [run for cell in flat for run in _flat_runs(cell)]
         best = max(run.accuracy or 0 for run in runs)
-        needed = learned_above(grid.settings.data.classes, runs[0].validation_images)
+        blind = f"guessing gives {percent(chance(grid.settings.data.classes))}"
+        if _is_unequal(runs[0]):
+            blind = f"always answering the most frequent class gives {percent(runs[0].majority)}"
         lines.append(
-            f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where guessing gives "
-            f"{percent(guessing)}, and more than {percent(needed)} counts as learned."
+            f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where {blind}, and more than "
+            f"{percent(runs[0].learned_above)} counts as learned."
         )
     reasons: dict[str, list[Cell]] = {}
     for cell in flat:
@@ -102,9 +103,10 @@ def _reason(cell: Cell, grid: Grid) -> str:
         fitted = max(
             (accuracy for run in _flat_runs(cell) if run.history for accuracy in run.history.train_acc), default=0.0
         )
+        guessing = "" if any(map(_is_unequal, _flat_runs(cell))) else "not at that of guessing, "
         return (
-            f"the training loss was between {min(losses):.3f} and {max(losses):.3f}, not at that of guessing, and the "
-            f"training accuracy reached {fitted:.1f} %; look at lr, reg and the number of images."
+            f"the training loss was between {min(losses):.3f} and {max(losses):.3f}, {guessing}and the training "
+            f"accuracy reached {fitted:.1f} %; look at lr, reg and the number of images."
         )
     stayed = (
         f"the training loss stayed at that of guessing, ln {classes} = {math.log(classes):.3f}, in every epoch, "
@@ -168,6 +170,11 @@ def _losses(cell: Cell) -> list[float]:
     """The mean training loss of every epoch of the runs that did not learn."""
     histories = [run.history for run in _flat_runs(cell) if run.history]
     return [loss for fit in histories for loss in epoch_means(fit.train_loss, fit.num_epochs)]
+
+
+def _is_unequal(run: Run) -> bool:
+    """Whether its classes are so unequal that always answering one would look like learning."""
+    return run.majority > learned_above(run.settings.data.classes, run.validation_images)
 
 
 def _flat_runs(cell: Cell) -> list[Run]:
