@@ -170,6 +170,15 @@ def test_where_the_width_decides_whether_a_network_learns_that_is_said(tmp_path)
     assert told(grid)["2.2"][0] == ("At L = 8, the width decides: K = 128 learned, K = 32 and 64 did not.")
 
 
+def test_depth_alone_does_not_decide_where_width_does_at_some_depth(tmp_path):
+    cells = {(k, depth): accuracy for k in (32, 64) for depth, accuracy in ((2, [60.0, 61.0]), (8, [FLAT, FLAT]))}
+    decides = "What learns is decided by depth, not by width: L = 2 learned at every K, L = 8 at none."
+    grid = one_grid(tmp_path, {**cells, (64, 16): [FLAT, FLAT]})  # a depth of one width tells nothing
+    assert told(grid)["2.2"][0] == decides
+    mixed = {(32, 4): [40.0, FLAT], (64, 4): [FLAT, FLAT]}
+    assert "decide" not in " ".join(told(one_grid(tmp_path, {**cells, **mixed}))["2.2"])
+
+
 # Cells without results
 
 
@@ -457,7 +466,18 @@ def test_with_several_seeds_a_lead_is_held_against_the_noise(tmp_path):
         "Among the cells that learned, width changes accuracy by up to 2.9 points (at L = 4, from K = 32 to 64), "
         "depth changes accuracy by up to 4.1 points (at K = 32, from L = 2 to 4).",
     ]
-    assert summary([grid])[0].startswith("15 experiments, 15 trainings: 12 learned, 3 did not learn. ")
+    assert summary([grid])[0] == (
+        "15 experiments, 15 trainings: 12 learned, 3 did not learn. Of those that learned, the best is K = 32, L = 4: "
+        "66.3 ± 0.7 % validation accuracy, 65.3 ± 0.7 % on the test set."
+    )
+
+
+def test_what_is_within_the_noise_of_the_best_is_not_said_to_be_worse(tmp_path):
+    grid = one_grid(
+        tmp_path, {(32, 1): [50.0, 50.4, 50.2], (32, 2): [65.9, 66.0, 66.4], (32, 4): [66.0, 66.4, 66.5], (32, 8): 66.3}
+    )
+    assert "Of those that learned, the highest mean is that of K = 32, L = 4: 66.3 ± 0.7 %" in summary([grid])[0]
+    assert summary([grid])[0].endswith("; within the noise of it: K = 32, L = 2.")
 
 
 def test_of_three_depths_some_may_be_noise_and_some_not(tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tune_cnn.report.grids import Grid, known
+from tune_cnn.report.noise import difference
 from tune_cnn.report.runs import UNCLEAR, VERDICTS
 from tune_cnn.report.sentences_accuracy import NOUNS, interplay, ranked, rankings, trends
 from tune_cnn.report.sentences_learning import not_learned, tried
@@ -37,12 +38,15 @@ def summary(grids: Sequence[Grid]) -> list[str]:
     variants = {cell: name for name, grid in zip(grid_names(grids), grids, strict=True) for cell in grid.cells}
     if learned := ranked(list(variants)):
         best, so_far = learned[0], "" if all(run.is_finished for run in runs) else " so far"
-        level = [cell for cell in learned if percent(cell.accuracy) == percent(best.accuracy)]
-        names = [f"{cell.label}, {variants[cell]}" if len(grids) > 1 else cell.label for cell in level]
+        gaps = {cell: difference(best.accuracies, cell.accuracies) for cell in learned[1:]}
+        noise = [cell for cell, gap in gaps.items() if gap and gap.is_noise]
+        level = noise or [cell for cell in gaps if percent(cell.accuracy) == percent(best.accuracy)]
+        names = [f"{cell.label}, {variants[cell]}" if len(grids) > 1 else cell.label for cell in (best, *level)]
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
-        others = f"; level with it: {enumerated(names[1:], most=3)}" if names[1:] else ""
-        sentence += f" Of those that learned, the best{so_far} is {names[0]}: {accuracy}{others}."
+        others = f"; {'within the noise of' if noise else 'level with'} it: {enumerated(names[1:], most=3)}"
+        what, of = ("highest mean", "that of ") if noise else ("best", "")
+        sentence += f" Of those that learned, the {what}{so_far} is {of}{names[0]}: {accuracy}{others if level else ''}."
     compared = [cell for cell in variants if cell.finished and not cell.runs[0].search]
     if len(compared) < 2 or all(len(cell.finished) > 1 for cell in compared):
         return [sentence]

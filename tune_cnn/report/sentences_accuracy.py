@@ -98,7 +98,8 @@ def _rest(row: Row) -> str:
 
 
 def _learning(rows: Sequence[Row]) -> list[str]:
-    """Whether what is fixed in each row alone decides what learns, as far as rows of several cells tell."""
+    """Whether what is fixed in each row alone decides what learns: whether the cells of every row agree."""
+    rows = [row for row in rows if len(row.cells) > 1]
     always, never, lines = [], [], []
     for row in rows:
         learned = [cell for cell in row.cells if set(cell.counts) == {"learned"}]
@@ -107,11 +108,11 @@ def _learning(rows: Sequence[Row]) -> list[str]:
             names = (levels(row.varies, cells) for cells in (learned, flat))
             decides = NOUNS.get(row.varies, row.varies)
             lines.append("{}the {} decides: {} learned, {} did not.".format(row.at, decides, *names))
-        elif len(learned) == len(row.cells) > 1:
+        elif len(learned) == len(row.cells):
             always.append(row.cells[0])
-        elif len(flat) == len(row.cells) > 1:
+        elif len(flat) == len(row.cells):
             never.append(row.cells[0])
-    if lines or not (always and never):
+    if lines or not (always and never) or len(always + never) < len(rows):
         return lines
     across, along = always[0].axes
     where = f"{levels(along, always)} learned at every {across}, {levels(along, never)} at none"
