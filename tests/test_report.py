@@ -339,6 +339,15 @@ def test_too_few_batches_tell_no_cause(tmp_path, batches, why):
     assert why in told(grid)["1.2"][1]
 
 
+def test_where_the_diagnosis_found_enough_signal_the_initialisation_is_not_blamed(tmp_path):
+    flat = write(tmp_path, "flat", settings(32, 16), history(FLAT), diagnosis={"verdict": "trains"})
+    (grid,) = load_grids([flat, write(tmp_path, "learned", settings(32, 8), history(60.0))])
+    assert told(grid)["1.2"][1] == (
+        f"Why: {AT_GUESSING} The diagnosis before the training expected it to learn; 40 batches may have been too few."
+    )
+    assert "1.3" not in told(grid)
+
+
 def test_an_unfinished_seed_does_not_count_in_the_mean(tmp_path):
     files = write_grid(tmp_path, {(32, 2): [60.0, 61.0]})
     (grid,) = load_grids([*files, unfinished(tmp_path, "c", settings(32, 2, seed=3), 20.0)])

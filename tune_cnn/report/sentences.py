@@ -46,7 +46,9 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         others = f"; {'within the noise of' if noise else 'level with'} it: {enumerated(names[1:], most=3)}"
         what, of = ("highest mean", "that of ") if noise else ("best", "")
-        sentence += f" Of those that learned, the {what}{so_far} is {of}{names[0]}: {accuracy}{others if level else ''}."
+        sentence += (
+            f" Of those that learned, the {what}{so_far} is {of}{names[0]}: {accuracy}{others if level else ''}."
+        )
     compared = [cell for cell in variants if cell.finished and not cell.runs[0].search]
     if len(compared) < 2 or all(len(cell.finished) > 1 for cell in compared):
         return [sentence]

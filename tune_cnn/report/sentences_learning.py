@@ -120,6 +120,10 @@ def _reason(cell: Cell, grid: Grid) -> str:
         return f"{stayed} It trained on {batches} batches, too few to tell why."
     if settings.ycn:
         return f"{stayed} YourCodeNet is built to keep its signal; look at lr and reg."
+    if _was_to_learn(cell):
+        return (
+            f"{stayed} The diagnosis before the training expected it to learn; {batches} batches may have been too few."
+        )
     if not _lost_signal(cell, grid):
         return f"{stayed} No shallower network of the same K learned, so this sweep does not tell whether depth is why."
     if settings.init != "default":
@@ -151,7 +155,8 @@ def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> l
 
 def _lost_signal(cell: Cell, grid: Grid) -> bool:
     """Whether depth explains that a cell did not learn: its scores ignore the image, and a shallower one learned."""
-    if cell.settings.ycn or any(map(is_network, cell.runs[0].told)) or not _stayed_at_guessing(cell):
+    is_other = cell.settings.ycn or any(map(is_network, cell.runs[0].told))
+    if is_other or _was_to_learn(cell) or not _stayed_at_guessing(cell):
         return False
     return any(
         other.state == "learned"
@@ -159,6 +164,11 @@ def _lost_signal(cell: Cell, grid: Grid) -> bool:
         and other.settings.layers_per_block < cell.settings.layers_per_block
         for other in grid.cells
     )
+
+
+def _was_to_learn(cell: Cell) -> bool:
+    """Whether the diagnosis found enough signal in a run that did not learn."""
+    return any(run.expected == "trains" for run in _flat_runs(cell))
 
 
 def _stayed_at_guessing(cell: Cell) -> bool:
