@@ -64,6 +64,13 @@ def test_a_cell_that_a_sweep_does_not_have_is_missing():
     assert (found.changed, found.missing) == (0, 2)
 
 
+def test_a_training_that_is_not_finished_is_not_compared():
+    whole = run(60.0)
+    half = Run(whole.names, whole.settings, history(30.0), {"unfinished": True})
+    found = compare({"a": [whole], "b": [half]})
+    assert (found.rows[1:], found.changed, found.missing) == ([["60.00", "–", "missing"]], 0, 1)
+
+
 @pytest.mark.parametrize(("accuracy", "exit_code"), [(50.0, 0), (51.0, 1)])
 def test_the_exit_code_says_whether_a_cell_changed(tmp_path: Path, monkeypatch, capsys, accuracy, exit_code):
     monkeypatch.chdir(tmp_path)

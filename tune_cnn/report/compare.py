@@ -22,7 +22,7 @@ class Comparison(NamedTuple):
     rows: list[list[str]]
     settings: list[str]  # a line for each setting that differs between the sweeps, and not within one
     changed: int  # cells that differ from the first sweep by more than noise
-    missing: int  # cells that have no result in some sweep
+    missing: int  # cells that have no final result in some sweep
 
 
 def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
@@ -41,7 +41,7 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
     for name, runs in sweeps.items():
         for run, values in zip(runs, flat[name], strict=True):
             cell = cells.setdefault(json.dumps([values.get(key) for key in keys]), {sweep: [] for sweep in sweeps})
-            if run.accuracy is not None:
+            if run.accuracy is not None and run.is_finished:
                 cell[name].append(run.accuracy)
     changed = missing = 0
     rows = [[*map(symbol, keys), *sweeps, *(f"{name} - {first}" for name in others)]]

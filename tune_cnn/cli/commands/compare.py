@@ -33,6 +33,6 @@ def run(options: Namespace) -> int:
     tell(aligned(found.rows))
     for line in found.settings:
         tell(line)
-    missing = f"; {found.missing} have no result in some sweep" if found.missing else ""
+    missing = f"; {found.missing} have no final result in some sweep" if found.missing else ""
     tell(f"{found.changed} of {len(found.rows) - 1} cells changed{missing}")
     return 1 if found.changed or found.missing else 0
