@@ -448,6 +448,12 @@ def test_what_another_setting_gave(tmp_path, tried, line):
     assert told(*load_grids(files))["1.3"][:2] == [REMEDIES, line]
 
 
+@pytest.mark.parametrize("ycn", [False, True])
+def test_the_ema_that_a_network_has_of_its_own_is_not_denied(tmp_path, ycn):
+    grid = one_grid(tmp_path, {(32, 2): 60.0}, ycn=ycn)
+    assert ("average 0" in dict(conditions([grid]))["settings"]) == (not ycn)
+
+
 # Several seeds
 
 

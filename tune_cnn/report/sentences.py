@@ -62,18 +62,21 @@ def summary(grids: Sequence[Grid]) -> list[str]:
 def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     """Names and values: the settings that all trainings share, their images, machine, versions and time."""
     tables = [grid.conditions for grid in grids]
+    runs = [run for grid in grids for run in grid.runs]
     shared = {key: text for key, text in tables[0].items() if all(table.get(key) == text for table in tables)}
-    if any(is_network(key) for grid in grids for run in grid.runs for key in run.told):
+    if any(is_network(key) for run in runs for key in run.told):
         shared.pop("ycn", None)  # what it says of the network, another key contradicts
-    for key in ("pool_every", "hidden_dims"):  # which an own network may not take
-        if "model" in shared and shared.get(key) == setting_text(getattr(Settings(), key)):
+    unsaid = ["pool_every", "hidden_dims"] if "model" in shared else []  # which an own network may not take
+    if any(run.settings.network != "ConvClassifier" for run in runs):
+        unsaid.append("average")  # others may have an EMA of their own
+    for key in unsaid:
+        if shared.get(key) == setting_text(getattr(Settings(), key)):
             del shared[key]
     settings = [
         network(shared) if key == "ycn" else f"{key} {text}"
         for key, text in shared.items()
         if not key.startswith("data.")
     ]
-    runs = [run for grid in grids for run in grid.runs]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
     durations = known(run.number("duration_s") for run in runs)
     found = {
