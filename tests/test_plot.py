@@ -544,6 +544,12 @@ def test_chance_depends_on_the_number_of_classes(tmp_path: Path, drawn: list[Fig
     assert legend_of(drawn[1]) == legend_of(drawn[2]) == ["L = 2 (28.0 %)"]
 
 
+@pytest.mark.parametrize(("classes", "top"), [(2, 100), (4, 75), (10, 30)])
+def test_the_axis_of_accuracies_ends_at_a_hundred_percent(tmp_path, drawn: list[Figure], classes: int, top: int):
+    write_figures([write_result(tmp_path, "exp1_1_K32_L8", [10.0, 20.0], classes=classes)], tmp_path)
+    assert [ax.get_ylim() for ax in drawn[0].axes[1::2]] == [(0, top)] * 2
+
+
 def test_a_loss_that_stands_still_looks_so(tmp_path: Path, drawn: list[Figure]) -> None:
     losses = [2.3026, 2.3025, 2.3027, 2.3024, 2.3025]
     write_figures([write_result(tmp_path, "exp1_1_K32_L8", FLAT, results={"test_loss": losses})], tmp_path)

@@ -102,7 +102,8 @@ def draw_row(fig: Figure, row: Row) -> None:
         ax.set_ylabel("Loss (nats, log)")
     for ax, words in zip(axes, _PANEL_TITLES, strict=True):
         ax.set_title(words)
-    top = max(3 * max(chance(_classes(run)) for _, run in row.curves), *(ax.get_ylim()[1] for ax in axes[1::2]))
+    levels = [min(3 * chance(_classes(run)), 100) for _, run in row.curves]
+    top = max(*levels, *(ax.get_ylim()[1] for ax in axes[1::2]))
     for ax in axes[1::2]:  # so that training and validation compare at a glance
         ax.set_ylim(0, top)
 
