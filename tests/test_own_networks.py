@@ -73,6 +73,11 @@ class Auxiliary(WideNet):
     def forward(self, images):
         return (self.layers(images), images) if self.training else self.layers(images)
 
+class Normed(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.layers.insert(4, nn.BatchNorm1d(4))
+
 class Lazy(WideNet):
     def __init__(self, in_size, out_classes):
         super().__init__(in_size, out_classes)
@@ -312,6 +317,16 @@ def test_what_does_not_fit_is_one_message_before_the_start(project, model, fault
     (problem,) = problems(config)
     line = 1 + NETS.splitlines().index('        raise KeyError("no such layer")')
     assert fault.replace("{line_of_fault}", str(line)) in problem
+
+
+def test_a_batch_of_one_image_that_the_network_cannot_be_trained_on_is_told_before_the_start(project):
+    changes = {"grid: {model_args.width: [2, 3]}": "", "{model_args.width}": "x", "WideNet": "Normed"}
+    config = changed(project, **changes)  # of its 40 images, 34 are to train
+    for bs_train in (11, 33):
+        (problem,) = problems(config, overrides=(f"bs_train={bs_train}",))
+        assert "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)" in problem
+    for overrides in (["bs_train=10"], ["bs_train=11", "batches=3"]):
+        load_experiments([config], overrides=overrides)
 
 
 def test_a_fault_of_several_experiments_is_told_once(project):

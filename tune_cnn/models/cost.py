@@ -28,9 +28,9 @@ def cost(settings: Settings) -> Cost:
     return _cost(_network(settings))
 
 
-def network_fault(settings: Settings) -> str | None:
-    """Why the network cannot be built, and what to do; None if it can."""
-    return _fault(_network(settings))
+def network_fault(settings: Settings, has_single: bool = False) -> str | None:
+    """Why the network cannot be built, or trained in batches of which one `has_single` image; None if it can."""
+    return _fault(_network(settings), has_single)
 
 
 def _network(settings: Settings) -> Settings:
@@ -58,9 +58,10 @@ def _cost(settings: Settings) -> Cost:
 
 
 @cache
-def _fault(settings: Settings) -> str | None:
+def _fault(settings: Settings, has_single: bool) -> str | None:
     if settings.model is not None:
-        return "ycn: model names another network; keep one of the two" if settings.ycn else own_fault(settings)
+        mistake = "ycn: model names another network; keep one of the two"
+        return mistake if settings.ycn else own_fault(settings, has_single)
     if fault := size_fault(settings):
         return fault
     try:

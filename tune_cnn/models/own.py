@@ -51,10 +51,11 @@ def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tup
     return found
 
 
-def fault(settings: Settings) -> str | None:
+def fault(settings: Settings, has_single: bool = False) -> str | None:
     """Why a trial's own network cannot be trained, and what to do; None if it can.
 
-    It is built once, and classifies two random images, as in an evaluation and as in training.
+    It is built once, and classifies two random images, as in an evaluation and as in training; a single one, too, if
+    there is a training batch of one image.
     """
     fails = "cannot be built"
     try:
@@ -76,6 +77,9 @@ def fault(settings: Settings) -> str | None:
                 return f"{settings.network} has no weights to train; give it layers in __init__"
             fails = "cannot classify two images"
             scores = [_scores(model.train(is_training), settings, images=2) for is_training in (False, True)]
+            if has_single:
+                fails = "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)"
+                _scores(model, settings, images=1)
     except NetworkError as error:
         return str(error)
     except Exception as error:  # of the network's own code

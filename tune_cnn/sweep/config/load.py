@@ -207,13 +207,15 @@ def _unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
 
     count_images = cache(data.count_images)
     for name, settings in ((e.name, e.settings) for e in experiments):
-        if fault := models.network_fault(settings):
-            yield name, fault
+        has_single = False
         with suppress(DataError):  # told already
             train, validation, _ = count_images(settings.data)
             assert settings.bs_test is not None
             batches = min(settings.batches, math.ceil(train / settings.bs_train))
+            has_single = train - (batches - 1) * settings.bs_train == 1
             losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
             if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it may well end before
-                fault = f"{settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds"
-                yield name, f"{fault} {_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
+                leaves = f"{settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds"
+                yield name, f"{leaves} {_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
+        if fault := models.network_fault(settings, has_single):
+            yield name, fault
