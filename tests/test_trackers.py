@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.tune import Callback
@@ -63,3 +64,19 @@ def test_a_tracker_that_fails_is_told_once_and_does_not_end_the_sweep(capsys):
         guarded.on_trial_result(1, [], None, {})
     warning = "warning: --track mlflow has failed, and the sweep goes on (ConnectionError: no route to host)\n"
     assert capsys.readouterr().err == warning
+
+
+def test_a_trial_that_has_failed_for_good_is_a_failed_run():
+    ended = []
+
+    class Logger(Callback):
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            ended.append("complete")
+
+        def on_trial_error(self, iteration, trials, trial, **info):
+            ended.append("error")
+
+    guarded = _Guarded(Logger(), "--track mlflow")
+    for last_result in ({"stop_reason": "epochs"}, {"failure": "epoch 1: ValueError: no"}, None):
+        guarded.on_trial_complete(iteration=1, trials=[], trial=SimpleNamespace(last_result=last_result))
+    assert ended == ["complete", "error", "complete"]

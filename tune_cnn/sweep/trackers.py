@@ -56,8 +56,10 @@ class _Guarded(Callback):  # type: ignore[misc]
             return super().__getattribute__(name)
 
         def guarded(*args: Any, **kwargs: Any) -> None:
+            # To Tune, a trial that reports its failure has completed.
+            has_failed = name == "on_trial_complete" and "failure" in (kwargs["trial"].last_result or {})
             try:
-                getattr(self._inner, name)(*args, **kwargs)
+                getattr(self._inner, "on_trial_error" if has_failed else name)(*args, **kwargs)
             except Exception as error:
                 if not self._told:
                     fault = f"{type(error).__name__}: {error}"
