@@ -310,6 +310,7 @@ def test_a_plan_of_hours_is_told_at_the_start(here, runner, capsys, change, told
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you\nat"),
             "can't allocate memory: you); end",
         ),
+        (ImportError("libtorch_cpu.so: failed to map segment"), "out of memory (libtorch_cpu.so: failed to map segm"),
         (RuntimeError("can't start new thread"), "too many threads (can't start new thread); ask for fewer with --thr"),
     ],
 )
@@ -821,6 +822,22 @@ def test_a_log_gets_the_beginning_and_the_end_of_each_progress_bar(tmp_path):
     bars = [line for line in done.stderr.splitlines() if "it/s" in line]
     assert [re.split(r" \(Avg|:  ", line)[0] for line in bars] == [*["train_batch"] * 2, *["test_batch"] * 4]
     assert re.match(r"train_batch \(Avg. Loss [\d.]+, Accuracy [\d.]+\): 100%", bars[1])
+
+
+@pytest.mark.parametrize("streams", ["<&- >&-", "2>&-", "2>/dev/full"])
+def test_closed_streams_and_a_log_that_cannot_be_written_end_no_command(finished, streams):
+    command = f'"$0" -m tune_cnn sweep tiny.yaml --dry-run {streams}'
+    assert subprocess.run(["bash", "-c", command, sys.executable]).returncode == 0
+
+
+def test_a_working_folder_that_was_deleted_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run("status", "tiny") == 2
+    assert capsys.readouterr().err == (
+        'the working folder cannot be found (No such file or directory); type: cd "$PWD", or go to another one\n'
+    )
 
 
 def test_status_shows_every_trial_and_whether_somebody_runs_the_sweep(tmp_path, capsys):

@@ -27,8 +27,13 @@ def run() -> NoReturn:
 
     Nothing is left to clean up: whatever a command opens or starts, it closes and stops itself.
     """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`; the next file to be opened would be taken for it
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
+    log = io.BufferedWriter(_Log(sys.stderr.fileno(), "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(log, sys.stderr.encoding, "backslashreplace", line_buffering=True)
     os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports the random.py of the user's working folder
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "60")  # a bar ten times a second would fill a log
@@ -37,6 +42,15 @@ def run() -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(exit_code)
+
+
+class _Log(io.FileIO):
+    """Leaves out what cannot be written: a full disk or a lost terminal that takes the log must not end a sweep."""
+
+    def write(self, text: Any) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(text)
+        return len(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root.print_help(sys.stderr)
         return 2
     try:
+        try:
+            os.getcwd()
+        except OSError as error:  # else PyTorch ends the process
+            fault = f"the working folder cannot be found ({error.strerror})"
+            raise TuneCnnError(f'{fault}; type: cd "$PWD", or go to another one') from error
         exit_code: int = options.run(options)
         sys.stdout.flush()  # while a reader that has gone can still be forgiven
         return exit_code
@@ -114,11 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as in `tune-cnn ... | head`; Python would complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         if "new thread" in reason:
             tell(f"too many threads ({reason}); ask for fewer with --threads", file=sys.stderr)
-        elif isinstance(error, MemoryError) or "memory" in reason:  # so do PyTorch's errors say, on cores and on GPUs
+        # So do PyTorch's errors say, on cores and on GPUs, and the loader of its libraries.
+        elif isinstance(error, MemoryError) or "memory" in reason or "failed to map segment" in reason:
             tell(
                 f"out of memory ({reason}); end other programs, or ask for smaller networks or batches, fewer images",
                 file=sys.stderr,
