@@ -495,6 +495,14 @@ def test_what_is_within_the_noise_of_the_best_is_not_said_to_be_worse(tmp_path):
     assert summary([grid])[0].endswith("; within the noise of it: K = 32, L = 2.")
 
 
+def test_the_largest_effect_of_a_setting_may_be_noise(tmp_path):
+    cells = {(32, 2): [60.0, 64.0], (64, 2): [61.0, 66.0], (32, 4): [80.0, 80.1], (64, 4): [80.2, 80.1]}
+    assert told(one_grid(tmp_path, cells))["2.2"] == [
+        "Among the cells that learned, width changes accuracy by up to 1.5 points (at L = 2, from K = 32 to 64, within "
+        "the noise), depth changes accuracy by up to 18.0 points (at K = 32, from L = 2 to 4, within the noise)."
+    ]
+
+
 def test_of_three_depths_some_may_be_noise_and_some_not(tmp_path):
     grid = one_grid(tmp_path, {(32, 1): [50.0, 50.4, 50.2], (32, 2): [65.9, 66.0, 66.4], (32, 4): [66.0, 66.4, 66.5]})
     assert told(grid)["1.1"] == [

@@ -127,6 +127,8 @@ def _largest_effect(rows: Sequence[Row]) -> str | None:
         return None
     row, (a, b) = max(pairs, key=lambda found: abs(_shown(found[1][0]) - _shown(found[1][1])))
     from_to = f"from {levels(row.varies, [a])} to {b.level(row.varies)}"
+    if (gap := difference(a.accuracies, b.accuracies)) and gap.is_noise:
+        from_to += ", within the noise"
     return f"{abs(_shown(a) - _shown(b)):.1f} points (at {row.fixed}, {from_to})"
 
 
