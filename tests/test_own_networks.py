@@ -21,6 +21,7 @@ from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 NETS = """
+import numpy as np
 from torch import nn
 
 class WideNet(nn.Module):
@@ -77,6 +78,10 @@ class Normed(WideNet):
     def __init__(self, in_size, out_classes):
         super().__init__(in_size, out_classes)
         self.layers.insert(4, nn.BatchNorm1d(4))
+
+class Drawing(WideNet):
+    def forward(self, images):
+        return self.layers(images * np.random.rand() if self.training else images)
 
 class Lazy(WideNet):
     def __init__(self, in_size, out_classes):
@@ -263,6 +268,15 @@ class Refusing(WideNet):
     assert main(["trial", str(config), "wide_2"]) == 0
     captured = capsys.readouterr()
     assert "diagnosis: ValueError: so many images" in captured.err
+
+
+@pytest.mark.parametrize(("network", "repeats"), [("WideNet", True), ("Drawing", False)])
+def test_draws_that_the_seed_does_not_reach_are_suspected_where_a_repetition_differs(project, capsys, network, repeats):
+    experiments = load_experiments([changed(project, **{"nets.py:WideNet": f"nets.py:{network}"})])
+    train(experiments[:1], SweepFolder("ray_results", "wide"))
+    assert main(["trial", "wide", "wide_2"]) == (0 if repeats else 1)
+    suspicion = "its network may draw numbers without PyTorch, which the seed does not reach; draw them with torch.rand"
+    assert (suspicion in capsys.readouterr().out) == (not repeats)
 
 
 def test_looking_at_a_sweep_never_runs_the_code_of_its_network(project, capsys):

@@ -88,4 +88,6 @@ def _of_sweep(options: Namespace) -> int:
         tell("that is why: its settings have no seed, so each training draws weights and orders of its own")
     elif {"device", "cpu"} & changed.keys():
         tell("that is why: another kind of machine rounds sums differently, which training amplifies")
+    elif settings.model is not None:
+        tell("its network may draw numbers without PyTorch, which the seed does not reach; draw them with torch.rand")
     return 1
