@@ -9,10 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from tune_cnn.settings import Settings
-from tune_cnn.sweep import watcher as watcher_module
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.sweep.watcher import Watcher
 
 SETTINGS = Settings(epochs=9)
@@ -46,22 +44,6 @@ def test_a_failed_trial_names_the_file_with_the_whole_error(tmp_path: Path):
     watcher.on_trial_complete(0, [], TRIAL)
     assert text.getvalue().endswith(f"failed: epoch 1: RuntimeError: boom; see {trial.folder}/error.txt\n")
     assert watcher.failures == {SETTINGS.trial_id: "epoch 1: RuntimeError: boom"}
-
-
-def test_a_callback_that_fails_after_the_end_of_a_trial_is_no_failure_of_the_trial(tmp_path: Path, monkeypatch):
-    text, folder = StringIO(), SweepFolder(str(tmp_path), "sweep")
-    label = folder.trial(SETTINGS).label
-    watcher = Watcher([SETTINGS], folder, Progress({label: SETTINGS}, console=Console(file=text, width=200)))
-    error = "Traceback (most recent call last):\nRuntimeError: user bug"
-    trial = SimpleNamespace(**vars(TRIAL), num_failures=4, get_error=lambda: error)
-    monkeypatch.setattr(TrialFolder, "is_finished", lambda _: True)
-    monkeypatch.setattr(watcher_module, "logs_folder", lambda: tmp_path)
-    watcher.on_trial_recover(0, [], trial)
-    watcher.on_trial_error(0, [], trial)
-    assert watcher.failures == {}
-    retried, failed, _ = text.getvalue().splitlines()
-    assert retried == f"{label}: a callback failed after its end; retrying"
-    assert failed == f"{label}: a callback failed (RuntimeError: user bug)"
 
 
 def test_a_resumed_trial_has_the_epochs_of_its_checkpoint_behind_it(tmp_path: Path):

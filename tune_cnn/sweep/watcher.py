@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
@@ -95,6 +96,8 @@ class Watcher(Callback):  # type: ignore[misc]
             return
         if "epoch" not in result:  # it was finished already
             return
+        if result["stop_reason"] is not None:
+            trial.max_failures = 0  # what fails from here on, such as a user's callback, is no reason to start it again
         for warning in result["warnings"]:
             self.progress.say(f"{folder.label}: {warning}")
         try:
@@ -111,16 +114,17 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
-        self.progress.to_be_retried(folder.label, _failure(folder) or _lost(folder))
+        self.progress.to_be_retried(folder.label, _failure(folder) or "its process was lost")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
-        words = last_words(trial.get_error() or "", logs_folder())
-        if _is_finished(folder):
+        error = Path(trial.error_file).read_text() if trial.error_file else ""  # get_error reads a copy, made later
+        words = last_words(error, logs_folder())
+        if _is_finished(folder):  # and was told
             self.progress.say(f"{folder.label}: a callback failed ({words})")
-        else:
-            failure = f"its process was lost {trial.num_failures} times: {words}"
-            self.failures[folder.trial_id] = _failure(folder) or failure
+            return
+        failure = f"its process was lost {trial.num_failures} times: {words}"
+        self.failures[folder.trial_id] = _failure(folder) or failure
         self.on_trial_complete(iteration, trials, trial)
 
 
@@ -135,10 +139,6 @@ def _is_finished(folder: TrialFolder) -> bool:
     with contextlib.suppress(StorageError):
         return folder.is_finished()
     return False
-
-
-def _lost(folder: TrialFolder) -> str:
-    return "a callback failed after its end" if _is_finished(folder) else "its process was lost"
 
 
 class CountedBatches:
