@@ -460,11 +460,18 @@ def test_a_full_disk_or_a_lost_storage_is_a_message(finished, runner, capsys, er
     assert "Traceback" not in err
 
 
-def test_a_disk_that_is_too_small_is_found_out_before_the_training(here, monkeypatch, capsys):
+def test_a_disk_that_is_too_small_is_found_out_before_the_training_and_by_a_dry_run(here, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     assert run("sweep", "tiny.yaml") == 2
     assert "but only 0 MB are free; make room" in capsys.readouterr().err
+    assert run("sweep", "tiny.yaml", "--dry-run") == 2
+    assert "but only 0 MB are free; make room" in capsys.readouterr().err
     assert not (here / "ray_results").exists()
+
+
+def test_a_dry_run_finds_out_that_the_storage_is_a_file(here, capsys):
+    assert run("sweep", "tiny.yaml", "--dry-run", "--storage", "tiny.yaml") == 2
+    assert capsys.readouterr().err.endswith("a part of this path is a file, not a folder; name another storage\n")
 
 
 # One trial

@@ -1,5 +1,6 @@
 """What a sweep would run: its experiments, their trials, cost and state."""
 
+import errno
 import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -136,11 +137,13 @@ def check_disk(folder: SweepFolder, needed: int) -> None:
     """Make sure that a sweep which needs so many bytes will fit on its disk.
 
     Raises:
-        StorageError: There is not enough room; the message has the numbers.
+        StorageError: There is not enough room; the message has the numbers. Or its folder would lie in a file.
     """
     if not folder.folder.is_local:
         return
     place = next(path for path in (folder.folder.local_path, *folder.folder.local_path.parents) if path.exists())
+    if not place.is_dir():
+        raise folder.folder.failed(NotADirectoryError(errno.ENOTDIR, ""), "made")
     free = shutil.disk_usage(place).free
     if needed > free:
         raise StorageError(

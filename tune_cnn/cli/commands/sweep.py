@@ -53,7 +53,7 @@ def run(options: Namespace) -> int:
     from tune_cnn.diagnosis import diagnose_all
     from tune_cnn.machine import cores
     from tune_cnn.sweep.cluster import ClusterOptions
-    from tune_cnn.sweep.plan import disk_use, make_plan, plan_table
+    from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_table
     from tune_cnn.sweep.remarks import describe, replaced, times
     from tune_cnn.sweep.study import settled
     from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -77,8 +77,9 @@ def run(options: Namespace) -> int:
         replaces = replaced({line.name: line.settings.trial_id for line in known}, options.out)
         for line in (*found.left_out, time_line, *replaces):
             tell(line)
-        running, finished = map(size, disk_use(plan, at_once=options.cpus or cores()))
-        tell(f"disk: up to {running} while it runs, {finished} in the end")
+        running, finished = disk_use(plan, at_once=options.cpus or cores())
+        tell(f"disk: up to {size(running)} while it runs, {size(finished)} in the end")
+        check_disk(folder, running)
         return 0
     from tune_cnn.sweep.trackers import tracker
 
