@@ -12,6 +12,7 @@ from crafted_results import FLAT, history, one_grid, settings, write, write_grid
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.noise import difference, mean, t_quantile
@@ -767,6 +768,12 @@ def test_damaged_and_foreign_files_are_left_out_and_named(tmp_path, capsys):
     left_out = capsys.readouterr().err.splitlines()
     assert left_out[0].startswith(f"Left out: {tmp_path}/broken.json: damaged (")
     assert "layers_per_block: 'eight' is not a whole number from 1 up" in "".join(left_out[1:])
+
+
+def test_other_readings_of_a_setting_are_not_tried_when_the_first_will_do(tmp_path, monkeypatch):
+    files = write_grid(tmp_path, {(32, 2): 60.0, (32, 4): 61.0})
+    monkeypatch.setattr(TypeAdapter, "json_schema", lambda _: pytest.fail("a fault was told, which takes milliseconds"))
+    assert len(load_grids(files)[0].cells) == 2
 
 
 def test_a_notebooks_file_without_our_facts_is_reported(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -204,8 +205,9 @@ def read_run(path: Path) -> Run:
     unknown = {key: value for key, value in given.items() if key not in ours}
     for key in [key for key in KEYS if key in given]:
         # Other programs have settings of the same name, with other values.
-        readings = [value for value in _readings(given[key]) if _is_setting(key, value)]
-        (known if readings or key in _GRID else unknown)[key] = readings[0] if readings else given[key]
+        readings = (value for value in _readings(given[key]) if _is_setting(key, value))
+        first = [*islice(readings, 1)]  # the others cost more than all the rest
+        (known if first or key in _GRID else unknown)[key] = first[0] if first else given[key]
     for key in _GRID:
         if key not in known and (told := re.search(rf"(?:^|_){symbol(key)}(\d+(?:-\d+)*)", path.stem)):
             numbers = [int(number) for number in told[1].split("-")]
