@@ -122,19 +122,24 @@ def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(fini
     assert len(folder.trials.names()) == 4
 
 
-def test_a_callback_that_fails_after_the_end_of_a_trial_is_told_and_the_trial_is_not_started_again(
-    ray_here, tmp_path, capsys
-):
+def test_a_callback_that_fails_is_told_once_and_changes_nothing(ray_here, tmp_path, capsys):
     class Failing(Callback):
-        def on_trial_complete(self, iteration, trials, trial, **info):
-            raise RuntimeError("no such server")
+        def setup(self, **info):
+            self.reason = "no such server"
 
-    (experiment, *_), folder = experiments_of(CONFIG, tmp_path), SweepFolder(str(tmp_path / "ray_results"), "tiny")
-    assert run([experiment], folder, callbacks=[Failing()]) == {}
-    label = folder.trial(experiment.settings).label
-    *_, ended, told = [line for line in capsys.readouterr().err.splitlines() if line.startswith(label)]
-    assert ended == f"{label}  finished 3 of 3 epochs  (1/1 trials ended)"
-    assert told == f"{label}: a callback failed (RuntimeError: no such server)"
+        def on_trial_result(self, iteration, trials, trial, result, **info):
+            raise ConnectionError(self.reason)
+
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            raise RuntimeError(self.reason)
+
+    experiments, folder = experiments_of(CONFIG, tmp_path)[:2], SweepFolder(str(tmp_path / "ray_results"), "tiny")
+    assert run(experiments, folder, callbacks=[Failing()]) == {}
+    said = capsys.readouterr().err
+    assert said.count("Failing has failed, and the sweep goes on (ConnectionError: no such server)\n") == 1
+    assert "RuntimeError" not in said
+    for experiment in experiments:
+        assert said.count(f"{folder.trial(experiment.settings).label}  finished 3 of 3 epochs") == 1
 
 
 def test_an_interrupted_sweep_leaves_the_ray_of_its_process_to_the_next_one(ray_here, tmp_path):

@@ -167,7 +167,8 @@ def sweep(
         gpus: GPUs to use; None: all.
         time_budget_s: Stop after so many seconds.
         max_concurrent: How many trials run at once at most.
-        callbacks: Callbacks of Ray Tune, such as `ray.air.integrations.mlflow.MLflowLoggerCallback()`.
+        callbacks: Callbacks of Ray Tune, such as `ray.air.integrations.mlflow.MLflowLoggerCallback()`; an error in one
+            is told, and the sweep goes on.
 
     Raises:
         ConfigError: With every fault of the files and arguments.

@@ -1,4 +1,4 @@
-"""Experiment trackers, by Ray's own callbacks: MLflow and Weights & Biases."""
+"""Callbacks of the user, kept from ending a sweep; and Ray's own of trackers: MLflow and Weights & Biases."""
 
 import importlib
 import os
@@ -39,17 +39,20 @@ def tracker(name: str, sweep: str) -> Callback:
     except Exception as error:
         remedy = "set MLFLOW_TRACKING_URI" if name == "mlflow" else "run wandb login, or set WANDB_MODE=offline"
         raise ConfigError(place, [f"cannot be used ({' '.join(str(error).split())}); {remedy}"]) from error
-    return _Guarded(inner, place)
+    return inner
 
 
-class _Guarded(Callback):  # type: ignore[misc]
-    """A callback whose errors are told once, since an error in a callback ends a sweep."""
+class Guarded(Callback):  # type: ignore[misc]
+    """A callback whose errors are told once; Tune would end the sweep, or train the trial again."""
 
-    def __init__(self, inner: Callback, name: str) -> None:
-        self._inner, self._name, self._told = inner, name, False
+    def __init__(self, inner: Callback) -> None:
+        self._inner, self._told = inner, False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks into a state of its own, from which we never restore
+
+    def setup(self, **info: Any) -> None:
+        self._inner.setup(**info)
 
     def __getattribute__(self, name: str) -> Any:
         if not name.startswith("on_"):
@@ -62,8 +65,8 @@ class _Guarded(Callback):  # type: ignore[misc]
                 getattr(self._inner, "on_trial_error" if has_failed else name)(*args, **kwargs)
             except Exception as error:
                 if not self._told:
-                    fault = f"{type(error).__name__}: {error}"
-                    tell(f"warning: {self._name} has failed, and the sweep goes on ({fault})", file=sys.stderr)
+                    who, fault = type(self._inner).__name__, f"{type(error).__name__}: {error}"
+                    tell(f"warning: {who} has failed, and the sweep goes on ({fault})", file=sys.stderr)
                 self._told = True
 
         return guarded

@@ -21,6 +21,7 @@ from tune_cnn.sweep.schedulers import scheduler
 from tune_cnn.sweep.study import UPCOMING, Suggestions
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import overview
+from tune_cnn.sweep.trackers import Guarded
 from tune_cnn.sweep.trainable import CnnTrainable, TrialPlan, has_ended
 from tune_cnn.sweep.watcher import Watcher
 
@@ -149,7 +150,7 @@ def run_tune(
                 stop=has_ended,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[watcher, *callbacks],
+                callbacks=[watcher, *map(Guarded, callbacks)],
                 progress_reporter=tune.CLIReporter(),  # silent; in a notebook, Tune's own clears the cell's output
                 verbose=0,
             ),

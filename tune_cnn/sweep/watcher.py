@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
@@ -96,8 +95,6 @@ class Watcher(Callback):  # type: ignore[misc]
             return
         if "epoch" not in result:  # it was finished already
             return
-        if result["stop_reason"] is not None:
-            trial.max_failures = 0  # what fails from here on, such as a user's callback, is no reason to start it again
         for warning in result["warnings"]:
             self.progress.say(f"{folder.label}: {warning}")
         try:
@@ -118,11 +115,7 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
-        error = Path(trial.error_file).read_text() if trial.error_file else ""  # get_error reads a copy, made later
-        words = last_words(error, logs_folder())
-        if _is_finished(folder):  # and was told
-            self.progress.say(f"{folder.label}: a callback failed ({words})")
-            return
+        words = last_words(trial.get_error() or "", logs_folder())
         failure = f"its process was lost {trial.num_failures} times: {words}"
         self.failures[folder.trial_id] = _failure(folder) or failure
         self.on_trial_complete(iteration, trials, trial)
@@ -133,12 +126,6 @@ def _failure(folder: TrialFolder) -> str | None:
     with contextlib.suppress(StorageError):
         return folder.failure()
     return None
-
-
-def _is_finished(folder: TrialFolder) -> bool:
-    with contextlib.suppress(StorageError):
-        return folder.is_finished()
-    return False
 
 
 class CountedBatches:
