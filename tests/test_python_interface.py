@@ -75,10 +75,13 @@ def test_what_is_not_there_is_told(trained, tmp_path):
     files = SweepFolder(str(tmp_path / "new"), "tiny")
     files.save_experiments(trained.experiments)
     for ask, told in ((Sweep(files).model, "no weights yet"), (Sweep(files).history, "no epoch behind it yet")):
-        with pytest.raises(StorageError, match=f"tiny_L1_K4 has {told}; run the sweep"):
+        with pytest.raises(StorageError, match=rf"tiny_L1_K4 has {told} \(it has not begun\); run the sweep"):
             ask("tiny_L1_K4")
         with pytest.raises(ConfigError, match=r"\['tiny'\]: no such experiment"):
             ask(["tiny"])
+    files.trial(files.experiments()["tiny_L1_K4"]).save_failure("epoch 1: ValueError: no", "")
+    with pytest.raises(StorageError, match=r"has no weights yet \(epoch 1: ValueError: no\); run the sweep"):
+        Sweep(files).model("tiny_L1_K4")
     with pytest.raises(StorageError, match="no sweep here"):
         open_sweep(tmp_path / "none")
     with pytest.raises(ConfigError, match="no such file; name a config file, or a shipped one: did you mean quick"):

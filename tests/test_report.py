@@ -210,6 +210,8 @@ def test_cells_that_are_level_with_the_best_are_named(tmp_path):
     assert summary([grid])[0].endswith(
         "the best is K = 32, L = 2: 60.0 % validation accuracy, 59.0 % on the test set; level with it: K = 64, L = 2."
     )
+    grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 4): 60.01, (64, 2): 60.02})
+    assert summary([grid])[0].endswith("; level with it: (K = 32, L = 4), (K = 64, L = 2).")
 
 
 def test_nothing_but_missing_cells(tmp_path):
@@ -399,6 +401,13 @@ def test_guessing_is_that_of_the_classes_there_are(tmp_path):
         "L = 2 at K = 32 did not learn: at most 30.0 % validation accuracy, where "
         "guessing gives 25.0 %, and more than 37.5 % counts as learned."
     )
+
+
+def test_few_validation_images_tell_no_network_from_luck(tmp_path):
+    trial = settings(32, 2, data=DataSettings("image_folder", path="/images", classes=2))
+    write(tmp_path, "a", trial, history(90.0, classes=2), images={"train": 29, "validation": 5, "test": 9})
+    (grid,) = load_grids([tmp_path / "a.json"])
+    assert told(grid)["1.2"][0].endswith("and 5 validation images are too few to tell more from luck.")
 
 
 def test_who_always_answers_the_most_frequent_class_has_not_learned(tmp_path):

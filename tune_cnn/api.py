@@ -83,7 +83,7 @@ class Sweep:
         """A row an epoch, counted from 1: mean losses in nats, accuracies in percent."""
         trial = self._files.trial(self._settings(name))
         if (found := trial.record() or trial.as_it_stands(trial.newest_state())) is None:
-            raise StorageError(f"{self.folder}: {name} has no epoch behind it yet; run the sweep")
+            raise self._none_yet(name, "epoch behind it")
         history = found[0]
         columns = {
             "train_loss": epoch_means(history.train_loss, history.num_epochs),
@@ -107,7 +107,7 @@ class Sweep:
         if weights is None and trial.is_finished():
             raise StorageError(f"{trial.folder}/best.pt: gone or damaged; delete this folder, then run the sweep again")
         if weights is None:
-            raise StorageError(f"{self.folder}: {name} has no weights yet; run the sweep")
+            raise self._none_yet(name, "weights")
         model = models.build(settings)
         model.load_state_dict(weights)
         return model.eval()
@@ -127,6 +127,10 @@ class Sweep:
         found = export(self._files, folder, not_measured="only tune-cnn export measures it")
         failures = {name: failure for name, failure in found.missing.items() if failure is not None}
         return found.files, self.experiments, failures
+
+    def _none_yet(self, name: str, what: str) -> StorageError:
+        why = self._files.trial(self._settings(name)).failure() or "it has not begun"
+        return StorageError(f"{self.folder}: {name} has no {what} yet ({why}); run the sweep")
 
     def _settings(self, name: str) -> Settings:
         return settings_of(name, self.experiments, self.folder)
@@ -235,11 +239,10 @@ def train(
     with locked(folder.folder) as lock:
         try:
             failures = run_sweep(plan, folder, cluster, keep_others, lock.check, callbacks, tune_options)
-        except (DataError, ResourceError):
-            raise  # before anything started
         except BaseException as end:
-            if isinstance(end, StorageError) and not folder.folder.is_local:
-                raise  # a server that fails would only fail again
+            is_lost = isinstance(end, StorageError) and not folder.folder.is_local  # a server would only fail again
+            if is_lost or isinstance(end, DataError | ResourceError):  # which come before anything started
+                raise
             if isinstance(end, KeyboardInterrupt):
                 tell("stopping; what is finished is written first", file=sys.stderr)
             # Whatever happened, what is finished is in its place; if it cannot be, that is not the news.

@@ -42,6 +42,7 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         noise = [cell for cell, gap in gaps.items() if gap and gap.is_noise]
         level = noise or [cell for cell in gaps if percent(cell.accuracy) == percent(best.accuracy)]
         names = [f"{cell.label}, {variants[cell]}" if len(grids) > 1 else cell.label for cell in (best, *level)]
+        names[1:] = names[1:] if len(level) == 1 else [f"({name})" for name in names[1:]]  # which have commas
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         others = f"; {'within the noise of' if noise else 'level with'} it: {enumerated(names[1:], most=3)}"

@@ -31,9 +31,11 @@ def not_learned(grid: Grid) -> list[str]:
         blind = f"guessing gives {percent(chance(grid.settings.data.classes))}"
         if _is_unequal(runs[0]):
             blind = f"always answering the most frequent class gives {percent(runs[0].majority)}"
+        counts = f"more than {percent(runs[0].learned_above)} counts as learned"
+        if runs[0].learned_above >= 100:
+            counts = f"{runs[0].validation_images} validation images are too few to tell more from luck"
         lines.append(
-            f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where {blind}, and more than "
-            f"{percent(runs[0].learned_above)} counts as learned."
+            f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where {blind}, and {counts}."
         )
     reasons: dict[str, list[Cell]] = {}
     for cell in flat:
