@@ -405,6 +405,18 @@ def test_whatever_fails_after_the_result_files_is_a_line_and_leaves_the_rest(
         assert written >= {"json", *left}
 
 
+def test_a_result_file_that_cannot_be_written_is_named_and_leaves_the_rest(here, runner, capsys):
+    runner(trains)
+    Path("results/tiny_L1_K4.json").mkdir(parents=True)
+    remedy = f"mend that, then type: tune-cnn export {here}/ray_results/tiny --out results"
+    line = f"results/tiny_L1_K4.json: not written (Is a directory); {remedy}"
+    assert run("sweep", "tiny.yaml") == 1
+    assert line in capsys.readouterr().err.splitlines()
+    assert {path.name for path in Path("results").glob("*.*")} > {"tiny_L1_K6.json", "tiny_report.html", FIGURE}
+    assert run("export", "tiny") == 1
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
 def test_an_interrupted_sweep_exports_what_is_finished_and_says_how_to_continue(here, runner, capsys):
     def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, *_: object, **__: object) -> dict[str, str]:
         train(experiments[:1], folder)

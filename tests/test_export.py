@@ -33,9 +33,9 @@ def finish(folder: SweepFolder, settings: Settings) -> None:
 
 def test_experiments_that_share_a_trial_each_get_a_file_under_their_own_name(folder, tmp_path):
     finish(folder, SETTINGS)
-    files, unfinished, missing, remarks = export(folder, tmp_path / "results")
+    files, unfinished, missing, remarks, failed = export(folder, tmp_path / "results")
     assert files == [tmp_path / "results" / "exp1_1_K32_L2.json", tmp_path / "results" / "exp1_2_L2_K32.json"]
-    assert (unfinished, missing, remarks) == ([], {"shapes": None}, [])
+    assert (unfinished, missing, remarks, failed) == ([], {"shapes": None}, [], [])
     assert sorted((tmp_path / "results").iterdir()) == files
     for path in files:
         config, results, trial = load_result_file(path)

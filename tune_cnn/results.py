@@ -29,6 +29,7 @@ class Exported(NamedTuple):
     unfinished: list[str]  # the names of those among them that are not finished
     missing: dict[str, str | None]  # the experiments without a file, each with why it failed; None: it was not begun
     remarks: list[str]  # why the test set was not measured, one line a reason
+    failed: list[str]  # files that could not be written, and why, in a line each
 
 
 def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
@@ -38,7 +39,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     epochs so far, and what their best weights reach on the test set; `not_measured` says why that is left out, which
     takes images and time.
     """
-    done = Exported([], [], {}, [])
+    done = Exported([], [], {}, [], [])
     reasons: dict[DataSettings | str, str] = {}
     damaged: dict[Settings, str] = {}
 
@@ -82,7 +83,12 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         if name in searches:
             summary = {**summary, "search": searches[name], "sweep": folder.name}
         path = out_dir / f"{name}.json"
-        save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
+        try:
+            save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
+        except OSError as error:  # such as a folder of this name, or another user's file
+            remedy = f"mend that, then type: tune-cnn export {folder} --out {out_dir}"
+            done.failed.append(f"{path}: not written ({error.strerror}); {remedy}")
+            continue
         done.files.append(path)
         if summary.get("unfinished"):
             done.unfinished.append(name)
@@ -120,10 +126,10 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
     """As `export_now`, then write figures and report; what fails then leaves the rest.
 
     Raises:
-        StorageError: The sweep's folder is damaged, or a result file cannot be written.
+        StorageError: The sweep's folder is damaged.
     """
-    files, _, missing, _ = export_now(folder, out_dir, not_measured)
-    results = Results(files, [], [], [])
+    files, _, missing, _, failed = export_now(folder, out_dir, not_measured)
+    results = Results(files, [], [], failed)
 
     @contextmanager
     def attempt(what: str) -> Iterator[None]:

@@ -24,14 +24,16 @@ def run(options: Namespace) -> int:
     check_writable(options.out)
     for remark in replaced({name: s.trial_id for name, s in folder.experiments().items()}, options.out):
         tell(remark, file=sys.stderr)
-    files, _, missing, _ = export_now(folder, options.out)
+    files, _, missing, _, failed = export_now(folder, options.out)
     for name, failure in missing.items():
         if failure is not None:
             tell(f"not exported: {name}: {failure}", file=sys.stderr)
-    if not files:
+    for line in failed:
+        tell(line, file=sys.stderr)
+    if not files and not failed:
         raise StorageError(f"{folder}: no experiment has an epoch yet, so there is nothing to export; run the sweep")
     for path in files:
         tell(path)
     if not_begun := [name for name, failure in missing.items() if failure is None]:
         tell(f"without an epoch, so not exported: {', '.join(not_begun)}", file=sys.stderr)
-    return 0
+    return 1 if failed else 0
