@@ -459,12 +459,13 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
     ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/disk/x.pt"), "/disk/x.pt: No space left on device; mend"),
-        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; mend that and try again"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file, perhaps in /tmp/x: No space left on device; mend"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied; mend that and try again"),
-        (OSError("the bucket is gone"), "a file: the bucket is gone; mend that and try again"),
+        (OSError("the bucket is gone"), "a file, perhaps in /tmp/x: the bucket is gone; mend that and try again"),
     ],
 )
-def test_a_full_disk_or_a_lost_storage_is_a_message(finished, runner, capsys, error, message):
+def test_a_full_disk_or_a_lost_storage_is_a_message(finished, runner, capsys, monkeypatch, error, message):
+    monkeypatch.setenv("TMPDIR", "/tmp/x")
     runner(raising(error))
     assert run("sweep", "tiny.yaml") == 2
     err = capsys.readouterr().err

@@ -147,8 +147,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return 2
     except OSError as error:
-        tell(
-            f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}; mend that and try again",
-            file=sys.stderr,
-        )
+        place = error.filename2 or error.filename or f"a file, perhaps in {os.environ.get('TMPDIR', '/tmp')}"
+        tell(f"{place}: {error.strerror or error}; mend that and try again", file=sys.stderr)
         return 2
