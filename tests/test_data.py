@@ -756,6 +756,8 @@ def test_what_is_no_file_of_arrays_is_told(arrays, tmp_path):
     settings = DataSettings("arrays", str(tmp_path / "images.npz"))
     with pytest.raises(DataError, match=r"images\.npz: there is no such file"):
         resolve(settings)
+    with pytest.raises(DataError, match=r"not a regular file; check the path of arrays"):
+        resolve(DataSettings("arrays", str(tmp_path)))
     (tmp_path / "images.npz").write_bytes(b"something else")
     with pytest.raises(DataError, match=r"images\.npz: not an \.npz file \(.*\); write it with numpy\.savez"):
         resolve(settings)

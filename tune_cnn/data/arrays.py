@@ -22,7 +22,8 @@ class Arrays(Source):
     def inspect(self) -> Found:
         """What the file has: shapes and labels are read, images are not; a DataError lists every fault."""
         if not os.path.isfile(self.path):
-            raise DataError(f"{self.path}: there is no such file; check the path of arrays")
+            fault = "not a regular file" if os.path.lexists(self.path) else "there is no such file"
+            raise DataError(f"{self.path}: {fault}; check the path of arrays")
         try:
             with zipfile.ZipFile(self.path) as archive, np.load(self.path) as arrays:
                 if absent := [name for name in _NAMES if name not in arrays.files]:
