@@ -4,7 +4,9 @@ As on a GPU, a repetition runs no Python, and whatever Python would do different
 """
 
 import copy
+import gc
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -59,7 +61,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
 def trial_of(settings: Settings) -> Trial:
     trial = Trial(settings, IMAGES, CPU)
     trainer = trial.trainer
-    trainer._graph = cuda_graph.GraphedStep(trainer._update, trainer.model, trainer.optimizer)
+    trainer._graph = cuda_graph.GraphedStep(trainer.model, trainer.optimizer)
     return trial
 
 
@@ -116,6 +118,42 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is(recordings, monkeypatch):
     with pytest.warns(UserWarning, match=r"^cuda_graph: not possible here, .* \(CUDA error: .* is capturing\)$"):
         refused = run(trial_of(SETTINGS))
     assert same(run(Trial(SETTINGS, IMAGES)), refused)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.NAdam])
+def test_an_optimizer_that_cannot_be_captured_trains_as_it_would(recordings, kind):
+    def trained(has_graph: bool) -> Trial:
+        trial = Trial(SETTINGS, IMAGES)
+        trainer = trial.trainer
+        trainer.optimizer = kind(trainer.model.parameters())
+        trainer._graph = cuda_graph.GraphedStep(trainer.model, trainer.optimizer) if has_graph else None
+        return run(trial)
+
+    with pytest.warns(UserWarning, match="cuda_graph: not possible here, .*must be on supported devices"):
+        graphed = trained(True)
+    assert same(trained(False), graphed)
+
+
+def test_a_graph_leaves_no_trace_in_the_optimizers_settings_nor_in_what_a_network_counts(recordings):
+    trial = trial_of(SETTINGS)
+    counted = trial.trainer.model
+    counted.register_buffer("batches", torch.zeros(()), persistent=False)
+    counted.register_forward_pre_hook(lambda *_: counted.batches.add_(counted.training) and None)
+    run(trial, epochs=1)
+    assert counted.batches == len(trial.train_batches)
+    assert not any(group["capturable"] for group in trial.trainer.optimizer.param_groups)
+
+
+def test_a_network_trained_by_a_graph_goes_with_its_trial(recordings):
+    trial = run(trial_of(SETTINGS), epochs=1)
+    recordings.clear()
+    gone = weakref.ref(trial.trainer.model)
+    gc.disable()
+    try:
+        del trial
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_step_that_a_graph_would_not_repeat_runs_as_it_is(recordings):

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -22,13 +21,12 @@ class GraphedStep:
     its losses are not those of the step bit for bit, the step goes on as it is, with a warning.
     See https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture.
 
-    Args:
-        step: Trains on images (B, C, H, W) and labels (B,); returns tensors, the loss first. What it does depends on
-            nothing else that changes from batch to batch but the tensors of `model` and `optimizer`.
+    A call is given the step: it trains on images (B, C, H, W) and labels (B,); returns tensors, the loss first. What it
+    does depends on nothing else that changes from batch to batch but the tensors of `model` and `optimizer`.
     """
 
-    def __init__(self, step: Step, model: nn.Module, optimizer: Optimizer) -> None:
-        self._step, self._model, self._optimizer = step, model, optimizer
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self._model, self._optimizer = model, optimizer
         self._is_new = True
         self._replay: Callable[[], Any] | None = None
 
@@ -36,17 +34,17 @@ class GraphedStep:
         """Capture the next batch's step anew, since the optimizer has other tensors now."""
         self._is_new, self._replay = True, None
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, step: Step, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         if self._is_new:
             self._is_new = False
             try:
-                self._record(images, labels)
-            except RuntimeError as error:
+                self._record(step, images, labels)
+            except Exception as error:  # PyTorch raises AssertionError, too
                 fault = str(error).strip().partition("\n")[0]
                 told = f"cuda_graph: not possible here, so steps run as they are ({fault})"
                 warnings.warn(told, SlowerWarning, stacklevel=2)
         if self._replay is None or images.shape != self._batch[0].shape:
-            return self._step(images, labels)
+            return step(images, labels)
         return self._replayed(images, labels)
 
     def _replayed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -56,22 +54,27 @@ class GraphedStep:
         self._replay()
         return tuple(result.clone() for result in self._results)  # the next replay writes to the same place
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
+    def _record(self, step: Step, images: Tensor, labels: Tensor) -> None:
         self._batch = images.clone(), labels.clone()  # where the graph looks for each batch
-        before = [tensor.clone() for tensor in self._changed()]
+        before = {tensor: tensor.clone() for tensor in self._changed()}
+        state = self._optimizer.state
+        trained, fixed = {*state}, [g for g in self._optimizer.param_groups if g.get("capturable") is False]
         try:
-            expected = on_side_stream(lambda: self._losses(self._step))
-            for group in self._optimizer.param_groups:
-                if "capturable" in group:
-                    group["capturable"] = True  # as fused optimizers are, whatever is said here
-            self._results, self._replay = capture(lambda: self._step(*self._batch))
+            expected = on_side_stream(lambda: self._losses(step))
+            for group in fixed:  # else PyTorch refuses, though a fused optimizer needs nothing for it
+                group["capturable"] = True
+            self._results, self._replay = capture(lambda: step(*self._batch))
             self._restore(before)
             if not torch.equal(self._losses(self._replayed), expected):
                 raise RuntimeError("its losses differ from those of the step as it is")
         except BaseException:
             self._replay = None
+            for weight in state.keys() - trained:
+                del state[weight]
             raise
         finally:
+            for group in fixed:
+                group["capturable"] = False
             self._restore(before)
 
     def _losses(self, step: Step) -> Tensor:
@@ -83,12 +86,13 @@ class GraphedStep:
     def _changed(self) -> list[Tensor]:
         """All that a step changes; a new optimizer has its part only after the first."""
         states = [value for state in self._optimizer.state.values() for value in state.values()]
-        return [*self._model.state_dict().values(), *(value for value in states if isinstance(value, Tensor))]
+        changed = [*self._model.parameters(), *self._model.buffers(), *states]
+        return [value for value in changed if isinstance(value, Tensor)]
 
     @torch.no_grad()
-    def _restore(self, before: list[Tensor]) -> None:
-        for tensor, value in zip_longest(self._changed(), before):
-            tensor.copy_(torch.zeros_like(tensor) if value is None else value)  # optimizers begin with zeros
+    def _restore(self, before: dict[Tensor, Tensor]) -> None:
+        for tensor in self._changed():
+            tensor.copy_(before.get(tensor, torch.zeros_like(tensor)))  # optimizers begin with zeros
 
 
 def on_side_stream(run: Callable[[], Tensor]) -> Tensor:
@@ -104,6 +108,8 @@ def on_side_stream(run: Callable[[], Tensor]) -> Tensor:
 def capture(run: Callable[[], tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], Callable[[], Any]]:
     """What a function gives, and what does its work on the GPU once more, into the same tensors."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    current = torch.cuda.stream(torch.cuda.current_stream())  # again at the end, where PyTorch's own context fails
+    # Other threads, such as a DataLoader's that pins memory, may go on.
+    with current, torch.cuda.graph(graph, capture_error_mode="thread_local"):
         results = run()
     return results, graph.replay

@@ -83,7 +83,7 @@ class TorchTrainer:
         if cuda_graph and not can_be_graph:
             told = "cuda_graph: not with a schedule, a warm-up or fp16, so steps run as they are"
             warnings.warn(told, SlowerWarning, stacklevel=2)
-        self._graph = GraphedStep(self._update, self.model, optimizer) if cuda_graph and can_be_graph else None
+        self._graph = GraphedStep(self.model, optimizer) if cuda_graph and can_be_graph else None
 
     def fit(
         self,
@@ -199,7 +199,10 @@ class TorchTrainer:
 
     def _train_step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch, self.augment)
-        loss, correct = (self._graph or self._update)(images, labels)
+        if self._graph is not None:
+            loss, correct = self._graph(self._update, images, labels)
+        else:
+            loss, correct = self._update(images, labels)
         if self.scheduler is not None:
             self.scheduler.step()
         if self._average is not None:
