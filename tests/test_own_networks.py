@@ -19,6 +19,7 @@ from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.load import load_experiments
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.texts import digest
 
 NETS = """
 import numpy as np
@@ -452,6 +453,14 @@ def test_other_machines_get_the_source_with_the_trials(project):
     forget()
     adopt(shipped)
     assert models.build(settings[0]).layers[0].out_channels == 2
+
+
+def test_a_file_that_one_beside_it_imports_again_keeps_its_fingerprint(tmp_path):
+    source, helper = f"import helper\n{NETS}", "import round_nets"
+    (tmp_path / "round_nets.py").write_text(source)
+    (tmp_path / "helper.py").write_text(helper)
+    resolved = models.resolve(Settings(model=f"{tmp_path}/round_nets.py:WideNet"))
+    assert resolved.model_fingerprint == digest(helper.join([source, source]))
 
 
 def test_other_machines_get_the_files_beside_it_too(project, tmp_path):

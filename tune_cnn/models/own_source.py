@@ -73,7 +73,7 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
     if known and (model, known) in _loaded:
         return _loaded[model, known], known
     place, _, name = model.rpartition(":")
-    texts: Texts = {}
+    texts: list[tuple[str, str]] = []  # path and text of each file
     try:
         if _is_file(model):
             module, texts = _from_files(place, _sources.get(planned or "", {}), model)
@@ -97,12 +97,12 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
         if not file.endswith(".py"):
             fault = f"no Python source of {network.__module__}"
             raise NetworkError(f"{model}: {fault}; name a Python file and a class in it")
-        texts = {file: _text(file, model)}
-    fingerprint = digest("".join(texts.values()))
+        texts = [(file, _text(file, model))]
+    fingerprint = digest("".join(text for _, text in texts))
     if planned not in (None, fingerprint):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
     if _is_file(model):
-        _sources[fingerprint], _files[model] = texts, [*texts]
+        _sources[fingerprint], _files[model] = dict(texts), [path for path, _ in texts]
     _loaded[model, fingerprint] = network
     return network, fingerprint
 
@@ -128,8 +128,8 @@ def _is_network(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, Texts]:
-    """The module of a file, and its texts, those of modules beside it in order of their names.
+def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, list[tuple[str, str]]]:
+    """The module of a file; its path and text, then those of modules beside it in order of their names.
 
     Where what was `planned` is not on this machine, it lies in a temporary folder while it is imported.
     """
@@ -156,9 +156,9 @@ def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, Tex
         finally:
             sys.path.remove(str(folder))
             sys.modules.update({n: m for n, m in old.items() if n not in _beside})  # as whoever imported it has it
-        texts = {str(home / Path(file).relative_to(folder)): _text(file, model) for file in beside.values()}
+        texts = [(str(home / Path(file).relative_to(folder)), _text(file, model)) for file in beside.values()]
     _beside.update(beside.keys() - old.keys())
-    return module, {place: source, **texts}
+    return module, [(place, source), *texts]
 
 
 def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:
