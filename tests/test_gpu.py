@@ -5,10 +5,12 @@ Tests marked `gpu` need a real one, and are skipped elsewhere.
 
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from tune_cnn.data.batches import evaluation_batches
 from tune_cnn.models import ConvClassifier, YourCodeNet
 from tune_cnn.models.layers import AdaptiveMaxPool2d, pooled_by_products
 from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.sweep import pace
 from tune_cnn.training import TorchTrainer
 from tune_cnn.training.devices import is_cuda_error, is_out_of_memory, numerics
 from tune_cnn.training.loop import losses_of_parts, means
@@ -151,6 +154,24 @@ def test_fp32_is_pytorchs_default_and_the_flags_are_restored():
     with numerics(CPU, "tf32"):
         assert flags() == before
     assert before[:2] == (False, True)
+
+
+def test_the_memory_of_a_trial_is_measured_without_that_of_the_trial_before(monkeypatch):
+    alive: list[weakref.ref[Trial]] = []
+
+    def trial(settings: Settings, _: object) -> Trial:
+        assert not any(before() for before in alive)
+        made = Trial(settings, IMAGES)
+        alive.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(pace, "_trial", trial)
+    monkeypatch.setattr(pace, "default_device", lambda: CUDA)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 1)
+    found = pace.measure_gpu_memory({"one": SETTINGS, "wider": replace(SETTINGS, filters_per_layer=(8,))}, {})
+    assert found == {"one": (1, 8), "wider": (1, 8)}
 
 
 NEWER_NAMES = """

@@ -129,7 +129,7 @@ class Sweep:
         return found.files, self.experiments, failures
 
     def _none_yet(self, name: str, what: str) -> StorageError:
-        why = self._files.trial(self._settings(name)).failure() or "it has not begun"
+        why = self._files.trial(self._settings(name)).failure() or "its first epoch has not ended"
         return StorageError(f"{self.folder}: {name} has no {what} yet ({why}); run the sweep")
 
     def _settings(self, name: str) -> Settings:

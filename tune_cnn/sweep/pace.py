@@ -82,18 +82,23 @@ def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, di
     for settings in dict.fromkeys(map(network_of, trials.values())):
         if device.type == "cuda" and time.monotonic() < ended:
             total = torch.cuda.get_device_properties(device).total_memory
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
             try:
-                trial = _trial(settings, device)
-                trial.trainer.train_epoch(trial.train_batches, False, 2)
-                trial.trainer.test_epoch(trial.validation_batches, False, 1)
-                found[settings] = GpuMemory(torch.cuda.max_memory_reserved(device), total)
+                found[settings] = GpuMemory(_reserved(settings, device), total)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 found[settings] = GpuMemory(total, total)
     return {key: found[network] for key, s in trials.items() if (network := network_of(s)) in found}
+
+
+def _reserved(settings: Settings, device: torch.device) -> int:
+    """The most bytes of a GPU that PyTorch reserves for some steps of a trial; what was before has to be gone."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    trial = _trial(settings, device)
+    trial.trainer.train_epoch(trial.train_batches, False, 2)
+    trial.trainer.test_epoch(trial.validation_batches, False, 1)
+    return torch.cuda.max_memory_reserved(device)
 
 
 def _trial(settings: Settings, device: torch.device) -> Trial:
