@@ -20,7 +20,7 @@ from tune_cnn.result_files import load_experiment, save_experiment
 from tune_cnn.rules import Text, check, name_problems, plain, suggest
 from tune_cnn.settings import KEYS, OPTIONAL, Settings, parse_settings
 from tune_cnn.settings.data import FOUND_OUT, DataSettings
-from tune_cnn.texts import tell
+from tune_cnn.texts import named, tell
 from tune_cnn.training.devices import choose_device
 from tune_cnn.trial import Trial
 from tune_cnn.waiting import waiting
@@ -159,7 +159,7 @@ def train(
         try:
             trial.further_facts["diagnosis"] = diagnose(settings, images.train, trial.device).to_json()
         except Exception as error:  # of an own network's code, which may train all the same
-            tell(f"diagnosis: {type(error).__name__}: {error}", file=sys.stderr)
+            tell(f"diagnosis: {named(error)}", file=sys.stderr)
     print(trial.trainer.model)
     trial.run(Path(f"{checkpoints}.pt") if checkpoints else None, epochs)
     result = trial.test_result

@@ -90,6 +90,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
+def named(error: BaseException) -> str:
+    """The kind of an error, and what it says, in one line: `ValueError: no such layer`."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def digest(text: str) -> str:
     """16 hex digits that stand for a text."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]

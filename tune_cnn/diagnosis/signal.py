@@ -14,6 +14,7 @@ from tune_cnn.data import ImageSet, first_images
 from tune_cnn.diagnosis.verdicts import Verdict, judge
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.texts import named
 
 # Images in the batch: few enough that a wide network takes about a second of one core, enough to estimate a spread.
 MOST_IMAGES = 50
@@ -149,7 +150,7 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
         except Exception as error:
             if settings.model is None:
                 raise
-            left_out.append(f"no verdict on {settings.network}, which may train all the same: {error}")
+            left_out.append(f"no verdict on {settings.network}, which may train all the same: {named(error)}")
     left_out = list(dict.fromkeys(left_out))
     if late:
         remedy = "tune-cnn diagnose takes its time"

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune import Callback
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.texts import tell
+from tune_cnn.texts import named, tell
 
 
 def tracker(name: str, sweep: str) -> Callback:
@@ -65,8 +65,8 @@ class Guarded(Callback):  # type: ignore[misc]
                 getattr(self._inner, "on_trial_error" if has_failed else name)(*args, **kwargs)
             except Exception as error:
                 if not self._told:
-                    who, fault = type(self._inner).__name__, f"{type(error).__name__}: {error}"
-                    tell(f"warning: {who} has failed, and the sweep goes on ({fault})", file=sys.stderr)
+                    who = type(self._inner).__name__
+                    tell(f"warning: {who} has failed, and the sweep goes on ({named(error)})", file=sys.stderr)
                 self._told = True
 
         return guarded

@@ -30,6 +30,7 @@ from tune_cnn.sweep.study import UPCOMING
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.sweep.watcher import CountedBatches, publish
+from tune_cnn.texts import named
 from tune_cnn.train_results import of_epoch
 from tune_cnn.training.devices import default_device, is_cuda_error, is_out_of_memory
 from tune_cnn.trial import Trial
@@ -177,7 +178,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         except StorageError:
             raise
         except Exception as error:
-            self.warnings.append(f"{what}: {type(error).__name__}: {error}")
+            self.warnings.append(f"{what}: {named(error)}")
 
     def _keep(self, trial: Trial, shown: Mapping[str, Any]) -> None:
         self._wait_for_writer()
@@ -218,7 +219,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             raise self.folder.folder.failed(error, "written") from error
         with contextlib.suppress(Exception):  # saving a checkpoint deletes error.txt: let it end first
             self._wait_for_writer()
-        failure = f"epoch {self._epoch_begun}: {type(error).__name__}: {' '.join(str(error).split())}"
+        failure = f"epoch {self._epoch_begun}: {named(error)}"
         before = self.folder.failure()
         self.folder.save_failure(failure, traceback.format_exc())
         out_of_memory = is_out_of_memory(error)

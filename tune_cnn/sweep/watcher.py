@@ -16,6 +16,7 @@ from tune_cnn.sweep.live_table import EpochProgress, Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon, words_of_dead_workers
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
+from tune_cnn.texts import named
 
 _PUBLISH_S = 2.0
 _NAMESPACE = b"tune_cnn"
@@ -100,7 +101,7 @@ class Watcher(Callback):  # type: ignore[misc]
         try:
             self.progress.reported(folder.label, result)
         except Exception as error:  # which would end the sweep: the training matters more than its watching
-            self.progress.say(f"warning: {type(error).__name__}: {error}")
+            self.progress.say(f"warning: {named(error)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
