@@ -21,8 +21,8 @@ class GraphedStep:
     its losses are not those of the step bit for bit, the step goes on as it is, with a warning.
     See https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture.
 
-    A call is given the step: it trains on images (B, C, H, W) and labels (B,); returns tensors, the loss first. What it
-    does depends on nothing else that changes from batch to batch but the tensors of `model` and `optimizer`.
+    A call is given the step, which trains on images (B, C, H, W) and labels (B,), and returns tensors, the loss first.
+    What it does depends on nothing else that changes from batch to batch but the tensors of `model` and `optimizer`.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
