@@ -204,9 +204,8 @@ def read_run(path: Path) -> Run:
     known: dict[str, Any] = {}
     unknown = {key: value for key, value in given.items() if key not in ours}
     for key in [key for key in KEYS if key in given]:
-        # Other programs have settings of the same name, with other values.
-        readings = (value for value in _readings(given[key]) if _is_setting(key, value))
-        first = [*islice(readings, 1)]  # the others cost more than all the rest
+        # Other programs have settings of the same name, with other values. To try all readings takes long.
+        first = [*islice((value for value in _readings(given[key]) if _is_setting(key, value)), 1)]
         (known if first or key in _GRID else unknown)[key] = first[0] if first else given[key]
     for key in _GRID:
         if key not in known and (told := re.search(rf"(?:^|_){symbol(key)}(\d+(?:-\d+)*)", path.stem)):

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,7 @@ class TorchTrainer:
         self._forward, self._evaluate = (compiled(net) if compile else net for net in (self.model, self.evaluated))
         can_be_graph = scheduler is None and not self._scaler.is_enabled()
         if cuda_graph and not can_be_graph:
-            told = "cuda_graph: not with a schedule, a warm-up or fp16, so steps run as they are"
-            warnings.warn(told, SlowerWarning, stacklevel=2)
+            warnings.warn("cuda_graph: not with a schedule, a warm-up or fp16: steps run as usual", SlowerWarning, 2)
         self._graph = GraphedStep(self.model, optimizer) if cuda_graph and can_be_graph else None
 
     def fit(
@@ -193,16 +193,13 @@ class TorchTrainer:
         return images, labels
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision not in AUTOCAST:
-            return nullcontext()
-        return torch.autocast(self.device.type, AUTOCAST[self.precision])
+        dtype = AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
 
     def _train_step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         images, labels = self._to_device(batch, self.augment)
-        if self._graph is not None:
-            loss, correct = self._graph(self._update, images, labels)
-        else:
-            loss, correct = self._update(images, labels)
+        update = self._update if self._graph is None else partial(self._graph, self._update)
+        loss, correct = update(images, labels)
         if self.scheduler is not None:
             self.scheduler.step()
         if self._average is not None:
