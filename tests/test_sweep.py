@@ -113,7 +113,7 @@ def test_a_part_of_the_sweep_run_again_leaves_the_others_in_it(finished):
 
 def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(finished, tmp_path):
     folder = finished.folder
-    files, unfinished, missing, _ = export(folder, tmp_path)
+    files, unfinished, missing, *_ = export(folder, tmp_path)
     assert [path.stem for path in files] == ["tiny_K4_L1", "tiny_K4_L2", "tiny_K6_L1", "tiny_K6_L2", "twin"]
     assert (unfinished, missing) == ([], {})
     first, twin = (json.loads(path.read_text()) for path in (files[0], files[-1]))

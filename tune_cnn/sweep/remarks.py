@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from tune_cnn import data
 from tune_cnn.errors import ResultError
 from tune_cnn.files import parse_json, read_file
@@ -18,7 +20,8 @@ from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.texts import counted, duration, enumerated, tell
 
 _LONG_S = 3600.0
-_MULTIPLY_ADDS_PER_S = 1e11  # of a core, about, with AVX-512; half as many with AVX2
+# Of a core, about; with AVX-512, twice as many as with AVX2.
+_MULTIPLY_ADDS_PER_S = 1e11 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 5e10
 _BATCH_S = 1e-3  # that a batch takes of however small a network
 _ESTIMATE_S = 15.0  # that a dry run takes for its times, after a few for the start of processes
 
