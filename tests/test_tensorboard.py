@@ -81,7 +81,7 @@ def test_hyperparameters_are_there_from_the_start(folder):
     shown = {"K of the blocks": "32-64", "L": 2, "conv_layers": 4, "data": "shapes", "lr": 1e-4, "hidden_dims": "[]"}
     assert {key: found[key] for key in shown} == shown
     assert set(found) - set(shown) == {field.name for field in fields(Settings)} - set(shown) - {
-        "filters_per_layer", "layers_per_block", "seed",
+        "filters_per_layer", "layers_per_block", "seed", "cuda_graph",
         "model", "model_args", "model_fingerprint",  # only an own network has these
     }  # fmt: skip
 
