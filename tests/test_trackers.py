@@ -54,6 +54,24 @@ def test_a_tracker_that_is_not_installed_or_has_no_key_is_told_before_the_start(
         tracker("wandb", "tracked")
 
 
+def test_a_tracker_is_set_up_once_and_before_the_start(monkeypatch):
+    set_up = []
+
+    class Logger(Callback):
+        def __init__(self, **_):
+            super().__init__()
+
+        def setup(self, **_):
+            set_up.append(self)
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace())
+    monkeypatch.setattr("ray.air.integrations.mlflow.MLflowLoggerCallback", Logger)
+    guarded = Guarded(tracker("mlflow", "tracked"))
+    assert len(set_up) == 1
+    guarded.setup(stop=None, num_samples=1)
+    assert len(set_up) == 1
+
+
 def test_a_trial_that_has_failed_for_good_is_a_failed_run():
     ended = []
 

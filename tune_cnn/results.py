@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from traceback import format_exception_only
 from typing import Any, NamedTuple
 
 from tune_cnn import data
@@ -16,7 +15,7 @@ from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.lock import running
 from tune_cnn.sweep.outcome import outcome_table, outcomes
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.texts import counted, tell
+from tune_cnn.texts import counted, named, tell
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
@@ -136,8 +135,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
         try:
             yield
         except Exception as error:  # whatever it is: the trainings took hours
-            reason = error if isinstance(error, TuneCnnError) else "".join(format_exception_only(error))
-            why = " ".join(str(reason).split())
+            why = " ".join(str(error).split()) if isinstance(error, TuneCnnError) else named(error)
             results.failed.append(
                 f"{what}: not written ({why}); mend that, then type: tune-cnn report {folder} --out {out_dir}"
             )

@@ -92,7 +92,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def named(error: BaseException) -> str:
     """The kind of an error, and what it says, in one line: `ValueError: no such layer`."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
 
 
 def digest(text: str) -> str:

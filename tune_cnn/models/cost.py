@@ -29,7 +29,10 @@ def cost(settings: Settings) -> Cost:
 
 
 def network_fault(settings: Settings, has_single: bool = False) -> str | None:
-    """Why the network cannot be built, or trained in batches of which one `has_single` image; None if it can."""
+    """Why the network cannot be built or trained, and what to do; None if it can.
+
+    `has_single`: one of its training batches is a single image.
+    """
     return _fault(_network(settings), has_single)
 
 

@@ -34,6 +34,7 @@ def tracker(name: str, sweep: str) -> Callback:
             folder = os.environ.get("WANDB_DIR", os.getcwd())
             inner = WandbLoggerCallback(project=project, group=sweep, log_config=True, dir=folder)
         inner.setup()
+        inner.setup = lambda **_: None  # Tune would do it once more
     except ImportError:
         raise ConfigError(place, [f"not installed; pip install 'tune_cnn[{name}]'"]) from None
     except Exception as error:

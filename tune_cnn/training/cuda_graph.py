@@ -1,4 +1,4 @@
-"""A training step as a CUDA graph: one launch for all its kernels, which takes longer than those of small networks."""
+"""A training step as a CUDA graph: one launch for all kernels. In small networks, a launch outlasts its kernel."""
 
 import warnings
 from collections.abc import Callable
