@@ -91,6 +91,36 @@ class Lazy(WideNet):
         super().__init__(in_size, out_classes)
         self.layers.append(nn.LazyLinear(out_classes))
 
+class Late(WideNet):
+    def forward(self, images):
+        self.late = nn.Linear(10, 10)
+        return self.late(self.layers(images))
+
+class Growing(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.register_buffer("seen", self.layers[0].bias.detach())
+
+    def forward(self, images):
+        self.seen = images.new_zeros(len(self.seen) + 1)
+        return self.layers(images)
+
+class Squeezed(WideNet):
+    def forward(self, images):
+        return self.layers(images).squeeze()
+
+class Detached(WideNet):
+    def forward(self, images):
+        return self.layers(images).detach()
+
+class Overwriting(WideNet):
+    def forward(self, images):
+        return self.layers(images).sigmoid().mul_(2)
+
+class Exits(WideNet):
+    def forward(self, images):
+        raise SystemExit
+
 class Extra(WideNet):
     def get_extra_state(self):
         return {"calls": 1}
@@ -324,6 +354,12 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("nets.py:Pair", "Pair gives tuple for two images;"),
         ("nets.py:Auxiliary", "Auxiliary gives tuple for two images in training; its scores must be floats"),
         ("nets.py:Lazy", "Lazy has lazy layers; call it once in __init__, so that they get their shapes"),
+        ("nets.py:Late", "changes its layers or buffers in forward (make them in __init__, each of one shape)"),
+        ("nets.py:Growing", "changes its layers or buffers in forward"),
+        ("nets.py:Squeezed", "gives torch.float32 (10,) for one image; its scores must be floats of shape (1, 10)"),
+        ("nets.py:Detached", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),
+        ("nets.py:Overwriting", "cannot be trained: RuntimeError: one of the variables needed for gradient"),
+        ("nets.py:Exits", "cannot classify two images: SystemExit (line "),
         ("nets.py:Extra", "Extra has an extra state that is no tensor; make it a buffer"),
         ("nets.py:Mistaken", "nets.py:Mistaken cannot classify two images: RuntimeError:"),
         ("nets.py:Empty", "Empty has no weights to train; give it layers in __init__"),

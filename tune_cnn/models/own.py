@@ -54,8 +54,8 @@ def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tup
 def fault(settings: Settings, has_single: bool = False) -> str | None:
     """Why a trial's own network cannot be trained, and what to do; None if it can.
 
-    It is built once, and classifies two random images, as in an evaluation and as in training; a single one, too, if
-    there is a training batch of one image.
+    It is built once, and classifies one and two random images, as in an evaluation and as in training; there a single
+    one only if a training batch has one image.
     """
     fails = "cannot be built"
     try:
@@ -64,7 +64,7 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # as a fault, of a width of 0
             parameters = 0
-            with suppress(Exception), torch.device("meta"):  # where not every network can be built
+            with suppress(Exception, SystemExit), torch.device("meta"):  # where not every network can be built
                 parameters = sum(weight.numel() for weight in network(**arguments).parameters())
             if parameters > _MOST_PARAMETERS:
                 return f"{settings.network} has {parameters:,} parameters; at most {_MOST_PARAMETERS:,} are trained"
@@ -75,25 +75,32 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
                 return f"{settings.network} has an extra state that is no tensor; make it a buffer"
             if not any(weight.requires_grad for weight in model.parameters()):
                 return f"{settings.network} has no weights to train; give it layers in __init__"
-            fails = "cannot classify two images"
-            scores = [_scores(model.train(is_training), settings, images=2) for is_training in (False, True)]
-            if has_single:
-                fails = "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)"
-                _scores(model, settings, images=1)
+            first = model.state_dict()
+            for images, is_training in [(2, False), (1, False), (2, True), *[(1, True)] * has_single]:
+                few = ("one image", "two images")[images - 1] + " in training" * is_training
+                fails = f"cannot classify {few}"
+                if (images, is_training) == (1, True):
+                    fails = "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)"
+                scores = _scores(model.train(is_training), settings, images)
+                wanted = (images, settings.data.classes)
+                shape = tuple(scores.shape) if isinstance(scores, Tensor) else None
+                if shape != wanted or not scores.is_floating_point():
+                    found = f"{scores.dtype} {shape}" if shape else type(scores).__name__
+                    return f"{settings.network} gives {found} for {few}; its scores must be floats of shape {wanted}"
+                if is_training:
+                    fails = "cannot be trained"
+                    scores.sum().backward()
+            fails = "changes its layers or buffers in forward (make them in __init__, each of one shape)"
+            model.load_state_dict(first)
     except NetworkError as error:
         return str(error)
-    except Exception as error:  # of the network's own code
+    except (Exception, SystemExit) as error:  # of the network's own code
         return f"{settings.model} {fails}: {told(error, str(settings.model))}"
-    wanted = (2, settings.data.classes)
-    for given, mode in zip(scores, ("", " in training"), strict=True):
-        if not isinstance(given, Tensor) or tuple(given.shape) != wanted or not given.is_floating_point():
-            found = f"{given.dtype} {(*given.shape,)}" if isinstance(given, Tensor) else type(given).__name__
-            return f"{settings.network} gives {found} for two images{mode}; its scores must be floats of shape {wanted}"
     return None
 
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
-    with torch.no_grad():
+    with torch.set_grad_enabled(model.training):
         return model(torch.rand(images, *settings.data.in_size))
 
 

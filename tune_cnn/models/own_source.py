@@ -20,7 +20,7 @@ from tune_cnn.errors import NetworkError, ResultError
 from tune_cnn.files import read_file, replace_file, temporary_folder
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
-from tune_cnn.texts import digest
+from tune_cnn.texts import digest, named
 
 Texts = dict[str, str]  # source files by their paths: that of a network, then those beside it that it imports
 _MOST_BYTES = 1_000_000  # of a source file
@@ -175,6 +175,5 @@ def told(error: BaseException, model: str) -> str:
     name = model.rpartition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
     if isinstance(error, SyntaxError) and error.filename == name:
-        lines = [error.lineno]
-    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
-    return f"{type(error).__name__}: {message}" + (f" (line {lines[-1]})" if lines else "")
+        lines, error = [error.lineno], type(error)(error.msg)  # whose text would name the line, too
+    return named(error) + (f" (line {lines[-1]})" if lines else "")
