@@ -1,3 +1,4 @@
+import copy
 import io
 import math
 import pickle
@@ -135,6 +136,13 @@ def test_the_trainer_computes_where_the_model_is_if_no_device_is_named():
     trainer = TorchTrainer(Fixed(), nn.CrossEntropyLoss(), torch.optim.SGD([torch.zeros(1)]))
     assert trainer.device == torch.device("cpu")
     assert TorchTrainer(nn.Flatten(), nn.CrossEntropyLoss(), trainer.optimizer).device == torch.device("cpu")
+
+
+def test_a_loss_may_be_a_tensor_of_one_value():
+    _, validation = small_loaders()
+    trainer, plain = small_trainer(), small_trainer()
+    trainer.loss_fn = lambda scores, labels: nn.functional.cross_entropy(scores, labels)[None]
+    assert trainer.test_epoch(validation, verbose=False) == plain.test_epoch(validation, verbose=False)
 
 
 def test_images_of_bytes_and_of_floats_give_equal_numbers():
@@ -336,6 +344,15 @@ def test_an_interrupted_fit_ends_bit_for_bit_where_an_uninterrupted_one_does(
     assert expected.first_difference(result) is None
     assert state_to_bytes(resumed.model.state_dict()) == state_to_bytes(whole.model.state_dict())
     assert capsys.readouterr().out == f"*** Continuing from checkpoint file {name}.pt\n"
+
+
+def test_a_state_of_other_shapes_than_the_weights_is_continued_where_its_optimizer_wants_it_so():
+    trainers, (_, batches) = (small_trainer(), small_trainer()), small_loaders()
+    for trainer in trainers:
+        trainer.optimizer = torch.optim.Adafactor(trainer.model.parameters())
+    trainers[0].train_epoch(batches, verbose=False)
+    trainers[1].load_state_dict(copy.deepcopy(trainers[0].state_dict()))
+    assert trainers[0].train_epoch(batches, verbose=False) == trainers[1].train_epoch(batches, verbose=False)
 
 
 def test_without_a_checkpoint_file_training_starts(tmp_path, capsys):

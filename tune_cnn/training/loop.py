@@ -122,7 +122,7 @@ def losses_of_parts(loss_fn: Callable[[Tensor, Tensor], Tensor], scores: Tensor,
         smoothing = loss_fn.label_smoothing
         return means(nn.functional.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing), size)
     parts = zip(torch.split(scores, size), torch.split(labels, size), strict=True)
-    return torch.stack([loss_fn(*part) for part in parts])
+    return torch.stack([loss_fn(*part).reshape(()) for part in parts])
 
 
 def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
