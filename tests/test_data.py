@@ -410,6 +410,10 @@ def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
             "train/ and test/ do not have the same classes: only train/ has red; give every class a folder",
         ),
         (
+            "mv train/red $(printf 'train/caf\\303\\251'); mv test/red $(printf 'test/cafe\\314\\201')",
+            r"only train/ has 'caf\\xe9', only test/ has 'cafe\\u0301'; give every class",
+        ),
+        (
             "rm -r */blue */green",
             "colours/train: only one class, red, so that there is nothing to tell apart; it must hold one",
         ),
@@ -538,8 +542,11 @@ def test_photos_are_turned_as_their_exif_says(image_folder, suffix):
     assert (turned[4, :, 0] > 128).tolist() == [False] * 4 + [True] * 4
 
 
-def test_damaged_exif_does_not_matter(image_folder):
-    assert decoded(image_folder, Image.new("RGB", (8, 8), "white"), suffix=".jpg", exif=b"Exif\0\0damaged").min() >= 254
+@pytest.mark.parametrize("exif", [b"damaged", b"II*\0\x08\0\0\0\x05\0\x12\x01"])
+def test_damaged_exif_does_not_matter(image_folder, recwarn, exif):
+    image = Image.new("RGB", (8, 8), "white")
+    assert decoded(image_folder, image, suffix=".jpg", exif=b"Exif\0\0" + exif).min() >= 254
+    assert not recwarn.list
 
 
 # The first images

@@ -1,6 +1,7 @@
 """Decoding image files, each folder once: what comes out is kept in the user's cache folder."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
@@ -85,7 +86,8 @@ def decode(
     images = np.empty((len(files), height, width, 3), np.uint8)
     deep: dict[int, _Deep] = {}
     broken: list[str] = []
-    with ThreadPool(min(cores(), _MOST_THREADS)) as pool:
+    # Pillow's warnings, such as of a damaged EXIF block, do not say of which file.
+    with warnings.catch_warnings(action="ignore"), ThreadPool(min(cores(), _MOST_THREADS)) as pool:
         done = pool.imap(lambda file: _decode(file, height, width), files, _FILES_AT_ONCE)
         shown = tqdm(done, "decoding images", len(files), unit="image", disable=not progress)
         for index, picture in enumerate(shown):

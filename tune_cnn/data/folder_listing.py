@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from unicodedata import normalize
 
 from PIL import Image
 
@@ -59,8 +60,10 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
         raise DataError("\n".join(problems))
     train, test = listing.split("train"), listing.split("test")
     if train.keys() != test.keys() and not listing.problems:
+        # A name with accents may be spelled in two ways that look the same, as by macOS and by Linux.
+        spelled = str if len({normalize("NFC", name) for name in train | test}) == len(train | test) else ascii
         only = [
-            f"only {part}/ has {enumerated(sorted(names))}"
+            f"only {part}/ has {enumerated([*map(spelled, sorted(names))])}"
             for part, names in (("train", train.keys() - test.keys()), ("test", test.keys() - train.keys()))
             if names
         ]
