@@ -707,6 +707,13 @@ def test_arrays_without_channels_are_grey(arrays, tmp_path):
     assert np.array_equal(load(settings).test.images[..., 0], arrays["test_images"])
 
 
+def test_arrays_in_the_order_of_fortran_are_images_like_others(arrays, tmp_path):
+    np.savez(tmp_path / "images.npz", **arrays | {"test_images": np.asfortranarray(arrays["test_images"])})
+    images = load(DataSettings("arrays", str(tmp_path / "images.npz"))).test.images
+    assert np.array_equal(images, arrays["test_images"])
+    assert images.flags.c_contiguous
+
+
 def test_arrays_are_known_by_their_content(arrays, tmp_path):
     np.savez(tmp_path / "images.npz", **arrays)
     np.savez(tmp_path / "moved.npz", **arrays)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tune_cnn.settings import Settings
-from tune_cnn.training.muon import Muon, orthogonalised
+from tune_cnn.training.muon import Muon
 from tune_cnn.training.optimizers import build_optimizer, build_scheduler, learning_rate_factor
 
 SETTINGS = Settings(lr=0.1, reg=0.01)
@@ -94,10 +94,11 @@ def test_muon_leaves_a_conv_layer_as_it_is_that_is_dead_or_zero(scale, gradient)
     torch.testing.assert_close(weight.detach(), drawn)
 
 
-@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (32, 2, 3, 3)], ids=["wide", "tall"])
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (32, 2, 3, 3), (8, 1, 3, 3, 3)], ids=["wide", "tall", "3d"])
 def test_muon_turns_conv_weights_by_a_share_of_their_norm_in_all_directions_equally(shape):
     torch.manual_seed(0)
-    drawn = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    drawn = torch.randn(shape)
+    drawn = drawn.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else drawn
     weight = nn.Parameter(drawn.clone())
     weight.grad = torch.randn(shape) * torch.logspace(0, -1, 3)  # some directions dominate
     Muon([weight], lr=0.1, momentum=0.6, weight_decay=0.5).step()
@@ -109,16 +110,6 @@ def test_muon_turns_conv_weights_by_a_share_of_their_norm_in_all_directions_equa
     assert (weight - expected).norm() < 0.35 * (expected - drawn).norm()
     descent = drawn - 0.1 * drawn.norm() * weight.grad / weight.grad.norm()
     assert (weight - expected).norm() < 0.5 * (weight - descent).norm(), "the gradient itself was followed"
-
-
-def test_orthogonalised_keeps_the_directions_and_evens_out_the_lengths():
-    torch.manual_seed(0)
-    u, _, v = torch.linalg.svd(torch.randn(6, 20), full_matrices=False)
-    lengths = torch.tensor([1.0, 0.9, 0.8, 0.6, 0.5, 0.4])
-    turned = u.T @ orthogonalised(u * lengths @ v).float() @ v.T
-    assert turned.diagonal().min() > 0.6
-    assert turned.diagonal().max() < 1.3
-    torch.testing.assert_close(turned, turned.diagonal().diag(), atol=0.03, rtol=0)
 
 
 # Learning rates
@@ -144,7 +135,3 @@ def test_learning_rate_of_each_of_ten_batches(changes, factors):
         optimizer.step()
         scheduler.step()
     assert used == pytest.approx([0.1 * factor for factor in factors])
-
-
-def test_without_schedule_and_warm_up_nothing_changes_the_learning_rate():
-    assert build_scheduler(build_optimizer([nn.Parameter(torch.zeros(1))], SETTINGS), SETTINGS, 10) is None

@@ -344,6 +344,7 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("nets.py:number", "nets.py:number: not a torch.nn.Module"),
         ("absent.py:Net", "absent.py: no such file; the path is taken from the config file's folder"),
         ("no_such_module:Net", "no_such_module:Net: there is no module no_such_module; install it, or name a file"),
+        ("__main__:Net", "__main__:Net: there is no module __main__; install it, or name a file: nets.py:Net"),
         ("nets.py:NeedsDepth", "NeedsDepth needs depth; write it under model_args:"),
         ("nets.py:NoClasses", "its constructor must take in_size and out_classes; add out_classes"),
         ("nets.py:Fails", "nets.py:Fails cannot be built: KeyError: 'no such layer' (line {line_of_fault})"),

@@ -64,7 +64,7 @@ class Arrays(Source):
             with np.load(self.path) as arrays:
                 for part, chosen in zip(_PARTS, choose(self.data, found), strict=True):
                     images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)
-                    images = images[..., None] if images.ndim == 3 else images
+                    images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)  # MATLAB's are not
                     parts.append(ImageSet(images, labels).take(chosen))
         except _DAMAGED as error:
             raise DataError(f"{self.path}: damaged ({error}); write it again with numpy.savez") from error

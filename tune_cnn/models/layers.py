@@ -7,12 +7,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 # PyTorch multiplies fp32 matrices by MKL, which takes about twice as long as oneDNN for a batch of 50 on an AMD EPYC.
-_onednn_linear: Any = getattr(getattr(torch.ops, "mkldnn", None), "_linear_pointwise", None)
-_onednn_conv: Any = getattr(getattr(torch.ops, "mkldnn", None), "_convolution_pointwise", None)
-_HAS_ONEDNN = (
-    torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    and None not in (_onednn_linear, _onednn_conv)
-)
+_onednn_linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_onednn_conv: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and None not in (_onednn_linear, _onednn_conv)  # type: ignore[no-untyped-call]
 _LARGE = 1024  # input features; for fewer, it makes no difference
 
 

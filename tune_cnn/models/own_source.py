@@ -77,7 +77,7 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
     try:
         if _is_file(model):
             module, texts = _from_files(place, _sources.get(planned or "", {}), model)
-        elif importlib.util.find_spec(place) is None:
+        elif place == "__main__" or importlib.util.find_spec(place) is None:  # a script, or a notebook
             raise NetworkError(f"{model}: there is no module {place}; install it, or name a file: nets.py:Net")
         else:
             module = importlib.import_module(place)

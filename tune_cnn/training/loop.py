@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from tune_cnn.early_stopping import stop_reason
 from tune_cnn.errors import ResultError
+from tune_cnn.texts import counted
 from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training.state_file import load_state, save_state
 
@@ -24,7 +25,7 @@ Batch = tuple[Tensor, Tensor] | list[Tensor]
 _LOSS_INTERVAL_S = 1.0
 
 _STOPPED = {
-    "plateau": "No improvement in {early_stopping} epochs, stopping early.",
+    "plateau": "No improvement in {epochs}, stopping early.",
     "diverged": "The loss is no longer a finite number, stopping; a smaller lr may help.",
 }
 
@@ -73,7 +74,7 @@ def run_epochs(
         if post_epoch_fn is not None:
             post_epoch_fn(index, train, validation, verbose)
     if print_every > 0 and reason in _STOPPED:
-        print(_STOPPED[reason].format(early_stopping=early_stopping))
+        print(_STOPPED[reason].format(epochs=counted(early_stopping or 0, "epoch")))
 
 
 def run_batches(

@@ -26,7 +26,7 @@ class Muon(Optimizer):
     run: before a batch normalisation, the norm has no effect.
 
     Args:
-        weights: Parameters; those with four dimensions are conv weights.
+        weights: Parameters; those with four or more dimensions are conv weights.
         lr: Relative size of a conv layer's update (norm of the update / norm of the weights). Vectors take 20 times
             this learning rate, matrices a quarter of it.
         momentum: Nesterov momentum of all weights.
@@ -36,7 +36,7 @@ class Muon(Optimizer):
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
         weights = list(weights)
         groups = [
-            {"params": [weight for weight in weights if weight.ndim == 4], "lr": lr, "conv": True},
+            {"params": [weight for weight in weights if weight.ndim >= 4], "lr": lr, "conv": True},
             {"params": [weight for weight in weights if weight.ndim < 2], "lr": lr * _OTHERS, "conv": False},
             {
                 "params": [weight for weight in weights if weight.ndim in (2, 3)],
