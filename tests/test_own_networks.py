@@ -374,6 +374,19 @@ def test_what_does_not_fit_is_one_message_before_the_start(project, model, fault
     assert fault.replace("{line_of_fault}", str(line)) in problem
 
 
+def test_a_file_may_begin_with_the_mark_of_windows_editors(project):
+    (project / "nets.py").write_text(NETS, encoding="utf-8-sig")
+    assert len(load_experiments([project / "wide.yaml"])) == 2
+
+
+def test_a_network_for_double_precision_is_told_that_images_have_single_precision(project):
+    (project / "nets.py").write_text(f"import torch; torch.set_default_dtype(torch.double)\n{NETS}")
+    try:
+        assert "nets.py:WideNet cannot classify two images: RuntimeError: " in problems(project / "wide.yaml")[0]
+    finally:
+        torch.set_default_dtype(torch.float)
+
+
 def test_a_batch_of_one_image_that_the_network_cannot_be_trained_on_is_told_before_the_start(project):
     changes = {"grid: {model_args.width: [2, 3]}": "", "{model_args.width}": "x", "WideNet": "Normed"}
     config = changed(project, **changes)  # of its 40 images, 34 are to train

@@ -101,7 +101,7 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
     with torch.set_grad_enabled(model.training):
-        return model(torch.rand(images, *settings.data.in_size))
+        return model(torch.rand(images, *settings.data.in_size, dtype=torch.float))  # whatever the default is
 
 
 def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _as_loaded(model: str) -> str | None:
 
 def _text(path: str, model: str) -> str:
     try:
-        return read_file(Path(path), _MOST_BYTES).decode()
+        return read_file(Path(path), _MOST_BYTES).decode("utf-8-sig")  # Windows' editors begin files with a mark
     except FileNotFoundError:
         moved = "if its project was moved, type the sweep's command there once more"
         raise NetworkError(f"{path}: no such file; the path is taken from the config file's folder; {moved}") from None
