@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -432,6 +433,25 @@ def test_an_interrupted_sweep_exports_what_is_finished_and_says_how_to_continue(
         "\ninterrupted; continue with:  tune-cnn sweep tiny.yaml --set 'hidden_dims=[10, 10]' --name mine\n"
     )
     assert "lock.json" not in SweepFolder("ray_results", "mine").folder.names()
+
+
+def test_an_interruption_after_the_last_trial_leaves_nothing_to_continue(here, runner, capsys):
+    def interrupted(experiments: Sequence[Experiment], folder: SweepFolder, *_: object, **__: object) -> dict[str, str]:
+        train(experiments, folder)
+        raise KeyboardInterrupt
+
+    runner(interrupted)
+    assert run("sweep", "tiny.yaml") == 0
+    assert len([*(here / "results").glob("*.json")]) == 2
+    assert "interrupted" not in capsys.readouterr().err
+
+
+def test_sigterm_while_results_are_written_interrupts_like_ctrl_c(here, runner, capsys, monkeypatch):
+    runner(trains)
+    monkeypatch.setattr("tune_cnn.report.figure_files.write_figures", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert run("sweep", "tiny.yaml") == 130
+    assert capsys.readouterr().err.endswith("continue with:  tune-cnn sweep tiny.yaml\n")
+    assert "lock.json" not in SweepFolder("ray_results", "tiny").folder.names()
 
 
 def test_an_interruption_is_still_one_when_nothing_can_be_exported(here, runner, capsys):

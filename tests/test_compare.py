@@ -76,7 +76,7 @@ def test_the_exit_code_says_whether_a_cell_changed(tmp_path: Path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     for name, reached in (("first", 50.0), ("second", accuracy)):
         folder, settings = SweepFolder("ray_results", name), Settings(data=DataSettings("shapes"))
-        folder.trial(settings).finish(settings, history(reached), {"id": settings.trial_id}, {})
+        folder.trial(settings).finish(history(reached), {"id": settings.trial_id}, {})
         folder.save_experiments({"one": settings})
     assert main(["compare", "first", "ray_results/second"]) == exit_code
     assert capsys.readouterr().out.endswith(f"{exit_code} of 1 cells changed\n")

@@ -116,7 +116,7 @@ def test_done_trials_cost_nothing_and_continued_ones_their_missing_epochs(tmp_pa
 
     for experiment in experiments:
         results = FitResult(1, [2.3], [10.0], [2.3], [10.0])
-        folder.trial(experiment.settings).finish(experiment.settings, results, {}, {"w": torch.zeros(1)})
+        folder.trial(experiment.settings).finish(results, {}, {"w": torch.zeros(1)})
     found = estimate(make_plan(experiments, folder), Node(2, 0), within_s=0.0)
     assert found == ({}, "time: none, since every trial is done")
 

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 
 def finish(folder: SweepFolder, settings: Settings) -> None:
-    folder.trial(settings).finish(settings, RESULTS, {"id": settings.trial_id, "test_accuracy": 12.5}, {})
+    folder.trial(settings).finish(RESULTS, {"id": settings.trial_id, "test_accuracy": 12.5}, {})
 
 
 def test_experiments_that_share_a_trial_each_get_a_file_under_their_own_name(folder, tmp_path):

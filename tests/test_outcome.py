@@ -36,7 +36,7 @@ def cells(line: str) -> list[str]:
 
 def test_a_finished_trial_shows_what_it_reached_once_for_all_who_share_it(folder):
     summary = {"test_accuracy": 60.987, "duration_s": 83.21, "stop_reason": "plateau"}
-    folder.trial(SETTINGS).finish(SETTINGS, RESULTS, summary, {})
+    folder.trial(SETTINGS).finish(RESULTS, summary, {})
     header, row = map(cells, lines(folder))
     assert header == ["trial", "K", "L", "epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended"]
     ended = "stopped early: no better for 3 epochs"
@@ -65,7 +65,7 @@ def test_every_setting_that_differs_has_a_column(folder, changes, columns):
 
 @pytest.mark.parametrize("summary", [{}, {"test_accuracy": None, "duration_s": "long", "stop_reason": None}])
 def test_what_a_record_lacks_is_a_dash(folder, summary):
-    folder.trial(SETTINGS).finish(SETTINGS, RESULTS, summary, {})
+    folder.trial(SETTINGS).finish(RESULTS, summary, {})
     assert lines(folder)[1].split()[-4:] == ["2", "-", "-", "-"]
 
 

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 def finish(folder: SweepFolder, experiment: Experiment) -> None:
     results = FitResult(1, [2.3], [10.0], [2.3], [10.0])
-    folder.trial(experiment.settings).finish(experiment.settings, results, {}, {"w": torch.zeros(1)})
+    folder.trial(experiment.settings).finish(results, {}, {"w": torch.zeros(1)})
 
 
 def test_the_two_experiments_share_six_trials(experiments, folder):

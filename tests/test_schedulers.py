@@ -213,9 +213,7 @@ def cut(experiment: Experiment, folder: SweepFolder, epochs: int) -> None:
         trial.run_epoch()
     trial.end("scheduler")
     last = trial.state_dict()
-    folder.trial(experiment.settings).finish(
-        experiment.settings, trial.history, trial.summary(), trial.best_weights, last
-    )
+    folder.trial(experiment.settings).finish(trial.history, trial.summary(), trial.best_weights, last)
 
 
 def test_a_stopped_trial_is_exported_and_repeated_like_any_other(config, tmp_path, capsys):

@@ -79,7 +79,7 @@ def test_files_lie_where_the_page_says(tmp_path):
     sweep.save_experiments({"a": SETTINGS})
     sweep.trial(SETTINGS).save_checkpoint(7, state(7))
     sweep.trial(SETTINGS).save_failure("epoch 8: lost", "Traceback")
-    sweep.trial(OTHER).finish(OTHER, RESULTS, SUMMARY, state(2))
+    sweep.trial(OTHER).finish(RESULTS, SUMMARY, state(2))
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
         "exp/sweep.json",
         f"exp/trials/K32-64_L2_{SETTINGS.trial_id}/epoch_0007.pt",
@@ -165,7 +165,7 @@ def test_a_finished_trial_keeps_best_weights_record_and_events_only(trial):
     trial.folder.write("events.out.tfevents.1", b"")
     trial.folder.write(".best.pt.abc.tmp", b"half")
     assert not trial.is_finished()
-    trial.finish(SETTINGS, RESULTS, SUMMARY, state(2))
+    trial.finish(RESULTS, SUMMARY, state(2))
     assert trial.folder.names() == ["best.pt", "events.out.tfevents.1", "record.json"]
     assert trial.is_finished()
     results, summary = trial.record()
@@ -175,7 +175,7 @@ def test_a_finished_trial_keeps_best_weights_record_and_events_only(trial):
 
 def test_the_state_after_the_last_epoch_is_kept_if_it_is_given_with_the_best_weights_beside_it(trial):
     trial.save_checkpoint(1, {**state(1), "best_weights": {"w": torch.ones(1)}})
-    trial.finish(SETTINGS, RESULTS, SUMMARY, {"w": torch.zeros(1)}, {**state(2), "best_weights": {"w": torch.zeros(1)}})
+    trial.finish(RESULTS, SUMMARY, {"w": torch.zeros(1)}, {**state(2), "best_weights": {"w": torch.zeros(1)}})
     assert trial.folder.names() == ["best.pt", "epoch_0002.pt", "record.json"]
     assert b"best_weights" not in trial.folder.read("epoch_0002.pt")
     found, _ = resume(trial)
@@ -183,7 +183,7 @@ def test_the_state_after_the_last_epoch_is_kept_if_it_is_given_with_the_best_wei
 
 
 def test_a_record_is_strict_json_with_the_complete_settings(trial, on_disk):
-    trial.finish(SETTINGS, RESULTS, SUMMARY, state(2))
+    trial.finish(RESULTS, SUMMARY, state(2))
     record = json.loads((on_disk / "record.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert record["results"]["test_loss"] == [2.3, None]
     assert parse_settings(record["config"]) == SETTINGS
@@ -191,7 +191,7 @@ def test_a_record_is_strict_json_with_the_complete_settings(trial, on_disk):
 
 def test_a_trial_killed_between_record_and_tidying_is_finished_and_can_be_tidied(trial):
     trial.save_checkpoint(1, state(1))
-    trial.finish(SETTINGS, RESULTS, SUMMARY, state(2))
+    trial.finish(RESULTS, SUMMARY, state(2))
     trial.folder.write("epoch_0001.pt", b"")
     assert trial.is_finished()
     trial.forget_training(RESULTS.num_epochs)
@@ -218,7 +218,9 @@ def test_a_damaged_record_is_named_and_its_trial_is_not_finished(trial, content)
 
 
 def test_a_record_of_another_trial_is_named_and_finishes_nothing(trial):
-    trial.finish(OTHER, RESULTS, SUMMARY, state(2))
+    other = TrialFolder(trial.folder / "elsewhere", OTHER)
+    other.finish(RESULTS, SUMMARY, state(2))
+    trial.copy_from(other, ["record.json"])
     assert not trial.is_finished()
     message = f"record.json: it is that of trial {OTHER.trial_id}; the sweep's command runs the trial again"
     with pytest.raises(ResultError, match=re.escape(f"{trial.folder}/{message}")):
@@ -252,7 +254,7 @@ def test_starting_over_leaves_the_old_trials_and_takes_the_next_folder(storage):
         sweep.start_over()
         assert not sweep.trial(SETTINGS).is_finished()
         sweep.save_experiments({"a": SETTINGS})
-        sweep.trial(SETTINGS).finish(SETTINGS, RESULTS, SUMMARY, state(2))
+        sweep.trial(SETTINGS).finish(RESULTS, SUMMARY, state(2))
         assert SweepFolder(storage, "sweep").trial(SETTINGS).is_finished()
         assert str(SweepFolder(storage, "sweep").trials) == f"{sweep}/{number}"
     assert sweep.folder.names() == ["sweep.json", "trials", "trials-2", "trials-3"]

@@ -55,7 +55,7 @@ def train(experiments: Sequence[Experiment], folder: SweepFolder, interrupted_af
                 files.save_checkpoint(trial.history.num_epochs, trial.state_dict())
         if trial.stop_reason is not None:
             last = trial.state_dict() if trial.can_be_continued else None
-            files.finish(settings, trial.history, trial.summary(), trial.best_weights, last)
+            files.finish(trial.history, trial.summary(), trial.best_weights, last)
     return trained
 
 

@@ -28,7 +28,7 @@ from tune_cnn.sweep.config.shipped import config_path, sweep_name
 from tune_cnn.sweep.lock import locked
 from tune_cnn.sweep.plan import check_disk, disk_use, make_plan, plan_summary
 from tune_cnn.sweep.remarks import before_start, describe
-from tune_cnn.sweep.runner import run_sweep
+from tune_cnn.sweep.runner import run_sweep, terminated_like_ctrl_c
 from tune_cnn.sweep.study import settled
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.texts import counted, tell
@@ -75,9 +75,8 @@ class Sweep:
             frame = experiments_frame(load_grids(*self._exported(folder))).set_index("experiment")
         experiments = self.experiments
         varied = varied_keys([settings.flat() for settings in experiments.values()])
-        first = [key for key in [*varied, *_FIRST] if key in frame]
-        frame = frame[[*first, *(key for key in frame if key not in first)]]
-        return frame.loc[[name for name in experiments if name in frame.index]]
+        columns = [key for key in dict.fromkeys([*varied, *_FIRST, *frame]) if key in frame]
+        return frame.loc[[name for name in experiments if name in frame.index], columns]
 
     def history(self, name: str) -> pd.DataFrame:
         """A row an epoch, counted from 1: mean losses in nats, accuracies in percent."""
@@ -103,11 +102,10 @@ class Sweep:
         """
         settings = self._settings(name)
         trial = self._files.trial(settings)
-        weights = trial.best_weights()
-        if weights is None and trial.is_finished():
+        if (weights := trial.best_weights()) is None:
+            if not trial.is_finished():
+                raise self._none_yet(name, "weights")
             raise StorageError(f"{trial.folder}/best.pt: gone or damaged; delete this folder, then run the sweep again")
-        if weights is None:
-            raise self._none_yet(name, "weights")
         model = models.build(settings)
         model.load_state_dict(weights)
         return model.eval()
@@ -125,8 +123,7 @@ class Sweep:
     def _exported(self, folder: Path) -> tuple[list[Path], dict[str, Settings], dict[str, str]]:
         """The result files, what was asked for, and why experiments failed."""
         found = export(self._files, folder, not_measured="only tune-cnn export measures it")
-        failures = {name: failure for name, failure in found.missing.items() if failure is not None}
-        return found.files, self.experiments, failures
+        return found.files, self.experiments, found.failures
 
     def _none_yet(self, name: str, what: str) -> StorageError:
         why = self._files.trial(self._settings(name)).failure() or "its first epoch has not ended"
@@ -226,7 +223,7 @@ def train(
     """Train what is missing, then export, draw and report what is finished, and say on stderr what happens.
 
     Returns:
-        Why trials failed, by trial id; and whether all experiments are finished, and all their results written.
+        Why trials failed, by trial id; and whether all others are finished, and all results written.
     """
     plan = make_plan(settled(experiments, folder), folder)
     describe(plan, cluster)
@@ -236,25 +233,28 @@ def train(
         tell(remark, file=sys.stderr)
     check_writable(out)
     check_disk(folder, disk_use(plan, at_once=cluster.cpus or cores())[0])
-    with locked(folder.folder) as lock:
+    failures, end = dict[str, str](), None
+    with locked(folder.folder) as lock, terminated_like_ctrl_c():
         try:
             failures = run_sweep(plan, folder, cluster, keep_others, lock.check, callbacks, tune_options)
-        except BaseException as end:
-            is_lost = isinstance(end, StorageError) and not folder.folder.is_local  # a server would only fail again
-            if is_lost or isinstance(end, DataError | ResourceError):  # which come before anything started
+        except BaseException as error:
+            is_lost = isinstance(error, StorageError) and not folder.folder.is_local  # a server would only fail again
+            if is_lost or isinstance(error, DataError | ResourceError):  # which come before anything started
                 raise
-            if isinstance(end, KeyboardInterrupt):
-                tell("stopping; what is finished is written first", file=sys.stderr)
-            # Whatever happened, what is finished is in its place; if it cannot be, that is not the news.
-            try:
-                show_results(folder, out)
-            except (TuneCnnError, OSError) as error:
+            end = error
+        if isinstance(end, KeyboardInterrupt):
+            tell("stopping; what is finished is written first", file=sys.stderr)
+        try:
+            is_written = show_results(folder, out)
+            asked = [e for e in settled(experiments, folder) if e.settings.trial_id not in failures]
+            left = [e for e in asked if e.is_open or not folder.trial(e.settings).is_finished()]
+        except (TuneCnnError, OSError) as error:
+            if end is not None:  # which is the news
                 tell(error, file=sys.stderr)
-            raise
-        is_written = show_results(folder, out)
-        experiments = settled(experiments, folder)
-        left = [e.name for e in experiments if e.is_open or not folder.trial(e.settings).is_finished()]
-    if left and not failures:
+            raise end or error from None
+    if end is not None and (left or not is_written or not isinstance(end, KeyboardInterrupt)):
+        raise end
+    if left:
         why = "the time budget is used up, " if tune_options.get("time_budget_s") else ""
         tell(f"{why}{counted(len(left), 'experiment')} unfinished; the same command continues")
     return failures, is_written and not left

@@ -30,6 +30,11 @@ class Exported(NamedTuple):
     remarks: list[str]  # why the test set was not measured, one line a reason
     failed: list[str]  # files that could not be written, and why, in a line each
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why experiments without a file failed, by name."""
+        return {name: failure for name, failure in self.missing.items() if failure is not None}
+
 
 def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
     """Write `<out_dir>/<name>.json` for every experiment whose trial has an epoch behind it, and has not failed.
@@ -127,8 +132,9 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
     Raises:
         StorageError: The sweep's folder is damaged.
     """
-    files, _, missing, _, failed = export_now(folder, out_dir, not_measured)
-    results = Results(files, [], [], failed)
+    exported = export_now(folder, out_dir, not_measured)
+    files, failures = exported.files, exported.failures
+    results = Results(files, [], [], exported.failed)
 
     @contextmanager
     def attempt(what: str) -> Iterator[None]:
@@ -147,7 +153,6 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
         results.figures.extend(write_figures(files, out_dir))
         results.figures.extend(write_search_figure(folder.name, files, out_dir))
     asked = folder.experiments()
-    failures = {name: failure for name, failure in missing.items() if failure is not None}
     if files or failures:
         with attempt("report"):
             from tune_cnn.report import write_report

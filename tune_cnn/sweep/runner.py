@@ -77,7 +77,7 @@ def run_sweep(
 
     save()
 
-    with _terminated_like_ctrl_c(), ExitStack() as stack:
+    with ExitStack() as stack:
         suggestions = None
         if any(experiment.study for experiment in (*experiments, *upcoming)):
             studies = stack.enter_context(open_studies(folder))
@@ -88,8 +88,8 @@ def run_sweep(
         sources = {e.settings.data for e in possible.values()}
         with waiting("loading images"):  # before Ray, whose start takes seconds: what is missing is told at once
             images = {source: data.load(source, progress=True) for source in sources}
-        # Once more, since Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
-        with connected(cluster, sum(map(data.nbytes, sources))) as (nodes, is_new), _terminated_like_ctrl_c():
+        # Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
+        with connected(cluster, sum(map(data.nbytes, sources))) as (nodes, is_new), terminated_like_ctrl_c():
             asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
@@ -138,7 +138,7 @@ def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: 
 
 
 @contextmanager
-def _terminated_like_ctrl_c() -> Iterator[None]:
+def terminated_like_ctrl_c() -> Iterator[None]:
     """Let SIGTERM, and the end of the terminal, end the sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:

@@ -193,7 +193,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         elif not self.folder.is_finished():
             self._show(shown)
             last = trial.state_dict() if trial.can_be_continued else None
-            self.folder.finish(trial.settings, trial.history, trial.summary(), trial.best_weights, last)
+            self.folder.finish(trial.history, trial.summary(), trial.best_weights, last)
 
     def _write(self, shown: Mapping[str, Any], state: dict[str, Any] | None) -> None:
         if self.folder.is_finished():  # by another process, while this one was suspended

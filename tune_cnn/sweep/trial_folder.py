@@ -123,19 +123,14 @@ class TrialFolder:
         return None if content is None else state_from_bytes(content, f"{self.folder}/{name}")
 
     def finish(
-        self,
-        settings: Settings,
-        results: FitResult,
-        summary: dict[str, Any],
-        best: dict[str, Any],
-        last: Mapping[str, Any] | None = None,
+        self, results: FitResult, summary: dict[str, Any], best: dict[str, Any], last: Mapping[str, Any] | None = None
     ) -> None:
         """Keep the outcome, the best weights, and the state after the last epoch if more epochs could follow."""
         self.folder.write("best.pt", state_to_bytes(best))
         if last is not None:
             content = state_to_bytes({key: value for key, value in last.items() if key != "best_weights"})
             self.folder.write(_checkpoint(results.num_epochs), content)
-        record = {"config": settings.to_json(), "results": results._asdict(), "trial": summary}
+        record = {"config": self._settings.to_json(), "results": results._asdict(), "trial": summary}
         content = to_strict_json(record).encode()
         parse_json(content)  # before the checkpoints go: what cannot be read again is no record
         self.folder.write("record.json", content)

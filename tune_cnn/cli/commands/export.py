@@ -24,16 +24,15 @@ def run(options: Namespace) -> int:
     check_writable(options.out)
     for remark in replaced({name: s.trial_id for name, s in folder.experiments().items()}, options.out):
         tell(remark, file=sys.stderr)
-    files, _, missing, _, failed = export_now(folder, options.out)
-    for name, failure in missing.items():
-        if failure is not None:
-            tell(f"not exported: {name}: {failure}", file=sys.stderr)
-    for line in failed:
+    found = export_now(folder, options.out)
+    for name, failure in found.failures.items():
+        tell(f"not exported: {name}: {failure}", file=sys.stderr)
+    for line in found.failed:
         tell(line, file=sys.stderr)
-    if not files and not failed:
+    if not found.files and not found.failed:
         raise StorageError(f"{folder}: no experiment has an epoch yet, so there is nothing to export; run the sweep")
-    for path in files:
+    for path in found.files:
         tell(path)
-    if not_begun := [name for name, failure in missing.items() if failure is None]:
+    if not_begun := [name for name, failure in found.missing.items() if failure is None]:
         tell(f"without an epoch, so not exported: {', '.join(not_begun)}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if found.failed else 0
