@@ -151,7 +151,8 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
         from tune_cnn.report.search import write_search_figure
 
         results.figures.extend(write_figures(files, out_dir))
-        results.figures.extend(write_search_figure(folder.name, files, out_dir))
+        if folder.searches():
+            results.figures.extend(write_search_figure(folder.name, files, out_dir))
     asked = folder.experiments()
     if files or failures:
         with attempt("report"):

@@ -23,7 +23,7 @@ from tune_cnn.data import Images
 from tune_cnn.diagnosis import diagnose
 from tune_cnn.errors import SlowerWarning, StorageError
 from tune_cnn.settings import DataSettings, Settings, parse_settings
-from tune_cnn.sweep.folder import FULL, Folder
+from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
 from tune_cnn.sweep.study import UPCOMING
@@ -215,8 +215,6 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Let Tune retry the first time; an error that repeats at the same epoch is final."""
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise self.folder.folder.failed(error, "written") from error
         with contextlib.suppress(Exception):  # saving a checkpoint deletes error.txt: let it end first
             self._wait_for_writer()
         failure = f"epoch {self._epoch_begun}: {named(error)}"
