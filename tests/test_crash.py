@@ -121,6 +121,15 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished_and_tell_how_to_go_on(tmp_path
     sweep.assert_undisturbed()
 
 
+def test_sigterm_while_results_are_written_ends_like_ctrl_c(tmp_path):
+    sweep = Sweep.written(tmp_path, "epochs=1", "grid.layers_per_block=[1]")
+    with sweep.process() as process:
+        process.wait_until(lambda: list(sweep.results.glob("*.json")))  # figures and report follow
+        process.send(signal.SIGTERM)
+        assert process.exit_code() == 130, process.stderr
+    assert "\ninterrupted; continue with:  tune-cnn sweep " in process.stderr
+
+
 def test_a_sweep_whose_ray_is_killed_says_so_and_exports_what_has_begun(tmp_path):
     sweep = Sweep.written(tmp_path, "epochs=200")
     with sweep.process() as process:

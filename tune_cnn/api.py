@@ -52,10 +52,10 @@ class Sweep:
         failures: Why trials failed when it ran last, in one line each, by trial id.
     """
 
-    def __init__(self, folder: SweepFolder) -> None:
+    def __init__(self, folder: SweepFolder, failures: Mapping[str, str] = {}) -> None:
         self._files = folder
         self.folder = str(folder)
-        self.failures: dict[str, str] = {}
+        self.failures = dict(failures)
 
     def __repr__(self) -> str:
         return f"<sweep {self.folder}: {', '.join(self.experiments)}>"
@@ -188,8 +188,7 @@ def sweep(
     folder = SweepFolder(str(storage), name)
     if fresh:
         folder.start_over()
-    found = Sweep(folder)
-    found.failures = train(
+    failures, _ = train(
         experiments,
         folder,
         Path(out),
@@ -197,8 +196,8 @@ def sweep(
         keep_others=bool(only),
         callbacks=callbacks,
         tune_options={"time_budget_s": time_budget_s, "max_concurrent_trials": max_concurrent},
-    )[0]
-    return found
+    )
+    return Sweep(folder, failures)
 
 
 @checked
@@ -245,7 +244,8 @@ def train(
         if isinstance(end, KeyboardInterrupt):
             tell("stopping; what is finished is written first", file=sys.stderr)
         try:
-            is_written = show_results(folder, out)
+            with terminated_like_ctrl_c():  # once more, since Ray on its end lets go of SIGTERM
+                is_written = show_results(folder, out)
             asked = [e for e in settled(experiments, folder) if e.settings.trial_id not in failures]
             left = [e for e in asked if e.is_open or not folder.trial(e.settings).is_finished()]
         except (TuneCnnError, OSError) as error:

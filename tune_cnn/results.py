@@ -1,5 +1,6 @@
 """The results of a sweep as commands leave them: result files, figures, report, and the table of how trials ended."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.lock import running
 from tune_cnn.sweep.outcome import outcome_table, outcomes
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.texts import counted, named, tell
+from tune_cnn.texts import counted, enumerated, named, tell
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
@@ -45,7 +46,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     """
     done = Exported([], [], {}, [], [])
     reasons: dict[DataSettings | str, str] = {}
-    damaged: dict[Settings, str] = {}
+    unwritten: dict[str, list[str]] = {}  # files, by what hinders
 
     @cache
     def images(source: DataSettings) -> data.Images | None:
@@ -56,15 +57,15 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
             return None
 
     @cache
-    def outcome(settings: Settings) -> tuple[FitResult, dict[str, Any]] | None:
+    def outcome(settings: Settings) -> tuple[FitResult, dict[str, Any]] | str | None:
+        """Results and facts; or why the trial has failed; None: it has not begun."""
         trial = folder.trial(settings)
         try:
-            if (record := trial.record()) is not None:
-                return record
+            if (known := trial.record() or trial.failure()) is not None:
+                return known
         except ResultError as error:
-            damaged[settings] = str(error)
-            return None
-        state = trial.newest_state() if trial.failure() is None else None
+            return str(error)
+        state = trial.newest_state()
         found = trial.as_it_stands(state)
         if settings.model is not None:
             reasons[settings.model] = "no code of own networks is run here"
@@ -80,8 +81,8 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
 
     searches = folder.searches()
     for name, settings in folder.experiments().items():
-        if (found := outcome(settings)) is None:
-            done.missing[name] = damaged.get(settings) or folder.trial(settings).failure()
+        if not isinstance(found := outcome(settings), tuple):
+            done.missing[name] = found
             continue
         results, summary = found
         if name in searches:
@@ -90,16 +91,25 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         try:
             save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
         except OSError as error:  # such as a folder of this name, or another user's file
-            remedy = f"mend that, then type: tune-cnn export {folder} --out {out_dir}"
-            done.failed.append(f"{path}: not written ({error.strerror}); {remedy}")
+            unwritten.setdefault(str(error.strerror), []).append(str(path))
             continue
         done.files.append(path)
         if summary.get("unfinished"):
             done.unfinished.append(name)
+    for why, paths in unwritten.items():
+        done.failed.append(f"{enumerated(paths)}: not written ({why}); {_mend('export', folder, out_dir)}")
     if done.unfinished:
         told = dict.fromkeys([not_measured] if not_measured else reasons.values())
         done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in told)
     return done
+
+
+def _mend(command: str, folder: SweepFolder, out_dir: Path) -> str:
+    return f"mend that, then type: {_command(command, folder, out_dir)}"
+
+
+def _command(name: str, folder: SweepFolder, out_dir: Path) -> str:
+    return shlex.join(["tune-cnn", name, str(folder), "--out", str(out_dir)])
 
 
 def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
@@ -142,9 +152,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
             yield
         except Exception as error:  # whatever it is: the trainings took hours
             why = " ".join(str(error).split()) if isinstance(error, TuneCnnError) else named(error)
-            results.failed.append(
-                f"{what}: not written ({why}); mend that, then type: tune-cnn report {folder} --out {out_dir}"
-            )
+            results.failed.append(f"{what}: not written ({why}); {_mend('report', folder, out_dir)}")
 
     with attempt("figures"):
         from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without
@@ -167,7 +175,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
 
 def show_results(folder: SweepFolder, out_dir: Path) -> bool:
     """Write and name the results; return whether all of them could be written."""
-    results = write_results(folder, out_dir, not_measured=f"tune-cnn export {folder} --out {out_dir} measures it")
+    results = write_results(folder, out_dir, not_measured=f"{_command('export', folder, out_dir)} measures it")
     experiments = folder.experiments()
     tell(outcome_table(folder, experiments, outcomes(folder, experiments)))
     for figure in results.figures:

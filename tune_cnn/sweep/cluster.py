@@ -62,6 +62,7 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
         import ray._private.worker
 
         ray._private.worker.listen_error_messages = lambda *_: None  # the watcher tells, in a line, what happens
+        ray._private.utils.set_sigterm_handler = lambda _: None  # the sweep has one, which Ray's would outlive
         is_own = not ray.is_initialized()
         is_new = is_own and options.address is None
         if is_own and options.address is not None:
@@ -121,8 +122,6 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
             # Else ray.init waits for the first worker, for ever if it cannot start, and deaf to Ctrl-C.
             _system_config={"prestart_worker_first_driver": False},
         )
-    except SystemExit as end:  # Ray's way to take SIGTERM
-        raise KeyboardInterrupt from end
     except Exception as error:  # Ray raises nearly everything
         ray.shutdown()
         raise ResourceError(why_no_start(error, options.gpus, data_bytes)) from error

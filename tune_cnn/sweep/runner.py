@@ -88,7 +88,7 @@ def run_sweep(
         sources = {e.settings.data for e in possible.values()}
         with waiting("loading images"):  # before Ray, whose start takes seconds: what is missing is told at once
             images = {source: data.load(source, progress=True) for source in sources}
-        # Ray on its start takes SIGTERM for a crash, and aborts three seconds after it.
+        # Once more, since from its start on Ray takes SIGTERM for a crash, and aborts three seconds after it.
         with connected(cluster, sum(map(data.nbytes, sources))) as (nodes, is_new), terminated_like_ctrl_c():
             asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
