@@ -1,5 +1,6 @@
 """What a running sweep shows: a table on a terminal, a line for each epoch elsewhere."""
 
+import errno
 import io
 import re
 import sys
@@ -83,6 +84,17 @@ def test_without_a_terminal_each_epoch_is_a_line_on_stderr(capsys):
 def test_a_diverged_epoch_is_a_line_too(capsys):
     Progress(trials(*LABELS)).reported(LABELS[0], {**RESULT, "train_loss": float("nan")})
     assert "train loss nan" in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_ends_no_sweep():
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Progress(trials(*LABELS), console=Console(file=Full())) as progress:
+        progress.reported(LABELS[0], RESULT)
+        progress.ended(LABELS[0], "plateau")
+        assert progress._summary().startswith("1/3 trials ended")
 
 
 # On a terminal

@@ -151,7 +151,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Show a message above the table."""
-        with contextlib.suppress(SystemExit):  # rich's, where the reader of a pipe has gone; it is quiet from then on
+        with contextlib.suppress(Exception, SystemExit):  # a full disk; rich's, where the reader of a pipe has gone
             self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def _remind(self) -> None:

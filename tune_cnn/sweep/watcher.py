@@ -16,7 +16,6 @@ from tune_cnn.sweep.live_table import EpochProgress, Progress
 from tune_cnn.sweep.ray_errors import last_words, logs_folder, lost_daemon, words_of_dead_workers
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
-from tune_cnn.texts import named
 
 _PUBLISH_S = 2.0
 _NAMESPACE = b"tune_cnn"
@@ -98,10 +97,7 @@ class Watcher(Callback):  # type: ignore[misc]
             return
         for warning in result["warnings"]:
             self.progress.say(f"{folder.label}: {warning}")
-        try:
-            self.progress.reported(folder.label, result)
-        except Exception as error:  # which would end the sweep: the training matters more than its watching
-            self.progress.say(f"warning: {named(error)}")
+        self.progress.reported(folder.label, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
