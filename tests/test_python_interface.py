@@ -79,6 +79,7 @@ def test_what_is_not_there_is_told(trained, tmp_path):
             ask("tiny_L1_K4")
         with pytest.raises(ConfigError, match=r"\['tiny'\]: no such experiment"):
             ask(["tiny"])
+    assert Sweep(files).results["test_accuracy"].isna().all()
     files.trial(files.experiments()["tiny_L1_K4"]).save_failure("epoch 1: ValueError: no", "")
     with pytest.raises(StorageError, match=r"has no weights yet \(epoch 1: ValueError: no\); run the sweep"):
         Sweep(files).model("tiny_L1_K4")

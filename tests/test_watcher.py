@@ -27,12 +27,13 @@ def test_an_epoch_that_is_trained_again_after_its_process_was_lost_is_shown_once
     label = folder.trial(SETTINGS).label
     watcher = Watcher([SETTINGS], folder, Progress({label: SETTINGS}, console=Console(file=text, width=200)))
     for epoch in (1, 2):
-        watcher.on_trial_result(0, [], TRIAL, result(epoch))
+        watcher.on_trial_result(0, [], TRIAL, {**result(epoch), "warnings": [f"epoch_{epoch}.pt: damaged"]})
     watcher.on_trial_recover(0, [], TRIAL)
     for epoch, reason in ((2, None), (3, "epochs")):
         watcher.on_trial_result(0, [], TRIAL, result(epoch, reason))
     shown = [line.split("epoch ")[1].split("/")[0] for line in text.getvalue().splitlines() if " epoch " in line]
     assert shown == ["1", "2", "3"]
+    assert f"{label}: epoch_1.pt: damaged\n" in text.getvalue()
 
 
 def test_a_failed_trial_names_the_file_with_the_whole_error(tmp_path: Path):

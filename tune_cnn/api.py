@@ -75,8 +75,8 @@ class Sweep:
             frame = experiments_frame(load_grids(*self._exported(folder))).set_index("experiment")
         experiments = self.experiments
         varied = varied_keys([settings.flat() for settings in experiments.values()])
-        columns = [key for key in dict.fromkeys([*varied, *_FIRST, *frame]) if key in frame]
-        return frame.loc[[name for name in experiments if name in frame.index], columns]
+        columns = [key for key in dict.fromkeys([*varied, *_FIRST, *frame]) if key in frame or key in _FIRST]
+        return frame.reindex([name for name in experiments if name in frame.index], columns=columns)
 
     def history(self, name: str) -> pd.DataFrame:
         """A row an epoch, counted from 1: mean losses in nats, accuracies in percent."""
