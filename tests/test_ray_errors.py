@@ -102,7 +102,7 @@ def test_too_few_open_files_and_what_is_not_known_have_a_remedy_too(monkeypatch)
     [
         (DIED, TRACEBACK, "ImportError: cannot import name 'default_timer' from 'timeit'"),
         (DIED, "libfoo.so.7: undefined symbol\n", "libfoo.so.7: undefined symbol"),
-        (DIED, "", "killed, perhaps for want of memory"),
+        (DIED, ":job_id:01000000\n:actor_name:CnnTrainable\n", "killed, perhaps for want of memory"),
         (RAISED, "", "ImportError: libfoo.so.7: cannot open shared object file"),
         ("Failure # 1 ()\nThe actor is dead because its node has died. Node Id: 1\n", "", "its machine was lost"),
         ("", "", "it has left no reason"),

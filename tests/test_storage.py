@@ -236,6 +236,9 @@ def test_why_a_trial_failed_is_known_until_it_gets_further(trial):
     assert trial.failure() == "epoch 3: OSError: no"
     trial.save_checkpoint(3, state(3))
     assert trial.failure() is None
+    trial.save_failure("its process was lost 4 times: killed", "")
+    trial.save_checkpoint(4, state(4))
+    assert trial.failure() is None
 
 
 # The sweep

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from tune_cnn.settings import Settings
+from tune_cnn.sweep import watcher as module
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.watcher import Watcher
@@ -45,6 +46,18 @@ def test_a_failed_trial_names_the_file_with_the_whole_error(tmp_path: Path):
     watcher.on_trial_complete(0, [], TRIAL)
     assert text.getvalue().endswith(f"failed: epoch 1: RuntimeError: boom; see {trial.folder}/error.txt\n")
     assert watcher.failures == {SETTINGS.trial_id: "epoch 1: RuntimeError: boom"}
+
+
+def test_a_trial_whose_process_is_lost_too_often_has_failed_for_others_too(tmp_path: Path, monkeypatch):
+    folder, text = SweepFolder(str(tmp_path), "sweep"), StringIO()
+    trial = folder.trial(SETTINGS)
+    monkeypatch.setattr(module, "logs_folder", lambda: tmp_path)
+    watcher = Watcher([SETTINGS], folder, Progress({trial.label: SETTINGS}, console=Console(file=text)))
+    lost = SimpleNamespace(**vars(TRIAL), num_failures=4, get_error=lambda: "Failure # 4\n\tpid: 7\n")
+    watcher.on_trial_error(0, [], lost)
+    failure = "its process was lost 4 times: killed, perhaps for want of memory"
+    assert (trial.failure(), watcher.failures) == (failure, {SETTINGS.trial_id: failure})
+    assert text.getvalue().endswith(f"failed: {failure}; see {trial.folder}/error.txt\n")
 
 
 def test_a_resumed_trial_has_the_epochs_of_its_checkpoint_behind_it(tmp_path: Path):

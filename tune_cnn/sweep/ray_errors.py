@@ -77,10 +77,10 @@ def last_words(error: str, logs: Path) -> str:
         return "its machine was lost"
     if process := re.search(r"^\s*pid: (\d+)$", last, re.MULTILINE):
         said = "".join(path.read_text(errors="replace") for path in logs.glob(f"worker-*-{process[1]}.err"))
-        last = said.strip() or "killed, perhaps for want of memory"
+        return _last_line(said) or "killed, perhaps for want of memory"
     return _last_line(last) or "it has left no reason"
 
 
 def _last_line(said: str) -> str:
-    # What is indented, or begins with a date, belongs to a list of calls.
-    return next((line.strip() for line in reversed(said.splitlines()) if re.match(r"[^\s\[]", line)), "")
+    # What is indented, or begins with a date, belongs to a list of calls; `:actor_name:...` is Ray's own.
+    return next((line.strip() for line in reversed(said.splitlines()) if re.match(r"[^\s\[:]", line)), "")

@@ -51,9 +51,10 @@ class TrialFolder:
         kept = [number for number in found if number <= epoch][:KEPT_CHECKPOINTS]
         for name in [name for number, name in found.items() if number not in kept]:
             self.folder.delete(name)
-        failed = re.match(r"epoch (\d+)", self.failure() or "", re.ASCII)
-        if failed and int(failed[1]) <= epoch:
-            self.folder.delete("error.txt")
+        if (failure := self.failure()) is not None:
+            failed = re.match(r"epoch (\d+)", failure, re.ASCII)
+            if failed is None or int(failed[1]) <= epoch:
+                self.folder.delete("error.txt")
 
     def resume(self, load: Callable[[dict[str, Any]], object]) -> list[str]:
         """Hand the newest checkpoint that is whole to `load`, and the one before if it raises a ResultError.

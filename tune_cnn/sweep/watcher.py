@@ -112,9 +112,12 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         folder = self._folders[trial.config["trial_id"]]
-        words = last_words(trial.get_error() or "", logs_folder())
-        failure = f"its process was lost {trial.num_failures} times: {words}"
-        self.failures[folder.trial_id] = _failure(folder) or failure
+        if (failure := _failure(folder)) is None:
+            said = trial.get_error() or ""
+            failure = f"its process was lost {trial.num_failures} times: {last_words(said, logs_folder())}"
+            with contextlib.suppress(StorageError):
+                folder.save_failure(failure, said)
+        self.failures[folder.trial_id] = failure
         self.on_trial_complete(iteration, trials, trial)
 
 
