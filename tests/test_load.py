@@ -395,13 +395,17 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         (GRID.replace("_L{L}", ""), "run_name: 'exp_K{K}' gives layers_per_block 2 and 4 one name; add {L}"),
         (
             "run_name: '{L}{S}'\ngrid: {layers_per_block: [1, 11], seed: [11, 1]}\ndata: shapes",
-            "run_name: '111' names two experiments, seed 11 and 1; change the pattern to tell them apart, "
-            "as with {seed}",
+            "run_name: '111' names two experiments, seed 11 and 1; write _ between the placeholders, "
+            "or values that differ more",
         ),
         (
             GRID.replace("[2, 4]", "[2, 16]").replace("pool_every: 4", "pool_every: 3"),
             "exp_K64-128_L16: 10 poolings (32 conv layers, one pooling every 3) shrink 32x32 images below 1x1; at most "
             "5 fit: use a pool_every of at least 6, or at most 17 conv layers",
+        ),
+        (
+            "run_name: '{model_args.width}'\ngrid: {model_args.width: [2, 4]}\ndata: shapes",
+            "model_args.width: only an own network takes arguments; name its class as model, or leave it out",
         ),
     ],
 )
@@ -543,7 +547,7 @@ def test_missing_file_and_folder_are_told(tmp_path: Path) -> None:
         load_experiments([tmp_path / "none.yaml", tmp_path])
     assert str(caught.value).replace(str(tmp_path), "T").splitlines() == [
         "T/none.yaml: 1 problem",
-        f"  no such file; name a config file, or a shipped one: shipped ones are {', '.join(shipped_names())}",
+        f"  no such file; name one, or a shipped one: {', '.join(shipped_names())}",
         "T: 1 problem",
         "  a folder; name the files in it, such as T/*.yaml",
     ]

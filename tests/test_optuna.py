@@ -50,6 +50,7 @@ def studies_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
         ("algorithm=hyperopt", "algorithm: 'hyperopt' is not one of random, optuna"),
         ("search.reg={qloguniform: [0.1, 0.8, 0.1]}", "search.reg: qloguniform: Optuna cannot round on a logarithmic"),
         ("search.lr={uniform: [0, 1]}", "search.lr: 0 is not a number above 0"),
+        ("search.layers_per_block={uniform: [1, 4]}", "is not a whole number from 1 up; choose another distribution"),
     ],
 )
 def test_faults_are_told_at_once(config, override, fault):
@@ -75,7 +76,8 @@ def test_algorithm_without_a_search_is_a_fault(config):
 def test_commands_without_a_sweep_say_that_the_settings_are_not_known(config, command, capsys):
     names = ["opt_000"] if command == ["trial"] else []
     assert main([*command, str(config), *names]) == 2
-    assert "algorithm: optuna suggests settings only as the sweep runs" in capsys.readouterr().err
+    told = "optuna suggests settings only as the sweep runs; set algorithm=random, or name a sweep that has run"
+    assert told in capsys.readouterr().err
 
 
 def test_a_dry_run_says_that_the_settings_are_not_known(config, capsys):
@@ -109,6 +111,16 @@ def test_a_resumed_study_does_not_repeat_itself(config, tmp_path):
             suggested.append(studies.suggest(experiment).settings)
     assert len({settings.trial_id for settings in suggested}) == 4
     assert len({settings.layers_per_block for settings in suggested}) > 1
+
+
+def test_settings_that_cannot_be_trained_are_suggested_anew(config, tmp_path):
+    changes = ["pool_every=1", "search.layers_per_block={randint: [1, 9]}"]  # of images of 12x12, three poolings fit
+    experiments = load_experiments([config], overrides=changes, may_be_open=True)
+    folder = SweepFolder(str(tmp_path / "storage"), "opt")
+    with open_studies(folder) as studies:
+        suggested = [studies.suggest(experiment).settings for experiment in experiments]
+    assert max(len(settings.filters) for settings in suggested) <= 3
+    assert len(studies_of(tmp_path / "storage" / "opt")) > len(experiments)
 
 
 @pytest.mark.slow

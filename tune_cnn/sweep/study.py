@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from tune_cnn import models
-from tune_cnn.errors import StorageError
+from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.files import temporary_folder
 from tune_cnn.settings import parse_settings, with_arguments_apart, with_arguments_together
-from tune_cnn.sweep.config.load import Experiment
+from tune_cnn.sweep.config.load import Experiment, unfit
 from tune_cnn.sweep.config.search_space import rounded
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 _FILE = "study.db"
 UPCOMING = "upcoming"  # in place of the id of a trial that is not suggested yet
 _NAME = "experiment"  # an attribute of Optuna's trials
+_MOST_TRIES = 100  # for settings that can be trained
 
 
 class Studies:
@@ -44,11 +45,24 @@ class Studies:
         self._storage.engine.dispose()
 
     def suggest(self, experiment: Experiment) -> Experiment:
-        """Settings for an experiment that has none yet; they are in the folder when this returns."""
-        trial = self._study(experiment).ask(_space(experiment.search or {}))
-        trial.set_user_attr(_NAME, experiment.name)
-        self._publish()
-        return _with(experiment, trial.params)
+        """Settings for an experiment that has none yet; they are in the folder when this returns.
+
+        Raises:
+            ConfigError: However often Optuna is asked, its settings are such as cannot be trained.
+        """
+        import optuna
+
+        study, space = self._study(experiment), _space(experiment.search or {})
+        for _ in range(_MOST_TRIES):
+            trial = study.ask(space)
+            suggested = _with(experiment, trial.params)
+            problems = [fault for _, fault in unfit([suggested])]
+            if not problems:
+                trial.set_user_attr(_NAME, experiment.name)
+                self._publish()
+                return suggested
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise ConfigError(experiment.name, [f"{problem}; or narrow the search" for problem in problems])
 
     def tell(self, experiments: Iterable[Experiment]) -> None:
         """Tell the studies what has come of the experiments that are finished."""

@@ -25,6 +25,7 @@ from tune_cnn.texts import digest
 
 _MOST_BYTES = 200_000
 SECTIONS = ("settings", "grid", "search")  # which hold settings
+_LEAST_DRAWN = 30  # samples, to find out whether every value of a search can be a setting
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
 
 
@@ -51,8 +52,8 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
     except FileNotFoundError:
         names = {name: name for name in shipped_names()} | {own.stem: str(own) for own in path.parent.glob("*.yaml")}
         near = difflib.get_close_matches(path.stem, names, n=1)
-        hint = f"did you mean {names[near[0]]}?" if near else f"shipped ones are {', '.join(shipped_names())}"
-        return None, [f"no such file; name a config file, or a shipped one: {hint}"]
+        others = f"name one, or a shipped one: {', '.join(shipped_names())}"
+        return None, [f"no such file; {f'did you mean {names[near[0]]}?' if near else others}"]
     except UnicodeDecodeError as error:
         return None, [f"byte {error.start + 1} is not UTF-8; save the file as UTF-8"]
     except ResultError as error:
@@ -168,16 +169,18 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
     data, found = parse_data(document.get("data", {}))
     problems += [problem for problem in found if problem not in problems]
     drawn: list[dict[str, Any]] = [{}]
-    if values.get("algorithm") == "optuna" and not problems:
+    is_open = values.get("algorithm") == "optuna"
+    if is_open and not problems:
         for key, (name, *_) in search.items():
             if name in ("qloguniform", "qlograndint"):
                 problems.append(f"search.{key}: {name}: Optuna cannot round on a logarithmic scale; take {name[1:]}")
         if importlib.util.find_spec("optuna") is None:
             problems.append("algorithm: optuna is not installed; pip install 'tune_cnn[optuna]'")
-        lowest = {key: bounds(distribution)[0] for key, distribution in search.items()}  # possible until the suggestion
-        drawn = _samples_of([lowest] * count)[0]
-    elif search and not problems:
-        drawn, problems = _samples_of(draw(search, values.get("search_seed", 0), number) for number in range(count))
+    if search and not problems:
+        tried = max(count, _LEAST_DRAWN if is_open else 0)
+        drawn, problems = _samples_of(draw(search, values.get("search_seed", 0), number) for number in range(tried))
+        if is_open and not problems:  # possible settings, until others are suggested
+            drawn = _samples_of([{key: bounds(of_key)[0] for key, of_key in search.items()}])[0] * count
     schedulers = values.get("scheduler")
     if schedulers is not None and len(schedulers) != 1:
         problems.append(f"scheduler: {' and '.join(schedulers) or 'empty'}; write one, such as scheduler: asha")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cnn.errors import ConfigError, DataError, NetworkError
-from tune_cnn.settings import DataSettings, Settings, parse_data, varied_keys
+from tune_cnn.settings import ARGUMENT_PREFIX, DataSettings, Settings, parse_data, varied_keys
 from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
@@ -75,7 +75,8 @@ def load_experiments(
             tell(f"{path.stem}: the shipped file is taken; for your own, type {own}", file=sys.stderr)
         found[str(path)], problems = _read(path, changes, source)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
-            problems.append("algorithm: optuna suggests settings only as the sweep runs; name a sweep that has run")
+            remedy = "set algorithm=random, or name a sweep that has run"
+            problems.append(f"algorithm: optuna suggests settings only as the sweep runs; {remedy}")
         for problem in problems:
             faults[replaced_by or str(path) if problem.startswith("data") else str(path)].append(problem)
     if not any(faults.values()):  # the names of a faulty file are not known
@@ -97,7 +98,7 @@ def load_experiments(
         faults[replaced_by or place] += problems
         experiments, problems = _resolve_networks(experiments)
         faulty: defaultdict[str, list[str]] = defaultdict(list)  # names by the fault that they share
-        for name, fault in _unfit(experiments):
+        for name, fault in unfit(experiments):
             faulty[fault].append(name)
         faults[place] += problems + [f"{enumerated(names, most=1)}: {fault}" for fault, names in faulty.items()]
         chosen += experiments
@@ -130,17 +131,20 @@ def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[s
             owner, other = owners.setdefault(experiment.name, (place, experiment))
             if other is not experiment:
                 two = "two experiments" if owner == place else f"an experiment of {owner} too"
-                remedy = _remedy(other.settings, experiment.settings)
-                yield place, f"run_name: {experiment.name!r} names {two}{remedy}"
+                difference = _difference(other.settings, experiment.settings, is_in_name=owner == place)
+                yield place, f"run_name: {experiment.name!r} names {two}{difference}"
                 break
 
 
-def _remedy(one: Settings, other: Settings) -> str:
-    """What to do about two experiments of one name."""
+def _difference(one: Settings, other: Settings, is_in_name: bool) -> str:
+    """What tells two experiments of one name apart, whether or not the name has it, and what to do about it."""
     for key in varied_keys([one.flat(), other.flat()]):
         if not key.startswith("data."):
             values = f"{one.flat().get(key)} and {other.flat().get(key)}"
-            return f", {key} {values}; change the pattern to tell them apart, as with {{{key}}}"
+            remedy = f"change the pattern to tell them apart, as with {{{key}}}"
+            if is_in_name:
+                remedy = "write _ between the placeholders, or values that differ more"
+            return f", {key} {values}; {remedy}"
     if one.data != other.data:
         return ", on other images; change the pattern of one of them"
     return " with the same settings; keep one of them"
@@ -185,7 +189,9 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
     from tune_cnn import models
 
     if not any(experiment.settings.model for experiment in experiments):
-        return list(experiments), []
+        given = sorted({name for e in experiments for name in e.settings.model_args or {}})
+        remedy = "only an own network takes arguments; name its class as model, or leave it out"
+        return list(experiments), [f"{ARGUMENT_PREFIX}{name}: {remedy}" for name in given]
     resolved, problems = [], []
     for experiment in experiments:
         try:
@@ -201,7 +207,7 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
     return resolved, problems
 
 
-def _unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
+def unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
     """The names of experiments whose network cannot be, or which leave too many losses; each with what is wrong."""
     from tune_cnn import data, models
 

@@ -33,4 +33,4 @@ def other_file(path: Path) -> Path | None:
 
 def sweep_name(paths: Iterable[Path]) -> str:
     """The name of a sweep of these files, if it is given no other: `exp1_1-exp1_2`."""
-    return "-".join(dict.fromkeys(path.stem for path in paths))
+    return "-".join(dict.fromkeys(path.absolute().stem for path in paths))
