@@ -359,6 +359,7 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
             "line 2, column 1: expected a single document in the stream, but found another document" + SPELLING,
         ),
         (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
+        ("%YAML 1.3\n---\nrun_name: a", "its %YAML line names a version other than 1.2; leave it out"),
         (b"run_name: a\x00", "character 12: U+0000 may not stand in YAML; remove it"),
         ('run_name: "\\UFFFFFFFF"', "an escape such as \\U0011FFFF names no character; remove it"),
         (

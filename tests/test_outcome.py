@@ -51,6 +51,8 @@ def test_a_finished_trial_shows_what_it_reached_once_for_all_who_share_it(folder
         ([{"hidden_dims": (9, 8)}, {"hidden_dims": (7,)}], {"hidden_dims": ["9-8", "7"]}),
         ([{"reg": 0.0}, {"reg": 1, "early_stopping": None}], {"reg": ["0", "1"], "early_stopping": ["3", "none"]}),
         ([{"epochs": 5}, {"epochs": 7}], {"most epochs": ["5", "7"]}),
+        ([{"bs_train": 8, "bs_test": 2}, {"bs_train": 9, "bs_test": 3}], {"bs_train": ["8", "9"]}),  # as it follows
+        ([{"bs_test": 2}, {"bs_test": 3}], {"bs_test": ["2", "3"]}),
         ([{"data": DataSettings(train_images=90)}, {"data": DataSettings()}], {"data.train_images": ["90", "none"]}),
     ],
 )  # fmt: skip

@@ -58,13 +58,11 @@ def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings], foun
 
 
 def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:
-    failure = None
     try:
         record = trial.record()
     except ResultError as error:
         return Outcome([*[""] * 5, str(error)], has_failed=True)
-    if record is None:
-        failure = trial.failure()
+    failure = trial.failure() if record is None else None
     history, facts = record or trial.as_it_stands(trial.newest_state()) or (FitResult.empty(), {})
     reason = facts.get("stop_reason")
     ended = how_ended(

@@ -39,14 +39,14 @@ def parse(text: str) -> tuple[Any, list[str]]:
         node = yaml.compose(text)
         return (None if node is None else _plain(node, "", problems)), problems
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        fault = error.problem or "not YAML"
-        fault = f"{error.context}, {fault}" if fault.startswith("but ") else fault
+        where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        fault = f"{error.context}, {error.problem}" if error.problem.startswith("but ") else error.problem
         remedy = "" if ";" in fault else "; look at the indentation, colons, brackets and quotes there and before"
-        return None, [where + fault + remedy]
+        return None, [f"{where}: {fault}{remedy}"]
     except ReaderError as error:
         return None, [f"character {error.position + 1}: U+{error.character:04X} may not stand in YAML; remove it"]
+    except (AssertionError, KeyError):
+        return None, ["its %YAML line names a version other than 1.2; leave it out"]
     except (ValueError, OverflowError):
         return None, ["an escape such as \\U0011FFFF names no character; remove it"]
 
