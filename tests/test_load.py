@@ -418,6 +418,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
     ("text", "fault"),
     [
         ("seeds: 3", "seeds: 3 is not a list; give its values in brackets, such as [3]"),
+        ("seeds:", "seeds: empty; give its values in brackets, or leave it out"),
         ("seeds: []", "seeds: an empty list; give at least one value"),
         ("seeds: [1, null]", "seeds[1]: None is not a whole number from 0 up"),
         ("seeds: [1, 2, 1]", "seeds: 1 stands there twice; keep one"),

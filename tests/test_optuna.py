@@ -113,6 +113,13 @@ def test_a_resumed_study_does_not_repeat_itself(config, tmp_path):
     assert len({settings.layers_per_block for settings in suggested}) > 1
 
 
+def test_every_network_that_may_be_suggested_is_looked_for_before_the_start(config, tmp_path):
+    (tmp_path / "nets.py").write_text("from torch import nn\nclass Net(nn.Linear): pass\n")
+    change = "search.model={choice: [null, nets.py:Nett]}"
+    with pytest.raises(ConfigError, match="Nett: no class of this name; did you mean 'Net'"):
+        load_experiments([config], overrides=[change], may_be_open=True)
+
+
 def test_settings_that_cannot_be_trained_are_suggested_anew(config, tmp_path):
     changes = ["pool_every=1", "search.layers_per_block={randint: [1, 9]}"]  # of images of 12x12, three poolings fit
     experiments = load_experiments([config], overrides=changes, may_be_open=True)

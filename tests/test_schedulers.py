@@ -84,6 +84,7 @@ def assert_parts_of_undisturbed(experiments: list[Experiment], folder: SweepFold
         ("scheduler=asha", {"asha": {"grace_period": 1, "reduction_factor": 4.0}}),
         ("scheduler={asha: {grace_period: 3}}", {"asha": {"grace_period": 3, "reduction_factor": 4.0}}),
         ("scheduler=median", {"median": {"grace_period": 1, "min_samples_required": 3}}),
+        ("scheduler={median: null}", {"median": {"grace_period": 1, "min_samples_required": 3}}),
         ("scheduler=null", None),
     ],
 )
@@ -97,6 +98,10 @@ def test_a_scheduler_has_tunes_arguments_and_defaults(config, override, expected
         ("scheduler=ahsa", "scheduler.ahsa: unknown key; did you mean 'asha'?"),
         ("scheduler=3", "scheduler: 3 is not a mapping; write keys under it, such as asha: {grace_period: 3}, or "
          "leave it out"),
+        (
+            "scheduler={asha: 3}",
+            "scheduler.asha: 3 is not a mapping of arguments, which are grace_period, reduction_factor",
+        ),
         ("scheduler={asha: {grace_period: 0}}", "scheduler.asha.grace_period: 0 is not a whole number from 1 up"),
         ("scheduler={asha: {reduction_factor: 1}}", "scheduler.asha.reduction_factor: 1 is not a number above 1"),
         ("scheduler={asha: {grace: 1}}", "scheduler.asha.grace: unknown key; keys are grace_period, reduction_factor"),

@@ -131,7 +131,7 @@ def test_all_faults_of_a_search_are_told_at_once(config):
     [
         (("tiny_{sample}", "tiny"), "run_name: 'tiny' gives all samples one name; add {sample}"),
         (("samples: 6", ""), "samples: missing; write how many are drawn, such as samples: 16"),
-        (("samples: 6", "samples: 20000"), "grid: 20,000 experiments; split it, a file may have 10,000 at most"),
+        (("samples: 6", "samples: 20000"), "samples: 20,000 experiments; split it, a file may have 10,000 at most"),
         (
             ("{randint: [1, 3]}", "{uniform: [1, 3]}"),
             r"search.layers_per_block: \S+ is not a whole number from 1 up; .*",

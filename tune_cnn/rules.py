@@ -8,15 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cache, wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from tune_cnn.errors import ConfigError
@@ -39,7 +31,7 @@ class OneOf:
     def __init__(self, *choices: str | int) -> None:
         self._choices = list(choices)
 
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._read, core_schema.literal_schema(self._choices))
 
     @staticmethod
@@ -161,6 +153,8 @@ def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
         return f"{found}; write keys under it, such as {example}, or leave it out"
     if not _is_axis(schema):
         return f"{shown(value)} is not {_wanted(schema)}"
+    if value is None:
+        return "empty; give its values in brackets, or leave it out"
     if not isinstance(value, list):
         return f"{shown(value)} is not a list; give its values in brackets, such as [{shown(value)}]"
     if not value:
@@ -198,6 +192,8 @@ def _wanted(schema: dict[str, Any]) -> str:
             return "a path"
         case {"additionalProperties": True}:
             return "a mapping of names to values"
+        case {"properties": arguments}:
+            return f"a mapping of arguments, which are {', '.join(arguments)}"
         case {"type": "object"}:
             return "a mapping of arguments (numbers, texts or lists of them), such as width: 32"
         case {"const": value}:

@@ -100,10 +100,11 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     names = sorted({key for section in sections for key in section if key.startswith(ARGUMENT_PREFIX)})
     model = file_model(tuple(names))
     known = model.model_fields
-    if isinstance(scheduler := document.get("scheduler", {}), str):
-        document = {**document, "scheduler": {scheduler: {}}}
-    elif scheduler is None:
-        document = {key: value for key, value in document.items() if key != "scheduler"}
+    document = {key: value for key, value in document.items() if (key, value) != ("scheduler", None)}
+    if isinstance(scheduler := document.get("scheduler"), str):
+        scheduler = {scheduler: None}
+    if isinstance(scheduler, dict):  # one without arguments has their defaults
+        document["scheduler"] = {kind: {} if given is None else given for kind, given in scheduler.items()}
     values, problems = check(model, {key: value for key, value in document.items() if key in known})
     section = document.get("settings") if problems else None
     for key, value in section.items() if isinstance(section, dict) else ():
@@ -133,7 +134,9 @@ def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     for values_drawn in drawn:
         values, problems = check_values({"run_name": "any", "settings": values_drawn})
         if problems:
-            return [], [f"search.{problems[0].partition('.')[2]}; choose another distribution, such as randint"]
+            return [], [
+                f"search.{problems[0].partition('.')[2]}; choose another distribution, such as randint or choice"
+            ]
         samples.append(values["settings"])
     return samples, []
 
@@ -165,7 +168,8 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
         problems += pattern_problems(document["run_name"], axes, samples=count if "search" in document else 0)
     experiments = math.prod(map(len, axes.values())) * (1 if "seeds" in faulty else len(document.get("seeds", [1])))
     if (experiments := experiments * count) > MAX_EXPERIMENTS:
-        problems.append(f"grid: {experiments:,} experiments; split it, a file may have {MAX_EXPERIMENTS:,} at most")
+        place = ", ".join(key for key in ("grid", "seeds", "samples") if key in document)
+        problems.append(f"{place}: {experiments:,} experiments; split it, a file may have {MAX_EXPERIMENTS:,} at most")
     data, found = parse_data(document.get("data", {}))
     problems += [problem for problem in found if problem not in problems]
     drawn: list[dict[str, Any]] = [{}]

@@ -3,6 +3,7 @@
 An experiment is one named run. Experiments with the same settings are one trial, which is trained once.
 """
 
+import itertools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from tune_cnn.settings import ARGUMENT_PREFIX, DataSettings, Settings, parse_dat
 from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
+from tune_cnn.sweep.config.search_space import bounds
 from tune_cnn.sweep.config.shipped import other_file
 from tune_cnn.texts import enumerated, tell
 from tune_cnn.waiting import waiting
@@ -188,14 +190,15 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
     """Fill in what only the source files of own networks tell; return the faults too."""
     from tune_cnn import models
 
-    if not any(experiment.settings.model for experiment in experiments):
+    if not any(itertools.chain(*map(_networks, experiments))):
         given = sorted({name for e in experiments for name in e.settings.model_args or {}})
         remedy = "only an own network takes arguments; name its class as model, or leave it out"
         return list(experiments), [f"{ARGUMENT_PREFIX}{name}: {remedy}" for name in given]
     resolved, problems = [], []
     for experiment in experiments:
         try:
-            resolved.append(replace(experiment, settings=models.resolve(experiment.settings)))
+            found = [models.resolve(replace(experiment.settings, model=model)) for model in _networks(experiment)]
+            resolved.append(replace(experiment, settings=found[0]))
         except NetworkError as error:
             problems.append(f"settings.model: {error}")
     if problems:
@@ -205,6 +208,12 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
         for key in [key for key in varied if key in models.unused_keys(model)] if model.model else []:
             problems.append(f"{key}: varies, but {model.network} does not take it; vary one of its arguments")
     return resolved, problems
+
+
+def _networks(experiment: Experiment) -> list[str | None]:
+    """The own network of an experiment; if Optuna will suggest it, all that it may be."""
+    search = experiment.search or {}
+    return bounds(search["model"]) if experiment.is_open and "model" in search else [experiment.settings.model]
 
 
 def unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
