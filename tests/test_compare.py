@@ -34,6 +34,11 @@ def test_cells_are_told_apart_by_what_varies_within_a_sweep():
     assert found.changed == 1
 
 
+def test_cells_stand_in_the_order_of_their_values_whichever_sweep_has_them():
+    found = compare({"a": [run(60.0, layers_per_block=16)], "b": [run(61.0, layers_per_block=n) for n in (16, 2)]})
+    assert [row[0] for row in found.rows] == ["L", "2", "16"]
+
+
 def test_other_seeds_of_single_runs_are_told():
     found = compare({"a": [run(60.0, seed=1)], "b": [run(62.0, seed=2)]})
     assert found.settings == ["seed: 1 in a, 2 in b"]

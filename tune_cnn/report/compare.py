@@ -1,6 +1,5 @@
 """Sweeps side by side: which cells changed, and by how much."""
 
-import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from tune_cnn.report.noise import difference, mean
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import number
 from tune_cnn.settings import varied_keys
-from tune_cnn.texts import setting_text, symbol
+from tune_cnn.texts import by_size, setting_text, symbol
 
 _NOT_COMPARED = ("seed", "bs_test")  # runs of several seeds are one cell; `bs_test` follows from `bs_train`
 
@@ -37,20 +36,21 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
     }
     keys = list(dict.fromkeys(key for values in flat.values() for key in varied_keys(values)))
     first, *others = sweeps
-    cells: dict[str, dict[str, list[float]]] = {}  # what varies -> sweep -> accuracies
+    cells: dict[tuple[str, ...], dict[str, list[float]]] = {}  # what varies -> sweep -> accuracies
     for name, runs in sweeps.items():
         for run, values in zip(runs, flat[name], strict=True):
-            cell = cells.setdefault(json.dumps([values.get(key) for key in keys]), {sweep: [] for sweep in sweeps})
+            varied = tuple(setting_text(values.get(key)) for key in keys)
+            cell = cells.setdefault(varied, {sweep: [] for sweep in sweeps})
             if run.accuracy is not None and run.is_finished:
                 cell[name].append(run.accuracy)
     changed = missing = 0
     rows = [[*map(symbol, keys), *sweeps, *(f"{name} - {first}" for name in others)]]
-    for varied, cell in cells.items():
+    for varied, cell in sorted(cells.items(), key=lambda item: list(map(by_size, item[0]))):
         changes = [_difference(cell[name], cell[first]) for name in others]
         changed += any(is_change for _, is_change in changes)
         missing += any(cell.values()) and not all(cell.values())
         means = [number(mean(accuracies), 2) for accuracies in cell.values()]
-        rows.append([*map(setting_text, json.loads(varied)), *means, *(text for text, _ in changes)])
+        rows.append([*varied, *means, *(text for text, _ in changes)])
     one_each = {name: values[0] for name, values in flat.items() if values}
     seeds = {name: {run.settings.seed for run in runs} for name, runs in sweeps.items()}
     if all(len(of_one) == 1 for of_one in seeds.values()):

@@ -25,8 +25,9 @@ def run(options: Namespace) -> int:
     with waiting("loading PyTorch"):
         from tune_cnn.plot import matching
         from tune_cnn.report.figure_files import write_figures
-        from tune_cnn.report.runs import read_runs
+        from tune_cnn.report.runs import read_run
         from tune_cnn.report.search import write_search_figure
+        from tune_cnn.result_files import readable
         from tune_cnn.rules import name_problems
 
     files = matching(options.patterns, options.results)
@@ -38,12 +39,11 @@ def run(options: Namespace) -> int:
         )
     out_dir = options.out or options.results
     check_writable(out_dir)
-    runs = {run.names[0]: run for run in read_runs(files)}
-    readable = [file for file in files if file.stem in runs]  # so that the others are named once
-    figures = write_figures(readable, out_dir, options.format)
+    runs = dict(readable(files, read_run))
+    figures = write_figures(list(runs), out_dir, options.format)
     searches: dict[str, list[Path]] = defaultdict(list)  # by their sweep, as it names its figure
-    for file in readable:
-        if (run := runs[file.stem]).search:
+    for file, run in runs.items():
+        if run.search:
             sweep = str(run.facts.get("sweep", ""))  # older files do not tell
             searches[options.results.resolve().name if name_problems(sweep) else sweep].append(file)
     for name, samples in searches.items():
