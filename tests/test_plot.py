@@ -528,6 +528,18 @@ def test_a_network_that_did_not_learn_is_dashed_beside_the_level_of_chance(tmp_p
         assert curves["chance"].get_ydata() == pytest.approx([level, level])
 
 
+def test_where_classes_are_unequal_the_level_is_that_of_the_most_frequent_one(tmp_path: Path, drawn) -> None:
+    path = write_result(tmp_path, "exp1_1_K32_L8", [79.0, 80.0])
+    content = json.loads(path.read_text())
+    content["trial"]["majority_accuracy"] = 80.0
+    path.write_text(json.dumps(content))
+
+    write_figures([path], tmp_path)
+
+    assert legend_of(drawn[0]) == ["L = 8 (80.0 %, did not learn)", "most frequent class (80 %)"]
+    assert "most frequent class" not in curves_of(drawn[0], 2)  # whose loss is not known
+
+
 def test_chance_depends_on_the_number_of_classes(tmp_path: Path, drawn: list[Figure]) -> None:
     accuracies = [20.0, 28.0]  # poor for 4 classes, learned for 10
     files = [

@@ -8,12 +8,11 @@ import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crafted_results import FLAT, history, settings, write, write_grid
+from crafted_results import FLAT, history, one_grid, settings, write, write_grid
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from tune_cnn.report import write_report
 from tune_cnn.report.figure_files import level_colour, write_figures
 from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.page import markdown, markdown_text, page
+from tune_cnn.report.page_figures import cost_figure
 from tune_cnn.report.runs import Run
 from tune_cnn.texts import printable
 from tune_cnn.train_results import FitResult
@@ -91,7 +91,7 @@ def test_texts_from_files_are_escaped_in_the_page_and_in_markdown(tmp_path):
     assert "<b>a" not in content
     sentence = "failed: epoch 1: <script>alert('1')</script> & `rm` | _x_ [link](http://x)"
     assert sentence in "".join(Reader(content).texts).replace("\N{NO-BREAK SPACE}", " ")
-    assert "<title>a&amp;b: depth and width</title>" in content
+    assert "<title>Report: a&amp;b</title>" in content
     lines = md.read_text().splitlines()
     (row,) = (
         line for line in lines if line.startswith(r"| \<b\>a\|b\* | 32 | 2 | – | – | – | – | – | – | – | failed: epoch")
@@ -233,6 +233,16 @@ def test_a_figures_legend_marks_a_training_without_all_its_epochs_which_is_not_s
     assert legend == ["L = 2 (60.0 %)", f"L = 4 (10.0 %, {verdict})"]
 
 
+def test_costs_are_of_cells_that_learned_with_every_seed_and_no_accuracy_is_beyond_its_scale(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): [60.0, 68.0], (64, 2): [61.0, 62.0], (128, 2): [65.0, FLAT]})
+    figure = cost_figure(grid)
+    assert figure is not None
+    texts = re.findall(r">([\d.−]+)</text>", figure.panels[0])
+    assert {"32", "64"} <= set(texts)
+    assert "128" not in texts
+    assert not {"120", "−20"} & set(texts)
+
+
 def test_a_diverged_training_leaves_a_gap(tmp_path):
     broken = history(30.0)._replace(train_loss=[2.0] * 20 + [math.nan] * 20)
     result_files = [
@@ -293,15 +303,6 @@ def test_a_report_that_cannot_be_written_is_told(tmp_path):
 )
 def test_markdown_shows_texts_as_they_are(plain, escaped):
     assert markdown_text(plain) == escaped
-
-
-def test_braces_of_the_style_are_balanced():
-    style = files("tune_cnn.report").joinpath("templates/report.css").read_text()
-    depth = 0
-    for character in re.findall("[{}]", style):
-        depth += 1 if character == "{" else -1
-        assert depth >= 0
-    assert depth == 0
 
 
 # In a browser

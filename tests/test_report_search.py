@@ -111,6 +111,38 @@ def test_the_best_so_far_is_what_the_epochs_up_to_there_reached(tmp_path):
     assert list(line.get_ydata()) == [20.0, 40.0, 40.0, 80.0]
 
 
+def test_only_what_ended_with_a_final_accuracy_has_a_rank(tmp_path):
+    files = [write(tmp_path, "s_0", 50.0, lr=1e-3), write(tmp_path, "s_1", 60.0, reason="diverged", lr=1e-1)]
+    asked = {"s_2": replace(Settings(seed=1, epochs=4), lr=0.5)}
+    write_report("s", files, tmp_path, asked=asked, failures={"s_2": "epoch 2: RuntimeError"})
+    text = (tmp_path / "s_report.md").read_text()
+    ranks = re.findall(r"^\| (\S+) \| (s_\d) \|.*?\| ([^|]*) \| [^|]* \| [^|]* \| [^|]* \|$", text, re.MULTILINE)
+    assert ranks == [("1", "s_0", "4 of 4"), ("–", "s_1", "4 of 4"), ("–", "s_2", "–")]
+
+
+def test_the_lead_of_the_best_sample_may_be_luck(samples):
+    text = report(samples)[".md"]
+    assert "This report cannot tell whether a difference between networks that were trained once" in text
+    assert "the test accuracy is the one to quote" in text
+
+
+def test_a_batch_size_of_the_validation_that_follows_from_the_other_is_not_named(tmp_path):
+    files = [
+        write(tmp_path, f"s_{n}", n / 2, bs_train=n, search={"bs_train": {"choice": [16, 128]}}) for n in (16, 128)
+    ]
+    assert "bs_test = " not in report(files)[".md"]
+
+
+def test_values_can_be_read_from_the_figure_of_a_search(tmp_path):
+    search = {"lr": {"loguniform": [1e-3, 1e-1]}, "bs_train": {"choice": [16, 32, 1024]}}
+    drawn = [(0.0025, 16), (0.045, 32), (0.01, 1024)]
+    files = [write(tmp_path, f"s_{n}", 60.0 + n, search=search, lr=lr, bs_train=bs) for n, (lr, bs) in enumerate(drawn)]
+    (figure,) = write_search_figure("s", files, tmp_path, "svg")
+    texts = re.findall("<!-- (.*?) -->", figure.read_text())
+    assert {"0.005", "0.01", "0.02"} <= set(texts)
+    assert {"16", "32", "1024"} <= set(texts)  # with room for each, as they are categories
+
+
 def test_samples_of_one_accuracy_stand_in_the_order_of_their_numbers(tmp_path):
     text = report([write(tmp_path, f"s_{n}", 40.0, lr=n / 1000) for n in (16, 4)])[".md"]
     assert text.index("| s_4 |") < text.index("| s_16 |")
@@ -149,7 +181,7 @@ def test_samples_that_failed_or_have_not_begun_are_ranked_last(samples):
     assert "failed: epoch 1: RuntimeError" in text
 
 
-def test_many_samples_are_reported_within_seconds(tmp_path):
+def test_the_page_of_many_samples_stays_small(tmp_path):
     samples = [write(tmp_path, f"s_{n:03}", 20 + n / 4, lr=1e-4 * (1 + n)) for n in range(200)]
     page = report(samples)[".html"]
     assert "s_199" in page

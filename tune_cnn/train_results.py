@@ -118,8 +118,8 @@ class FitResult(NamedTuple):
 
     @property
     def _known(self) -> list[float]:
-        """The validation accuracies without NaN, which stands for one that a file lacks."""
-        return [accuracy for accuracy in self.test_acc if accuracy == accuracy]
+        """The validation accuracies that are numbers; NaN stands for one that a file lacks."""
+        return list(filter(math.isfinite, self.test_acc))
 
     @property
     def epochs_without_improvement(self) -> int:

@@ -91,13 +91,16 @@ def draw_row(fig: Figure, row: Row) -> None:
             assert run.history is not None
             plot_fit(run.history, fig, True, legend, by_epoch, color=colour, linestyle=linestyle)
             legend = "_"  # one entry for all seeds of a cell
-    for classes in sorted({_classes(run) for _, run in row.curves if run.verdict == "did not learn"}):
+    for classes, (blind, accuracy) in sorted(
+        {(_classes(run), run.blind) for _, run in row.curves if run.verdict == "did not learn"}
+    ):
         for ax, panel in zip(axes, PANELS, strict=True):
-            level = chance(classes) if panel.endswith("acc") else math.log(classes)
+            level = accuracy
             if panel.endswith("loss"):  # a fall of 0.0001 is none, and must not look like one
-                low, high = ax.get_ylim()
+                level, (low, high) = math.log(classes), ax.get_ylim()
                 ax.set_ylim(min(low, 0.9 * level), max(high, 1.1 * level))
-            ax.axhline(level, color="0.4", linewidth=0.8, linestyle=":", label=f"chance ({chance(classes):.3g} %)")
+            if blind == "chance" or panel.endswith("acc"):  # ln C is the loss of guessing among equal classes
+                ax.axhline(level, color="0.4", linewidth=0.8, linestyle=":", label=f"{blind} ({accuracy:.3g} %)")
     for ax in axes[::2]:
         ax.set_ylabel("Loss (nats, log)")
     for ax, words in zip(axes, _PANEL_TITLES, strict=True):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tune_cnn.report.runs import Run
+from tune_cnn.report.runs import Run, telling_keys
 from tune_cnn.report.wording import listed
 from tune_cnn.settings import varied_keys
 from tune_cnn.texts import by_size, natural, setting_text, symbol
@@ -45,8 +45,7 @@ def figure_rows(experiments: Sequence[tuple[str, Run]]) -> list[Row]:
     the same without it, and without the seed, share a figure. What else varies among them stands in the legend.
     """
     tables = [{**run.told, "seed": setting_text(run.settings.seed)} for _, run in experiments]
-    further = [key for key in varied_keys(tables) if key not in ("bs_test", "model_fingerprint", "data.fingerprint")]
-    keys = dict.fromkeys(["K", "L", "seed", *further])
+    keys = dict.fromkeys(["K", "L", "seed", *telling_keys(tables)])
     families: dict[str, list[_Named]] = {}
     for (name, run), table in zip(experiments, tables, strict=True):
         values = {key: table.get(key, "none") for key in keys}

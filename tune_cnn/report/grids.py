@@ -9,11 +9,9 @@ from pathlib import Path
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.report.noise import Mean, mean
-from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_runs
-from tune_cnn.settings import Settings, varied_keys
+from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_runs, telling_keys
+from tune_cnn.settings import Settings
 from tune_cnn.texts import by_size
-
-_FOLLOWS = {"bs_test", "model_fingerprint"}  # from `bs_train` and `model`
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,10 +193,10 @@ def load_grids(
 
 def _axes(runs: Sequence[Run]) -> tuple[str, ...]:
     """K and L, or where neither varies, the first two settings that do; of a lone or searched own network none."""
-    varied = [key for key in varied_keys(run.told for run in runs) if key not in _FOLLOWS]
-    if not {"K", "L"} & set(varied):
-        if varied and not any(run.search for run in runs):
-            return tuple(varied[:2])
+    keys = telling_keys(run.told for run in runs)
+    if not {"K", "L"} & set(keys):
+        if keys and not any(run.search for run in runs):
+            return tuple(keys[:2])
         if runs and runs[0].settings.model:
             return ()
     return "K", "L"

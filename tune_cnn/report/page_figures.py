@@ -45,7 +45,7 @@ def curve_figures(runs: Sequence[Run]) -> list[PageFigure]:
 
 def cost_figure(grid: Grid) -> PageFigure | None:
     """Accuracy of the cells that learned against what they cost; points bear their K, lines join the cells of one L."""
-    cells = [cell for cell in grid.cells if cell.state == "learned"]
+    cells = [cell for cell in grid.cells if cell.verdict == "learned"]
     durations_s = [cell.mean_of("duration_s") or 0 for cell in cells]
     longest = max(durations_s, default=0)
     unit, name = (1, "s") if longest < 180 else (60, "min") if longest < 3 * 3600 else (3600, "h")
@@ -60,7 +60,7 @@ def cost_figure(grid: Grid) -> PageFigure | None:
     told = {title: costs for title, costs in told.items() if len(set(costs.values())) > 1}
     if not told or not grid.axes:
         return None
-    rows = [row for row in grid.rows(grid.axes[0]) if row.learned]
+    rows = [row for row in grid.rows(grid.axes[0]) if not set(row.cells).isdisjoint(cells)]
     colours = [to_hex(level_colour(grid.axes[-1], row.cells[0].level(grid.axes[-1]), n)) for n, row in enumerate(rows)]
     key = [(row.fixed, _on_both(colour), False) for row, colour in zip(rows, colours, strict=True) if row.fixed]
     with own_style():
@@ -73,20 +73,19 @@ def cost_figure(grid: Grid) -> PageFigure | None:
 
 def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[tuple[Row, str]]) -> None:
     for row, colour in rows:
-        cells = sorted((cell for cell in row.learned if cell in costs), key=lambda cell: costs[cell])
+        cells = sorted((cell for cell in row.cells if cell in costs), key=lambda cell: costs[cell])
         means = [cell.accuracy for cell in cells if cell.accuracy]
         x, y = [costs[cell] for cell in cells], [mean.value for mean in means]
         margins = [mean.margin or 0 for mean in means]
         ax.errorbar(x, y, margins, color=colour, marker="o", elinewidth=1)
+    ax.margins(0.12)
     if max(costs.values()) > 4 * min(costs.values()):
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_minor_locator(NullLocator())
+        log_axis(ax)
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(EngFormatter())
-    ax.margins(0.12)
-    ax.autoscale_view()
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, 0), min(high, 100))  # the interval of two seeds may be wider
     placed: list[Any] = []  # in pixels
     for cell, cost in costs.items():
         point = (cost, cell.accuracy.value if cell.accuracy else 0)
@@ -96,6 +95,15 @@ def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[t
             ax.annotate(cell.level(cell.axes[0]), point, (4, 4), textcoords="offset points", fontsize="small")
     ax.set(xlabel=title, ylabel="Validation accuracy (%)")
     ax.grid(True, alpha=0.4)
+
+
+def log_axis(ax: Axes) -> None:
+    """Make the horizontal axis of what is drawn logarithmic, with some plain numbers."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def page_figure(title: str, key: list[tuple[str, str, bool]], fig: Figure, description: str) -> PageFigure:

@@ -15,13 +15,14 @@ from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file, readable
-from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
+from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings, varied_keys
 from tune_cnn.texts import setting_text, symbol
-from tune_cnn.train_results import FitResult, learned_above
+from tune_cnn.train_results import FitResult, chance, learned_above
 
 UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not have its epochs to learn in
 VERDICTS = ("learned", "did not learn", UNCLEAR, "diverged", "failed", "unfinished", "no accuracies")
 
+_FOLLOWS = {"bs_test", "model_fingerprint", "data.fingerprint"}  # from `bs_train`, `model` and the images
 _GRID = ("filters_per_layer", "layers_per_block")
 _MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
 
@@ -97,22 +98,28 @@ class Run:
     @property
     def accuracy(self) -> float | None:
         """The best validation accuracy in percent."""
-        return max(filter(math.isfinite, self.history.test_acc), default=None) if self.history else None
+        return self.history.best_accuracy if self.history and self.best_epoch else None
 
     @property
     def best_epoch(self) -> int | None:
         """The epoch, counted from 1, of the best validation accuracy."""
-        return self.history.test_acc.index(self.accuracy) + 1 if self.history and self.accuracy is not None else None
-
-    @property
-    def majority(self) -> float:
-        """The validation accuracy, in percent, of always answering the most frequent class; 0 if that is not known."""
-        return self.number("majority_accuracy") or 0.0
+        return (self.history.best_epoch or None) if self.history else None
 
     @property
     def learned_above(self) -> float:
         """The validation accuracy, in percent, above which it has learned."""
-        return learned_above(self.settings.data.classes, self.validation_images, self.majority)
+        majority = self.number("majority_accuracy") or 0.0
+        return learned_above(self.settings.data.classes, self.validation_images, majority)
+
+    @property
+    def blind(self) -> tuple[str, float]:
+        """What answers well without looking at the images, and its validation accuracy in percent.
+
+        That is guessing, or where the classes are so unequal that it would look like learning, the most frequent class.
+        """
+        classes, majority = max(self.settings.data.classes, 2), self.number("majority_accuracy") or 0.0
+        is_unequal = majority > learned_above(classes, self.validation_images)
+        return ("most frequent class", majority) if is_unequal else ("chance", chance(classes))
 
     @property
     def training_accuracy(self) -> float | None:
@@ -123,11 +130,10 @@ class Run:
     @property
     def work(self) -> float | None:
         """Multiply-adds of the forward passes over all training images."""
-        multiply_adds, images = self.number("multiply_adds"), self.facts.get("images")
+        multiply_adds, train = self.number("multiply_adds"), self.part("images").get("train")
         if self.history is None or multiply_adds is None:
             return None
         seen = len(self.history.train_loss) * self.settings.bs_train
-        train = images.get("train") if isinstance(images, Mapping) else None
         if isinstance(train, int):  # the last batch of an epoch may be short
             seen = min(seen, train * self.epochs)
         return multiply_adds * seen
@@ -135,38 +141,35 @@ class Run:
     @property
     def expected(self) -> str | None:
         """The verdict of the diagnosis before the training; None where the file has none."""
-        verdict = self.diagnosis.get("verdict")
+        verdict = self.part("diagnosis").get("verdict")
         return verdict if verdict in EXPECTATIONS else None
 
     @property
     def score_spread(self) -> float | None:
         """How far the scores of different images differed before the training."""
-        spread = self.diagnosis.get("score_spread")
+        spread = self.part("diagnosis").get("score_spread")
         return spread if isinstance(spread, float) and math.isfinite(spread) else None
-
-    @property
-    def diagnosis(self) -> Mapping[str, Any]:
-        """That before the training, as far as the file tells."""
-        found = self.facts.get("diagnosis")
-        return found if isinstance(found, Mapping) else {}
 
     @property
     def search(self) -> dict[str, Mapping[str, Any]]:
         """The distributions that settings were drawn from, such as `{"lr": {"loguniform": [1e-4, 1e-2]}}`."""
-        found = self.facts.get("search")
-        return {k: v for k, v in found.items() if isinstance(v, Mapping)} if isinstance(found, dict) else {}
+        return {key: value for key, value in self.part("search").items() if isinstance(value, Mapping)}
 
     @property
     def validation_images(self) -> int | None:
         """How many there were, if that is known."""
-        counts = self.facts.get("images")
-        count = counts.get("validation") if isinstance(counts, dict) else None
+        count = self.part("images").get("validation")
         return count if isinstance(count, int) and count > 0 else None
 
     def number(self, key: str) -> float | None:
         """One of the facts if it is a finite number."""
         value = self.facts.get(key)
         return value if is_number(value) and math.isfinite(value) else None
+
+    def part(self, key: str) -> Mapping[str, Any]:
+        """One of the facts if it is a mapping; {} if it is not."""
+        value = self.facts.get(key)
+        return value if isinstance(value, Mapping) else {}
 
     def is_same_training(self, other: "Run") -> bool:
         """Whether two runs of equal conditions, K and L are one training; curves that differ are never one."""
@@ -180,6 +183,12 @@ class Run:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def telling_keys(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values differ; not those that follow from another, unless nothing else differs."""
+    keys = varied_keys(tables)
+    return [key for key in keys if key not in _FOLLOWS] or keys
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:

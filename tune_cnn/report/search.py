@@ -14,14 +14,13 @@ from tune_cnn.files import publish_file
 from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import saved
 from tune_cnn.report.grids import Grid, load_grids
-from tune_cnn.report.page_figures import PageFigure, page_figure
-from tune_cnn.report.runs import Run, is_number
+from tune_cnn.report.page_figures import PageFigure, log_axis, page_figure
+from tune_cnn.report.runs import UNCLEAR, Run, is_number, telling_keys
 from tune_cnn.report.wording import listed, number
-from tune_cnn.settings import varied_keys
 from tune_cnn.texts import by_size, counted, duration, natural, setting_text, symbol
 
-_COLOUR, _STOPPED = "#4E96BC", "#B8860B"
-_KEY = [("circles: ran to their end", _COLOUR, False), ("triangles: stopped by the scheduler", _STOPPED, False)]
+_COLOUR = "#4E96BC"
+_LOOKS = [("circles: ran to their end", _COLOUR, "o"), ("triangles: stopped by the scheduler", "#B8860B", "v")]
 
 
 class SearchReport(NamedTuple):
@@ -45,11 +44,11 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
     runs = _runs(grids)
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
-    ranked = sorted(runs, key=lambda run: -1.0 if run.accuracy is None else run.accuracy, reverse=True)
+    ranked = sorted(runs, key=lambda run: (_is_final(run), run.accuracy or -1.0), reverse=True)
     figures = []
     if shown:
         with own_style():
-            key = _KEY if any(map(_is_stopped, shown)) else []
+            key = [(label, colour, False) for label, colour, _ in _LOOKS] if any(map(_is_stopped, shown)) else []
             title = "Best validation accuracy over each setting that varies"
             if keys:
                 figures.append(page_figure(title, key, _settings_figure(shown, keys), title))
@@ -78,14 +77,19 @@ def _runs(grids: Iterable[Grid]) -> list[Run]:
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
-    """The keys that the search drew, then the others that vary; not `bs_test`, which follows from `bs_train`."""
+    """The keys that the search drew, then the others that vary."""
     drawn = (key for run in runs for key in run.search if key in run.values)
-    keys = dict.fromkeys([*drawn, *varied_keys(run.values for run in runs)])
-    return [key for key in keys if key != "bs_test" and not key.startswith("data.")]
+    keys = dict.fromkeys([*drawn, *telling_keys(run.values for run in runs)])
+    return [key for key in keys if not key.startswith("data.")]
 
 
 def _is_stopped(run: Run) -> bool:
     return bool(run.facts.get("stop_reason") == "scheduler")
+
+
+def _is_final(run: Run) -> bool:
+    """Whether its accuracy has a rank: that of a training that diverged or is unfinished is only shown."""
+    return run.verdict in ("learned", "did not learn", UNCLEAR)
 
 
 def _ranking(ranked: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
@@ -94,12 +98,12 @@ def _ranking(ranked: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
         seconds = run.number("duration_s")
         rows.append(
             {
-                "rank": str(place) if run.accuracy is not None else "–",
+                "rank": str(place) if _is_final(run) else "–",
                 "experiment": listed(run.names),
                 **{symbol(key): setting_text(run.values.get(key)) for key in keys},
                 "best val. acc. (%)": number(run.accuracy, 2),
                 "test acc. (%)": number(run.number("test_accuracy"), 2),
-                "epochs": f"{run.epochs} of {run.settings.epochs}",
+                "epochs": "–" if run.failure and not run.history else f"{run.epochs} of {run.settings.epochs}",
                 "time": "–" if seconds is None else duration(seconds),
                 "ended": run.ended or "–",
                 "verdict": run.verdict,
@@ -130,24 +134,22 @@ def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = Non
 
 
 def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
-    values = [run.values.get(key) for run in runs]
-    if is_numeric := all(map(is_number, values)):
-        x = values
-        drawn_as_log = any("log" in name for run in runs for name in run.search.get(key, ()))
-        if drawn_as_log and all(run.values[key] > 0 for run in runs):  # a grid beside the search may hold 0
-            ax.set_xscale("log")
-            ax.minorticks_off()
-    else:
-        names = list(dict.fromkeys(sorted(map(setting_text, values), key=by_size)))
-        x = [names.index(setting_text(value)) for value in values]
-        ax.set_xticks(range(len(names)), names)
-    looks: Any = [(_COLOUR, "o", "ran to its end"), (_STOPPED, "v", "stopped by the scheduler")]
-    for stopped, (colour, marker, label) in enumerate(looks):
+    values: list[Any] = [run.values.get(key) for run in runs]
+    distributions = " ".join(name for run in runs for name in run.search.get(key, ()))
+    is_numeric = all(map(is_number, values)) and "choice" not in distributions
+    names = list(dict.fromkeys(sorted(map(setting_text, values), key=by_size)))
+    x = values if is_numeric else [names.index(setting_text(value)) for value in values]
+    for stopped, (label, colour, marker) in enumerate(_LOOKS):
         points: list[Any] = [(at, run.accuracy) for at, run in zip(x, runs, strict=True) if _is_stopped(run) == stopped]
         ax.plot([at for at, _ in points], [y for _, y in points], marker, color=colour, markersize=5, label=label)
-    if is_numeric and len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
-        ax.set_xticks(sorted(set(x)))
     ax.margins(0.08)
+    if not is_numeric:
+        turned: Any = {"rotation": 20, "ha": "right"} if len("".join(names)) > 30 else {}
+        ax.set_xticks(range(len(names)), names, **turned)
+    elif "log" in distributions and min(values) > 0:  # a grid beside the search may hold 0
+        log_axis(ax)
+    elif len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
+        ax.set_xticks(sorted(set(x)))
     ax.set(xlabel=symbol(key), ylabel="Validation accuracy (%)")
     ax.grid(True, alpha=0.4)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from tune_cnn.report.grids import Grid, known
 from tune_cnn.report.noise import difference
 from tune_cnn.report.runs import UNCLEAR, VERDICTS
-from tune_cnn.report.sentences_accuracy import NOUNS, interplay, ranked, rankings, trends
+from tune_cnn.report.sentences_accuracy import interplay, nouns, ranked, rankings, trends
 from tune_cnn.report.sentences_learning import not_learned, tried
 from tune_cnn.report.wording import grid_names, is_network, listed, network, percent
 from tune_cnn.settings import Settings
@@ -17,7 +17,7 @@ def answers(grid: Grid, others: Sequence[Grid] = ()) -> dict[str, list[str]]:
 
     They tell of the cells of one grid, and of those of the same places in others.
     """
-    names = [NOUNS.get(axis, axis) for axis in grid.axes]
+    names = nouns(grid)
     at = [f", at each {name}" for name in names] if len(names) > 1 else [""]
     found = {f"1.1 Which {names[-1]} is best{at[0]}?": rankings(grid)} if names else {}
     found["1.2 Which networks did not learn, and why?"] = not_learned(grid)
@@ -50,13 +50,13 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         sentence += (
             f" Of those that learned, the {what}{so_far} is {of}{names[0]}: {accuracy}{others if level else ''}."
         )
-    compared = [cell for cell in variants if cell.finished and not cell.runs[0].search]
+    compared = [cell for cell in variants if cell.finished]
     if len(compared) < 2 or all(len(cell.finished) > 1 for cell in compared):
         return [sentence]
     return [
         sentence,
         "This report cannot tell whether a difference between networks that were trained once is more than the noise "
-        "between seeds. A line such as seeds: [1, 2, 3] in the config file, in place of seed, repeats every cell.",
+        "between seeds. A line such as seeds: [1, 2, 3] in the config file, in place of seed, repeats every training.",
     ]
 
 
@@ -111,7 +111,8 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
     runs = [run for grid in grids for run in grid.runs]
     found = [
         "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "
-        "once, with the weights of the best epoch.",
+        "once, with the weights of the best epoch. Being chosen as the best flatters the validation accuracy; the test "
+        "accuracy is the one to quote.",
         "A network has learned if its accuracy is more than 1.5 times that of guessing, and more than luck, or always "
         "answering one class, would give on so many validation images.",
     ]

@@ -10,7 +10,12 @@ from tune_cnn.report.runs import VERDICTS
 from tune_cnn.report.wording import be, levels, listed, percent
 from tune_cnn.texts import by_size
 
-NOUNS = {"K": "width", "L": "depth"}
+
+def nouns(grid: Grid) -> list[str]:
+    """What sentences call the axes: `width` and `depth`; but a K of more numbers is deeper too, so it is called K."""
+    is_width = len({len(cell.settings.filters_per_layer) for cell in grid.cells}) == 1
+    known = {"L": "depth", **({"K": "width"} if is_width else {})}
+    return [known.get(axis, axis) for axis in grid.axes]
 
 
 def rankings(grid: Grid) -> list[str]:
@@ -28,8 +33,8 @@ def interplay(grid: Grid) -> list[str]:
     across, along = grid.rows(grid.axes[0]), grid.rows(grid.axes[-1])
     if min(len(across), len(along)) < 2:
         return []
-    lines = _learning(across)
-    names = [NOUNS.get(axis, axis) for axis in grid.axes]
+    names = nouns(grid)
+    lines = _learning(across, *names)
     effects = [_largest_effect(rows) for rows in (across, along)]
     if all(effects):
         told = ", ".join(f"{name} changes accuracy by up to {e}" for name, e in zip(names, effects, strict=True))
@@ -97,26 +102,24 @@ def _rest(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _learning(rows: Sequence[Row]) -> list[str]:
-    """Whether what is fixed in each row alone decides what learns: whether the cells of every row agree."""
+def _learning(rows: Sequence[Row], across: str, along: str) -> list[str]:
+    """Whether `along`, fixed in each row, alone decides what learns: whether the cells of every row agree."""
     rows = [row for row in rows if len(row.cells) > 1]
     always, never, lines = [], [], []
     for row in rows:
-        learned = [cell for cell in row.cells if set(cell.counts) == {"learned"}]
-        flat = [cell for cell in row.cells if set(cell.counts) == {"did not learn"}]
+        learned = [cell for cell in row.cells if cell.verdict == "learned"]
+        flat = [cell for cell in row.cells if cell.verdict == "did not learn"]
         if learned and flat:
             names = (levels(row.varies, cells) for cells in (learned, flat))
-            decides = NOUNS.get(row.varies, row.varies)
-            lines.append("{}the {} decides: {} learned, {} did not.".format(row.at, decides, *names))
+            lines.append("{}the {} decides: {} learned, {} did not.".format(row.at, across, *names))
         elif len(learned) == len(row.cells):
             always.append(row.cells[0])
         elif len(flat) == len(row.cells):
             never.append(row.cells[0])
     if lines or not (always and never) or len(always + never) < len(rows):
         return lines
-    across, along = always[0].axes
-    where = f"{levels(along, always)} learned at every {across}, {levels(along, never)} at none"
-    along, across = (NOUNS.get(axis, axis) for axis in (along, across))
+    varies, fixed = always[0].axes
+    where = f"{levels(fixed, always)} learned at every {varies}, {levels(fixed, never)} at none"
     return [f"What learns is decided by {along}, not by {across}: {where}."]
 
 

@@ -8,7 +8,7 @@ from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import differing, is_network, percent, places, variant
 from tune_cnn.texts import counted
-from tune_cnn.train_results import chance, epoch_means, learned_above
+from tune_cnn.train_results import epoch_means
 
 # How far from ln(classes), relatively, the loss of a network may be whose scores do not depend on the image.
 _AT_GUESSING = 0.01
@@ -28,9 +28,8 @@ def not_learned(grid: Grid) -> list[str]:
     if flat:
         runs = [run for cell in flat for run in _flat_runs(cell)]
         best = max(run.accuracy or 0 for run in runs)
-        blind = f"guessing gives {percent(chance(grid.settings.data.classes))}"
-        if _is_unequal(runs[0]):
-            blind = f"always answering the most frequent class gives {percent(runs[0].majority)}"
+        who, accuracy = runs[0].blind
+        blind = f"{'guessing' if who == 'chance' else f'always answering the {who}'} gives {percent(accuracy)}"
         counts = f"more than {percent(runs[0].learned_above)} counts as learned"
         if runs[0].learned_above >= 100:
             counts = f"{runs[0].validation_images} validation images are too few to tell more from luck"
@@ -53,7 +52,8 @@ def not_learned(grid: Grid) -> list[str]:
 
 def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
     """What would help, and what other grids gave on the same cells."""
-    lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in grid.cells if cell.state == "did not learn") else []
+    flat = [cell for cell in grid.cells if cell.state == "did not learn" and cell.settings.init == "default"]
+    lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in flat) else []
     ours = {cell.label: cell for cell in grid.cells}
     for other in others:
         pairs = [(ours[cell.label], cell) for cell in other.cells if cell.label in ours and cell.finished]
@@ -105,7 +105,7 @@ def _reason(cell: Cell, grid: Grid) -> str:
         fitted = max(
             (accuracy for run in _flat_runs(cell) if run.history for accuracy in run.history.train_acc), default=0.0
         )
-        guessing = "" if any(map(_is_unequal, _flat_runs(cell))) else "not at that of guessing, "
+        guessing = "not at that of guessing, " if all(run.blind[0] == "chance" for run in _flat_runs(cell)) else ""
         return (
             f"the training loss was between {min(losses):.3f} and {max(losses):.3f}, {guessing}and the training "
             f"accuracy reached {fitted:.1f} %; look at lr, reg and the number of images."
@@ -115,7 +115,7 @@ def _reason(cell: Cell, grid: Grid) -> str:
         f"so the scores do not depend on the image."
     )
     if "L" not in grid.axes or any(map(is_network, cell.runs[0].told)):
-        found = [run.diagnosis for run in _flat_runs(cell) if run.expected in ("at risk", "will not learn")]
+        found = [run.part("diagnosis") for run in _flat_runs(cell) if run.expected in ("at risk", "will not learn")]
         return f"{stayed} {found[0]['reason']}" if found and isinstance(found[0].get("reason"), str) else stayed
     batches = max(len(run.history.train_loss) for run in _flat_runs(cell) if run.history)
     if batches < _FEW_BATCHES:
@@ -124,7 +124,7 @@ def _reason(cell: Cell, grid: Grid) -> str:
         return f"{stayed} YourCodeNet is built to keep its signal; look at lr and reg."
     if _was_to_learn(cell):
         return (
-            f"{stayed} The diagnosis before the training expected it to learn; {batches} batches may have been too few."
+            f"{stayed} The diagnosis before the training saw enough signal; {batches:,} batches may have been too few."
         )
     if not _lost_signal(cell, grid):
         return f"{stayed} No shallower network of the same K learned, so this sweep does not tell whether depth is why."
@@ -182,11 +182,6 @@ def _losses(cell: Cell) -> list[float]:
     """The mean training loss of every epoch of the runs that did not learn."""
     histories = [run.history for run in _flat_runs(cell) if run.history]
     return [loss for fit in histories for loss in epoch_means(fit.train_loss, fit.num_epochs)]
-
-
-def _is_unequal(run: Run) -> bool:
-    """Whether its classes are so unequal that always answering one would look like learning."""
-    return run.majority > learned_above(run.settings.data.classes, run.validation_images)
 
 
 def _flat_runs(cell: Cell) -> list[Run]:

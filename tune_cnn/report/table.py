@@ -88,12 +88,12 @@ def map_rows(grid: Grid, colours: tuple[float, float] | None) -> tuple[list[str]
     """The map of a grid with axes: its heads, such as `K = 8`, and rows, such as `L = 2` with a field for each head."""
     if not grid.axes:
         return [], []
-    across = grid.axes[0]
-    found = {cell.label: cell for cell in grid.cells}
-    heads = [f"{across} = {level}" for level in sorted({cell.level(across) for cell in grid.cells}, key=by_size)]
-    rows = [row.fixed for row in grid.rows(across)]
-    labels = {row: [", ".join(filter(None, (head, row))) for head in heads] for row in rows}
-    return heads, [(row, [_square(found.get(label), colours) for label in labels[row]]) for row in rows]
+    across, rows = grid.axes[0], []
+    levels = sorted({cell.level(across) for cell in grid.cells}, key=by_size)
+    for row in grid.rows(across):
+        found = {cell.level(across): cell for cell in row.cells}
+        rows.append((row.fixed, [_square(found.get(level), colours) for level in levels]))
+    return [f"{across} = {level}" for level in levels], rows
 
 
 def _square(cell: Cell | None, colours: tuple[float, float] | None) -> Square:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.noise import Mean
-from tune_cnn.settings import varied_keys
+from tune_cnn.report.runs import telling_keys
 from tune_cnn.texts import by_size
 
 
@@ -74,7 +74,7 @@ def variant(conditions: Mapping[str, str], keys: Iterable[str]) -> str:
 
 def differing(tables: Iterable[Mapping[str, str]]) -> list[str]:
     """The keys whose values are not the same everywhere, the network's first."""
-    return sorted(varied_keys(tables), key=lambda key: key != "ycn" and not is_network(key))
+    return sorted(telling_keys(tables), key=lambda key: key != "ycn" and not is_network(key))
 
 
 def grid_names(grids: Iterable[Grid]) -> list[str]:
