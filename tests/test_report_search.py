@@ -71,9 +71,11 @@ def report(samples: list[Path]) -> dict[str, str]:
 
 def test_samples_are_ranked_with_every_setting_that_varies(samples):
     lines = report(samples)[".md"].partition("## Ranking\n")[2].strip().splitlines()
-    assert lines[0].startswith("| rank | experiment | lr | K | L | best val. acc. (%) | test acc. (%) | epochs |")
-    assert lines[2].startswith("| 1 | s_000 | 0.0001 | 8 | 2 | 80.00 | 79.00 | 4 of 4 |")
-    assert lines[3].startswith("| 2 | s_001 | 0.0002 | 8-16 | 2 | 76.00 | 75.00 | 4 of 4 |")
+    assert lines[0].startswith(
+        "| rank | experiment | lr | K | L | epochs | best val. acc. (%) | test acc. (%) | time |"
+    )
+    assert lines[2].startswith("| 1 | s_000 | 0.0001 | 8 | 2 | 4 | 80.00 | 79.00 |")
+    assert lines[3].startswith("| 2 | s_001 | 0.0002 | 8-16 | 2 | 4 | 76.00 | 75.00 |")
     assert "| stopped by the scheduler after 2 of 4 epochs |" in lines[5]
     assert len(lines[2:]) >= 12
 
@@ -113,11 +115,22 @@ def test_the_best_so_far_is_what_the_epochs_up_to_there_reached(tmp_path):
 
 def test_only_what_ended_with_a_final_accuracy_has_a_rank(tmp_path):
     files = [write(tmp_path, "s_0", 50.0, lr=1e-3), write(tmp_path, "s_1", 60.0, reason="diverged", lr=1e-1)]
-    asked = {"s_2": replace(Settings(seed=1, epochs=4), lr=0.5)}
+    asked = {"s_2": Settings(seed=1, epochs=4, lr=0.5)}
     write_report("s", files, tmp_path, asked=asked, failures={"s_2": "epoch 2: RuntimeError"})
-    text = (tmp_path / "s_report.md").read_text()
-    ranks = re.findall(r"^\| (\S+) \| (s_\d) \|.*?\| ([^|]*) \| [^|]* \| [^|]* \| [^|]* \|$", text, re.MULTILINE)
-    assert ranks == [("1", "s_0", "4 of 4"), ("–", "s_1", "4 of 4"), ("–", "s_2", "–")]
+    ranks = re.findall(r"^\| (\S+) \| (s_\d) \|", (tmp_path / "s_report.md").read_text(), re.MULTILINE)
+    assert ranks == [("1", "s_0"), ("–", "s_1"), ("–", "s_2")]
+
+
+def test_samples_of_several_seeds_are_ranked_by_their_mean_and_not_by_their_luckiest_seed(tmp_path):
+    reached = {"s_0": (0.1, [70.0, 50.0]), "s_1": (0.2, [66.0, 65.0])}
+    files = [
+        write(tmp_path, f"{name}_S{seed}", accuracy, lr=lr, seed=seed)
+        for name, (lr, accuracies) in reached.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    lines = report(files)[".md"].partition("## Ranking\n")[2].strip().splitlines()
+    assert lines[2].startswith("| 1 | s_1 (seeds 0, 1) | 0.2 | 64 | 2 | 4 | 65.50 ± 6.35 |")
+    assert lines[3].startswith("| 2 | s_0 (seeds 0, 1) | 0.1 |")
 
 
 def test_the_lead_of_the_best_sample_may_be_luck(samples):
@@ -177,7 +190,7 @@ def test_samples_that_failed_or_have_not_begun_are_ranked_last(samples):
     write_report("s", samples, folder, asked=asked, failures={"s_013": "epoch 1: RuntimeError"})
     text = (folder / "s_report.md").read_text()
     assert "Multiply-adds" not in text  # which a ranking does not show
-    assert "| – | s_012 | 0.5 | 8 | 2 | – | – | 0 of 4 |" in text
+    assert "| – | s_012 | 0.5 | 8 | 2 | – | – | – | – | unfinished: 0 of 4 epochs |" in text
     assert "failed: epoch 1: RuntimeError" in text
 
 

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from tune_cnn.files import publish_file
 from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import saved
-from tune_cnn.report.grids import Grid, load_grids
+from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.page_figures import PageFigure, log_axis, page_figure
 from tune_cnn.report.runs import UNCLEAR, Run, is_number, telling_keys
-from tune_cnn.report.wording import listed, number
-from tune_cnn.texts import by_size, counted, duration, natural, setting_text, symbol
+from tune_cnn.report.table import results_line
+from tune_cnn.texts import by_size, counted, natural, setting_text, symbol
 
 _COLOUR = "#4E96BC"
 _LOOKS = [("circles: ran to their end", _COLOUR, "o"), ("triangles: stopped by the scheduler", "#B8860B", "v")]
@@ -27,7 +27,7 @@ class SearchReport(NamedTuple):
     """The part of a report on experiments that a search drew."""
 
     lines: list[str]  # what it cost
-    ranking: pd.DataFrame  # a row a training, the best first, as texts
+    ranking: pd.DataFrame  # a row a network, the best first, as texts
     figures: list[PageFigure]  # accuracy over each setting that varies, and the best so far over the epochs
 
 
@@ -44,7 +44,6 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
     runs = _runs(grids)
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
-    ranked = sorted(runs, key=lambda run: (_is_final(run), run.accuracy or -1.0), reverse=True)
     figures = []
     if shown:
         with own_style():
@@ -54,7 +53,7 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
                 figures.append(page_figure(title, key, _settings_figure(shown, keys), title))
             title = "Best validation accuracy so far, over the epochs of all trainings in the order of their names"
             figures.append(page_figure(title, [], _progress_figure(shown), title))
-    return SearchReport(_cost(runs), _ranking(ranked, keys), figures)
+    return SearchReport(_cost(runs), _ranking([cell for grid in grids for cell in grid.cells], keys), figures)
 
 
 def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path, format: str = "png") -> list[Path]:
@@ -77,39 +76,32 @@ def _runs(grids: Iterable[Grid]) -> list[Run]:
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
-    """The keys that the search drew, then the others that vary."""
+    """The keys that the search drew, then the others that vary; not the seed, as its runs are those of a network."""
     drawn = (key for run in runs for key in run.search if key in run.values)
-    keys = dict.fromkeys([*drawn, *telling_keys(run.values for run in runs)])
-    return [key for key in keys if not key.startswith("data.")]
+    others = [key for key in telling_keys(run.values for run in runs) if key != "seed" and not key.startswith("data.")]
+    return list(dict.fromkeys([*drawn, *others]))
 
 
 def _is_stopped(run: Run) -> bool:
     return bool(run.facts.get("stop_reason") == "scheduler")
 
 
-def _is_final(run: Run) -> bool:
+def _is_final(cell: Cell) -> bool:
     """Whether its accuracy has a rank: that of a training that diverged or is unfinished is only shown."""
-    return run.verdict in ("learned", "did not learn", UNCLEAR)
+    return cell.state in ("learned", "did not learn", UNCLEAR)
 
 
-def _ranking(ranked: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
+def _ranking(cells: Sequence[Cell], keys: Sequence[str]) -> pd.DataFrame:
+    by_name = sorted(cells, key=lambda cell: natural(cell.runs[0].names[0]))
+    ranked = sorted(
+        by_name, key=lambda cell: (_is_final(cell), cell.accuracy.value if cell.accuracy else -1), reverse=True
+    )
     rows = []
-    for place, run in enumerate(ranked, start=1):
-        seconds = run.number("duration_s")
-        rows.append(
-            {
-                "rank": str(place) if _is_final(run) else "–",
-                "experiment": listed(run.names),
-                **{symbol(key): setting_text(run.values.get(key)) for key in keys},
-                "best val. acc. (%)": number(run.accuracy, 2),
-                "test acc. (%)": number(run.number("test_accuracy"), 2),
-                "epochs": "–" if run.failure and not run.history else f"{run.epochs} of {run.settings.epochs}",
-                "time": "–" if seconds is None else duration(seconds),
-                "ended": run.ended or "–",
-                "verdict": run.verdict,
-            }
-        )
-    return pd.DataFrame(rows)
+    for place, cell in enumerate(ranked, start=1):
+        rank = str(place) if _is_final(cell) else "–"
+        settings = {symbol(key): setting_text(cell.runs[0].values.get(key)) for key in keys}
+        rows.append({"rank": rank, **results_line(cell, settings)})
+    return pd.DataFrame(rows).drop(columns=["parameters", "multiply-adds", "at epoch", "expected"])
 
 
 def _cost(runs: Sequence[Run]) -> list[str]:

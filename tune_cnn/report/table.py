@@ -1,6 +1,6 @@
 """The tables of a report: all experiments as a pandas frame (also the CSV), and the results and the map as texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -36,18 +36,19 @@ def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
 
 def results_table(grids: Sequence[Grid]) -> pd.DataFrame:
     """A row a cell, as texts; narrow networks first, and a column that tells the grids apart if there are several."""
-    names = grid_names(grids)
-    lines = [_line(cell, name) for name, grid in zip(names, grids, strict=True) for cell in grid.cells]
-    frame = pd.DataFrame(lines)
-    return frame if len(grids) > 1 else frame.drop(columns="variant")
+    lines = []
+    for name, grid in zip(grid_names(grids), grids, strict=True):
+        variant = {"variant": name} if len(grids) > 1 else {}
+        lines += [results_line(c, {**variant, **{axis: c.level(axis) for axis in c.axes}}) for c in grid.cells]
+    return pd.DataFrame(lines)
 
 
-def _line(cell: Cell, name: str) -> dict[str, str]:
+def results_line(cell: Cell, settings: Mapping[str, str]) -> dict[str, str]:
+    """A row of a table: names, some settings, and what came of them."""
     parameters, multiply_adds, seconds = map(cell.mean_of, ("parameters", "multiply_adds", "duration_s"))
     return {
         "experiment": cell.names,
-        "variant": name,
-        **{axis: cell.level(axis) for axis in cell.axes},
+        **settings,
         "parameters": "–" if parameters is None else f"{parameters:,.0f}",
         "multiply-adds": "–" if multiply_adds is None else f"{multiply_adds / 1e6:,.1f} M",
         "epochs": _span([run.epochs for run in cell.runs if run.history]),
