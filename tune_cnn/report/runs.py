@@ -122,12 +122,6 @@ class Run:
         return ("most frequent class", majority) if is_unequal else ("chance", chance(classes))
 
     @property
-    def training_accuracy(self) -> float | None:
-        """The training accuracy of the best epoch, in percent."""
-        value = self.history.train_acc[self.best_epoch - 1] if self.history and self.best_epoch else math.nan
-        return value if math.isfinite(value) else None
-
-    @property
     def work(self) -> float | None:
         """Multiply-adds of the forward passes over all training images."""
         multiply_adds, train = self.number("multiply_adds"), self.part("images").get("train")

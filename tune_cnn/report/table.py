@@ -21,11 +21,12 @@ def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
     rows = []
     for run in [run for grid in grids for run in grid.runs]:
         facts = pd.json_normalize(dict(run.facts)).iloc[0].to_dict() if run.facts else {}
+        history, best = run.history, run.best_epoch
         results = {
-            "epochs_run": run.epochs if run.history else None,
-            "best_epoch": run.best_epoch,
+            "epochs_run": run.epochs if history else None,
+            "best_epoch": best,
             "best_validation_accuracy": run.accuracy,
-            "training_accuracy_at_best": run.training_accuracy,
+            "training_accuracy_at_best": history.train_acc[best - 1] if history and best else None,
             "failure": run.failure,
         }
         row = {"verdict": run.verdict, **run.values, **results}
