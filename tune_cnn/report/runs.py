@@ -108,15 +108,11 @@ class Run:
     @property
     def learned_above(self) -> float:
         """The validation accuracy, in percent, above which it has learned."""
-        majority = self.number("majority_accuracy") or 0.0
-        return learned_above(self.settings.data.classes, self.validation_images, majority)
+        return learned_above(self.settings.data.classes, self.validation_images, self.blind[1])
 
     @property
     def blind(self) -> tuple[str, float]:
-        """What answers well without looking at the images, and its validation accuracy in percent.
-
-        That is guessing, or where the classes are so unequal that it would look like learning, the most frequent class.
-        """
+        """Chance, or the most frequent class where that would look like learning; and its accuracy in percent."""
         classes, majority = max(self.settings.data.classes, 2), self.number("majority_accuracy") or 0.0
         is_unequal = majority > learned_above(classes, self.validation_images)
         return ("most frequent class", majority) if is_unequal else ("chance", chance(classes))
