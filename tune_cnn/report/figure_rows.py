@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tune_cnn.report.runs import Run, telling_keys
+from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import listed
-from tune_cnn.settings import varied_keys
+from tune_cnn.settings import telling_keys, varied_keys
 from tune_cnn.texts import by_size, natural, setting_text, symbol
 
 _LETTERS = {"K": "[Kk]", "L": "[Ll]", "seed": "(?:S|seed)"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.report.noise import Mean, mean
-from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_runs, telling_keys
-from tune_cnn.settings import Settings
+from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_runs
+from tune_cnn.settings import Settings, telling_keys
 from tune_cnn.texts import by_size
 
 

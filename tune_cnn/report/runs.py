@@ -15,14 +15,13 @@ from tune_cnn.early_stopping import how_ended
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import parse_json
 from tune_cnn.result_files import load_result_file, readable
-from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings, varied_keys
+from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
 from tune_cnn.texts import setting_text, symbol
 from tune_cnn.train_results import FitResult, chance, learned_above
 
 UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not have its epochs to learn in
 VERDICTS = ("learned", "did not learn", UNCLEAR, "diverged", "failed", "unfinished", "no accuracies")
 
-_FOLLOWS = {"bs_test", "model_fingerprint", "data.fingerprint"}  # from `bs_train`, `model` and the images
 _GRID = ("filters_per_layer", "layers_per_block")
 _MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
 
@@ -173,12 +172,6 @@ class Run:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def telling_keys(tables: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values differ; not those that follow from another, unless nothing else differs."""
-    keys = varied_keys(tables)
-    return [key for key in keys if key not in _FOLLOWS] or keys
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:

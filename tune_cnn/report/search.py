@@ -15,8 +15,9 @@ from tune_cnn.plot import own_style
 from tune_cnn.report.figure_files import saved
 from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.page_figures import PageFigure, log_axis, page_figure
-from tune_cnn.report.runs import UNCLEAR, Run, is_number, telling_keys
+from tune_cnn.report.runs import UNCLEAR, Run, is_number
 from tune_cnn.report.table import results_line
+from tune_cnn.settings import telling_keys
 from tune_cnn.texts import by_size, counted, natural, setting_text, symbol
 
 _COLOUR = "#4E96BC"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tune_cnn.report.grids import Cell, Grid
 from tune_cnn.report.noise import Mean
-from tune_cnn.report.runs import telling_keys
+from tune_cnn.settings import telling_keys
 from tune_cnn.texts import by_size
 
 

@@ -32,6 +32,9 @@ Reference = Annotated[
     ),
 ]
 ARGUMENT_PREFIX = "model_args."
+# The settings that may follow from another one.
+_LEADERS = {"bs_test": "bs_train", "model_fingerprint": "model"}
+_LEADERS |= dict.fromkeys(("data.in_size", "data.classes", "data.fingerprint"), "data.source")
 
 
 def _argument(value: Any) -> Any:
@@ -193,6 +196,17 @@ def varied_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
     first, *others = experiments = list(experiments) or [{}]
     keys = dict.fromkeys(key for values in experiments for key in values)
     return [key for key in keys if any(other.get(key) != first.get(key) for other in others)]
+
+
+def telling_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The `varied_keys` that do not follow from another, as `bs_test` does from `bs_train` unless it is set."""
+    tables = list(experiments)
+
+    def follows(key: str) -> bool:
+        pairs = {(str(table.get(_LEADERS[key])), str(table.get(key))) for table in tables}
+        return len(pairs) == len({leader for leader, _ in pairs})
+
+    return [key for key in varied_keys(tables) if key not in _LEADERS or not follows(key)]
 
 
 def with_arguments_apart(values: Mapping[str, Any]) -> dict[str, Any]:

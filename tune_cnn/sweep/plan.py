@@ -9,7 +9,7 @@ from typing import Literal
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import cost
-from tune_cnn.settings import Settings, varied_keys
+from tune_cnn.settings import Settings, telling_keys
 from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import Earlier, find_earlier
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -17,9 +17,6 @@ from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS
 from tune_cnn.texts import aligned, counted, duration, setting_text, size, symbol
 
 State = Literal["done", "continue", "new"]
-# Settings that may follow from another one.
-_FOLLOWS = {"bs_test": "bs_train", "model_fingerprint": "model"}
-_FOLLOWS |= dict.fromkeys(("data.in_size", "data.classes", "data.fingerprint"), "data.source")
 
 
 @dataclass(frozen=True)
@@ -80,17 +77,10 @@ def expected_work(settings: Settings) -> int:
 
 
 def setting_rows(trials: Collection[Settings]) -> list[list[str]]:
-    """K and L, unless all networks are own ones, and every other setting that differs: titles, then a row a trial.
-
-    What follows from another such setting is left out.
-    """
+    """K and L, unless all networks are own ones, and all other telling settings: titles, then a row a trial."""
     flat = [settings.flat() for settings in trials]
     grid = [] if all(settings.model for settings in trials) else ["filters_per_layer", "layers_per_block"]
-    keys = dict.fromkeys([*grid, *varied_keys(flat)])
-    for key, leader in _FOLLOWS.items():
-        pairs = {(str(values.get(leader)), str(values.get(key))) for values in flat}
-        if key in keys and len(pairs) == len({value for value, _ in pairs}):
-            del keys[key]
+    keys = dict.fromkeys([*grid, *telling_keys(flat)])
     titles = ["most epochs" if key == "epochs" else symbol(key) for key in keys]
     return [titles, *([setting_text(values.get(key)) for key in keys] for values in flat)]
 
