@@ -30,6 +30,7 @@ def test_cells_are_told_apart_by_what_varies_within_a_sweep():
         ["1", "60.00", "61.50", "+1.50"],
         ["2", "50.00", "50.00", "same"],
     ]
+    assert found.best == "best validation accuracy in %: before 60.00 (K64_L1), after 61.50 (K64_L1)"
     assert found.settings == ["init: default in before, he in after"]
     assert found.changed == 1
 

@@ -3,6 +3,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -662,6 +663,15 @@ def test_without_a_network_the_ways_out_are_named(small_archives, empty_home, mo
     # The first way out.
     (root / "cifar-10-python.tar.gz").write_bytes(archives.sent["cifar-10-python.tar.gz"])
     assert load(DataSettings()).test.count == 20
+
+
+def test_a_torchvision_that_does_not_fit_is_told(monkeypatch, tmp_path):
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    fault = r"not fit this PyTorch \(operator torchvision::nms does not exist\); install torch and torchvision again"
+    with pytest.raises(DataError, match=fault):
+        first_images(resolve(DataSettings("cifar10")), 5, download=False)
 
 
 def test_svhn_needs_scipy(monkeypatch):

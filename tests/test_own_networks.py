@@ -407,6 +407,11 @@ def test_an_argument_that_grid_and_name_spell_differently_is_told(project):
     assert problem.endswith("2 and 3 one name; spell model_args.widht and {model_args.width} alike")
 
 
+def test_an_argument_that_stands_alone_is_shown_its_place(project):
+    (problem,) = problems(changed(project, **{"{model_args.width: ": "{width: ", "wide_{model_args.width}": "a"}))
+    assert problem == "grid.width: unknown key; an argument of your network is written model_args.width"
+
+
 def test_faults_of_a_file_name_the_line(project):
     (project / "nets.py").write_text(NETS + "\nimport no_such_package\n")
     (problem,) = problems(project / "wide.yaml")

@@ -16,6 +16,8 @@ from tune_cnn.api import Sweep, open_sweep, sweep
 from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
+NO_CALLBACKS = "is not a list of instances of ray.tune.Callback, such as [MyCallback()]"
+
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Sweep:
@@ -127,8 +129,9 @@ def test_help_shows_the_arguments_and_no_module(capsys):
         (["quick"], {"storage": None}, ["storage: None is not a text, or a path"]),
         (["quick"], {"fresh": "maybe"}, ["fresh: 'maybe' is not true or false"]),
         (["quick"], {"time_budget_s": "20s"}, ["time_budget_s: '20s' is not a number above 0, or None"]),
-        (["quick"], {"callbacks": 5}, ["callbacks: 5 is not a list of callbacks, such as Ray Tune has"]),
-        (["quick"], {"callbacks": [5]}, ["callbacks: [5] is not a list of callbacks, such as Ray Tune has"]),
+        (["quick"], {"callbacks": 5}, [f"callbacks: 5 {NO_CALLBACKS}"]),
+        (["quick"], {"callbacks": [5]}, [f"callbacks: [5] {NO_CALLBACKS}"]),
+        (["quick"], {"callbacks": [str]}, [f"callbacks: [<class 'str'>] {NO_CALLBACKS}"]),
         (
             ["quick"],
             {"cpus": 0, "gpus": -1, "max_concurrent": 2.5},

@@ -39,7 +39,7 @@ _FIRST = ["best_validation_accuracy", "test_accuracy", "epochs_run", "stop_reaso
 Callback = Annotated[
     Any,
     Predicate(lambda value: hasattr(value, "on_trial_result") and not isinstance(value, type)),
-    WithJsonSchema({"description": "callbacks, such as Ray Tune has"}),
+    WithJsonSchema({"description": "instances of ray.tune.Callback, such as [MyCallback()]"}),
 ]
 Seconds = Annotated[Number, Gt(0)]
 

@@ -48,10 +48,7 @@ class Download(Source):
         dataset = DATASETS[self.data.source]
         if dataset.name == "SVHN" and importlib.util.find_spec("scipy") is None:
             raise DataError("data: svhn is read with SciPy, which is not installed; pip install scipy")
-        # Importing torchvision takes a second, which trials on other images need not wait for.
-        from torchvision import datasets
-
-        kind = getattr(datasets, dataset.name)
+        kind = getattr(self._datasets(), dataset.name)
         try:
             opened = self._open(kind)
         except Exception:  # not there, or damaged, which each class tells in another way
@@ -62,6 +59,16 @@ class Download(Source):
         chosen = choose(self.data, Found(self.path, train.count, test.count, dataset.classes))
         names = "0123456789" if dataset.are_digits else opened[0].classes
         return train.take(chosen[0]), test.take(chosen[1]), tuple(names)
+
+    def _datasets(self) -> Any:
+        try:
+            from torchvision import datasets  # takes a second, which trials on other images need not wait for
+        except Exception as error:  # one that was built for another PyTorch raises nearly everything
+            raise DataError(
+                f"data: {self.data.source} is read with torchvision, which does not fit this PyTorch ({error}); "
+                "install torch and torchvision again, in one command, as PyTorch's install page says"
+            ) from error
+        return datasets
 
     def _open(self, kind: Any, download: bool = False) -> list[Any]:
         parts = ("train", "test") if kind.__name__ == "SVHN" else (True, False)

@@ -19,6 +19,7 @@ class Comparison(NamedTuple):
     # A head, then a row a cell: what varies within a sweep, each sweep's best validation accuracy in percent, and how
     # far each further sweep's differs from the first one's.
     rows: list[list[str]]
+    best: str  # which training of each sweep is best, and how good
     settings: list[str]  # a line for each setting that differs between the sweeps, and not within one
     changed: int  # cells that differ from the first sweep by more than noise
     missing: int  # cells that have no final result in some sweep
@@ -59,7 +60,13 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
     for key in [key for key in varied_keys(one_each.values()) if key not in keys]:
         told = [f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items()]
         settings.append(f"{symbol(key)}: {', '.join(told)}")
-    return Comparison(rows, settings, changed, missing)
+    best = [f"{name} {_best(runs)}" for name, runs in sweeps.items()]
+    return Comparison(rows, f"best validation accuracy in %: {', '.join(best)}", settings, changed, missing)
+
+
+def _best(runs: Sequence[Run]) -> str:
+    found = [(run.accuracy, run.names[0]) for run in runs if run.accuracy is not None and run.is_finished]
+    return "{:.2f} ({})".format(*max(found)) if found else "none"
 
 
 def _difference(theirs: Sequence[float], ours: Sequence[float]) -> tuple[str, bool]:

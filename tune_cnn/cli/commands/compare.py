@@ -31,7 +31,7 @@ def run(options: Namespace) -> int:
             runs[name] = [run for grid in load_grids(files, folder.experiments()) for run in grid.runs]
     found = compare(runs)
     tell(aligned(found.rows))
-    for line in found.settings:
+    for line in [found.best, *found.settings]:
         tell(line)
     missing = f"; {found.missing} have no final result in some sweep" if found.missing else ""
     tell(f"{found.changed} of {len(found.rows) - 1} cells changed{missing}")

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from tune_cnn.texts import digest
 _MOST_BYTES = 200_000
 SECTIONS = ("settings", "grid", "search")  # which hold settings
 _LEAST_DRAWN = 30  # samples, to find out whether every value of a search can be a setting
+_NO_SETTING = re.compile(rf"((?:{'|'.join(SECTIONS)})\.([^.:]+): unknown key); keys are .*")
 MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
 
 
@@ -111,6 +113,9 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         if isinstance(value, list) and not check(model, {"run_name": "any", "grid": {key: value}})[1]:
             place, hint = f"settings.{key}: ", f"; to train with each of these, give the list to grid.{key}"
             problems = [problem + hint if problem.startswith(place) else problem for problem in problems]
+    if isinstance(section, dict) and "model" in section:  # whose constructor has arguments of its own
+        hint = r"\1; an argument of your network is written model_args.\2"
+        problems = [_NO_SETTING.sub(hint, problem) for problem in problems]
     for key in [key for key in document if key not in known]:
         problems.append(f"{key}: unknown key; {suggest(key, known)}")
         for section, owner in (("settings", Settings), ("resources", Resources)):
