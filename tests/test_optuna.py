@@ -76,8 +76,8 @@ def test_algorithm_without_a_search_is_a_fault(config):
 def test_commands_without_a_sweep_say_that_the_settings_are_not_known(config, command, capsys):
     names = ["opt_000"] if command == ["trial"] else []
     assert main([*command, str(config), *names]) == 2
-    told = "optuna suggests settings only as the sweep runs; set algorithm=random, or name a sweep that has run"
-    assert told in capsys.readouterr().err
+    fault = "optuna suggests settings only as the sweep runs; take --set algorithm=random, or tune-cnn trial on a sweep"
+    assert fault in capsys.readouterr().err
 
 
 def test_a_dry_run_says_that_the_settings_are_not_known(config, capsys):

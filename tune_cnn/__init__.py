@@ -1,6 +1,7 @@
 """Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for.
 
-From Python: `tune_cnn.sweep(...)` and `tune_cnn.open_sweep(...)`; `help(tune_cnn.sweep)` tells the arguments.
+From Python: `tune_cnn.sweep(...)` and `tune_cnn.open_sweep(...)`; `help(tune_cnn.sweep)` tells the arguments. Both give
+a sweep with its `results`, `history(name)` and `model(name)`.
 """
 
 import importlib

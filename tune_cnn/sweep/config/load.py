@@ -77,7 +77,7 @@ def load_experiments(
             tell(f"{path.stem}: the shipped file is taken; for your own, type {own}", file=sys.stderr)
         found[str(path)], problems = _read(path, changes, source)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
-            remedy = "set algorithm=random, or name a sweep that has run"
+            remedy = "take --set algorithm=random, or tune-cnn trial on a sweep that has run"
             problems.append(f"algorithm: optuna suggests settings only as the sweep runs; {remedy}")
         for problem in problems:
             faults[replaced_by or str(path) if problem.startswith("data") else str(path)].append(problem)
