@@ -701,8 +701,8 @@ resources: {cpus_per_trial: 0, gpus: 1}
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["sweep", "absent.yaml"], ["absent.yaml: 1 problem", "no such file; name a config file"]),
-        (["sweep", "."], [".: 2 problems", "a folder; name the files in it"]),
+        (["sweep", "absent.yaml"], ["absent.yaml: 1 problem", "no such file; did you mean best?"]),
+        (["sweep", "."], [".: 1 problem", "a folder; name the files in it"]),
         (["sweep", "tiny.yaml", "--set", "lr"], ["--set: 'lr' has no value; write --set lr=VALUE, in one word"]),
         (["sweep", "--set", "lr", "1", "tiny.yaml"], ["--set: 'lr' has no value; write --set lr=VALUE"]),
         (["trial", "tiny.yaml", "x", "--set", "lr", "1"], ["--set: 'lr' has no value; write --set lr=VALUE"]),

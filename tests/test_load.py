@@ -186,6 +186,14 @@ def test_set_changes_resources(tmp_path: Path) -> None:
     assert experiment.resources == Resources(gpus_per_trial=0.25)
 
 
+@pytest.mark.parametrize("text", ["scheduler: asha", "scheduler: {asha: }", "scheduler: {asha: {grace_period: 3}}", ""])
+def test_set_changes_an_argument_of_a_scheduler(tmp_path: Path, text: str) -> None:
+    (experiment,) = load(tmp_path, f"run_name: one\n{text}", overrides=["scheduler.asha.grace_period=2"])
+    assert experiment.scheduler == {"asha": {"grace_period": 2, "reduction_factor": 4}}
+    (fault,) = faults(tmp_path, f"run_name: one\n{text}", overrides=["scheduler.asha.grace=2"])
+    assert fault.endswith("scheduler.asha.grace: unknown key; keys are grace_period, reduction_factor")
+
+
 @pytest.mark.parametrize("text", ["data: shapes", "data: {source: shapes}", "data: {source: shapes, train_images: 40}"])
 def test_set_changes_the_images(tmp_path: Path, text: str) -> None:
     changes = ["data.train_images=50", "data.in_size=[3, 9, 9]"]

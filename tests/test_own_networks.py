@@ -96,6 +96,15 @@ class Late(WideNet):
         self.late = nn.Linear(10, 10)
         return self.late(self.layers(images))
 
+class Listed(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.blocks = [nn.Conv2d(in_size[0], in_size[0], 1)]
+
+    def forward(self, images):
+        return self.layers(self.blocks[0](images))
+
+
 class Growing(WideNet):
     def __init__(self, in_size, out_classes):
         super().__init__(in_size, out_classes)
@@ -356,6 +365,7 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("nets.py:Auxiliary", "Auxiliary gives tuple for two images in training; its scores must be floats"),
         ("nets.py:Lazy", "Lazy has lazy layers; call it once in __init__, so that they get their shapes"),
         ("nets.py:Late", "changes its layers or buffers in forward (make them in __init__, each of one shape)"),
+        ("nets.py:Listed", "has layers in blocks, which are not trained; make it an nn.ModuleList or ModuleDict"),
         ("nets.py:Growing", "changes its layers or buffers in forward"),
         ("nets.py:Squeezed", "gives torch.float32 (10,) for one image; its scores must be floats of shape (1, 10)"),
         ("nets.py:Detached", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),

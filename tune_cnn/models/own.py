@@ -75,6 +75,9 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
                 return f"{settings.network} has an extra state that is no tensor; make it a buffer"
             if not any(weight.requires_grad for weight in model.parameters()):
                 return f"{settings.network} has no weights to train; give it layers in __init__"
+            if (name := _plain_list(model)) is not None:
+                remedy = "make it an nn.ModuleList or ModuleDict"
+                return f"{settings.network} has layers in {name}, which are not trained; {remedy}"
             first = model.state_dict()
             for images, is_training in [(2, False), (1, False), (2, True), *[(1, True)] * has_single]:
                 few = ("one image", "two images")[images - 1] + " in training" * is_training
@@ -96,6 +99,17 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
         return str(error)
     except (Exception, SystemExit) as error:  # of the network's own code
         return f"{settings.model} {fails}: {told(error, str(settings.model))}"
+    return None
+
+
+def _plain_list(model: nn.Module) -> str | None:
+    """An attribute that holds layers as a plain list or dict, so that PyTorch does not know their weights."""
+    known = set(model.parameters())
+    for name, value in (attribute for module in model.modules() for attribute in vars(module).items()):
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        layers = [part for part in held if isinstance(part, nn.Module)]
+        if any(weight.requires_grad and weight not in known for layer in layers for weight in layer.parameters()):
+            return name
     return None
 
 

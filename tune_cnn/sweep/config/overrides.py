@@ -16,7 +16,7 @@ class Override(NamedTuple):
     """One change of a file."""
 
     section: str
-    key: str  # in the section; empty: the whole section
+    key: str  # in the section, with dots between levels; empty: the whole section
     value: Any
 
 
@@ -39,7 +39,9 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
             problems.append(f"{name}: unknown key; {suggest(name, known)}")
             continue
         section, _, key = (name if is_whole else f"settings.{name}").partition(".")
-        changed: Any = {key: value} if key else value
+        changed: Any = value
+        for part in reversed(_parts(section, key)):
+            changed = {part: changed}
         if section in SECTIONS and isinstance(changed, dict):
             changed = located(with_arguments_apart(changed), Path())
         if section not in sections:
@@ -74,8 +76,18 @@ def apply(override: Override, document: dict[str, Any]) -> list[str]:
     varied = ["seed"] if section == "seeds" else ([key] if key else value) if section in ("grid", "search") else []
     if isinstance(settings, dict):
         document["settings"] = {key: value for key, value in settings.items() if key not in varied}
-    if not key:
-        document[section] = value
-    elif isinstance(target := document.setdefault(section, {}), dict):  # anything else is one of the file's own faults
-        target[key] = value
+    target: Any = document
+    *above, last = section, *_parts(section, key)
+    for part in above:
+        inner = target.get(part) or {}
+        target[part] = {inner: {}} if isinstance(inner, str) else inner  # a scheduler's name alone
+        target = target[part]
+        if not isinstance(target, dict):  # one of the file's own faults
+            return []
+    target[last] = value
     return []
+
+
+def _parts(section: str, key: str) -> list[str]:
+    """A key by its levels, as of `scheduler.asha.grace_period`; `model_args.width` is one level."""
+    return [key] * bool(key) if section in SECTIONS else key.split(".") if key else []
