@@ -80,6 +80,16 @@ def test_commands_without_a_sweep_say_that_the_settings_are_not_known(config, co
     assert fault in capsys.readouterr().err
 
 
+def test_what_is_left_to_be_suggested_is_unfinished_even_if_its_stand_in_has_failed(config, monkeypatch, capsys):
+    def fails(plan: list[Experiment], folder: SweepFolder, *_: object, **__: object) -> dict[str, str]:
+        folder.save_experiments({})
+        return {plan[0].settings.trial_id: "epoch 1: ValueError"}
+
+    monkeypatch.setattr("tune_cnn.api.run_sweep", fails)
+    assert main(["sweep", str(config)]) == 1
+    assert "16 experiments unfinished; the same command continues" in capsys.readouterr().out
+
+
 def test_a_dry_run_says_that_the_settings_are_not_known(config, capsys):
     assert main(["sweep", str(config), "--dry-run"]) == 0
     out = capsys.readouterr().out

@@ -246,7 +246,7 @@ def train(
         try:
             with terminated_like_ctrl_c():  # once more, since Ray on its end lets go of SIGTERM
                 is_written = show_results(folder, out)
-            asked = [e for e in settled(experiments, folder) if e.settings.trial_id not in failures]
+            asked = [e for e in settled(experiments, folder) if e.is_open or e.settings.trial_id not in failures]
             left = [e for e in asked if e.is_open or not folder.trial(e.settings).is_finished()]
         except (TuneCnnError, OSError) as error:
             if end is not None:  # which is the news
