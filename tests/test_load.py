@@ -22,6 +22,7 @@ settings: {pool_every: 4, hidden_dims: [100]}
 data: shapes
 """
 MANY = str(list(range(1, 1001)))
+UNDER_SETTINGS = "write keys under it, such as lr: 0.001, or leave it out"
 SPELLING = "; look at the indentation, colons, brackets and quotes there and before"
 
 
@@ -266,6 +267,8 @@ def test_faulty_set_is_told_once_for_all_files(tmp_path: Path, text: str, fault:
     ("text", "options", "fault"),
     [
         (SEEDS, {"overrides": ["seed=3"]}, "changed seed: seeds varies it; change seeds"),
+        ("run_name: a\nsettings: 0", {"overrides": ["lr=1"]}, "settings: 0 is not a mapping; " + UNDER_SETTINGS),
+        ("run_name: a\nsettings: b", {"overrides": ["lr=1"]}, "settings: 'b' is not a mapping; " + UNDER_SETTINGS),
         (GRID, {"overrides": ["seed=3", "seeds=[1]"]}, "seeds: set twice; set it once"),
         (GRID, {"overrides": ["lr=1e-3", "grid.lr=[1e-2]"]}, "grid.lr: set twice; set it once"),
         (
@@ -360,6 +363,10 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ("", "empty; write at least run_name, such as run_name: exp_K{K}_L{L}"),
         ("# nothing\n", "empty; write at least run_name, such as run_name: exp_K{K}_L{L}"),
         ("- run_name", "not a mapping; write keys such as run_name: and settings:"),
+        (
+            "a: |\n  \u2028\u2028  b",
+            "line 2, column 7: more indented follow up line than first in a block scalar" + SPELLING,
+        ),
         ("a: [1\nb: 2", "line 2, column 2: expected ',' or ']', but got ':'" + SPELLING),
         ("run_name: a\n\tb: 1", "line 2, column 1: found character '\\t' that cannot start any token" + SPELLING),
         (

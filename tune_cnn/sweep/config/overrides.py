@@ -79,8 +79,10 @@ def apply(override: Override, document: dict[str, Any]) -> list[str]:
     target: Any = document
     *above, last = section, *_parts(section, key)
     for part in above:
-        inner = target.get(part) or {}
-        target[part] = {inner: {}} if isinstance(inner, str) else inner  # a scheduler's name alone
+        inner = target.get(part)
+        if section == "scheduler" and isinstance(inner, str):  # its name alone
+            inner = {inner: {}}
+        target[part] = {} if inner is None else inner
         target = target[part]
         if not isinstance(target, dict):  # one of the file's own faults
             return []

@@ -39,8 +39,9 @@ def parse(text: str) -> tuple[Any, list[str]]:
         node = yaml.compose(text)
         return (None if node is None else _plain(node, "", problems)), problems
     except MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-        fault = f"{error.context}, {error.problem}" if error.problem.startswith("but ") else error.problem
+        mark, fault = error.problem_mark or error.context_mark, error.problem or error.context  # a block's has no first
+        where = f"line {mark.line + 1}, column {mark.column + 1}"
+        fault = f"{error.context}, {fault}" if fault.startswith("but ") else fault
         remedy = "" if ";" in fault else "; look at the indentation, colons, brackets and quotes there and before"
         return None, [f"{where}: {fault}{remedy}"]
     except ReaderError as error:
