@@ -25,6 +25,7 @@ from tune_cnn.texts import digest
 
 NETS = """
 import numpy as np
+import torch
 from torch import nn
 
 class WideNet(nn.Module):
@@ -99,11 +100,19 @@ class Late(WideNet):
 class Listed(WideNet):
     def __init__(self, in_size, out_classes):
         super().__init__(in_size, out_classes)
-        self.blocks = [nn.Conv2d(in_size[0], in_size[0], 1)]
+        self.blocks = [[nn.Conv2d(in_size[0], in_size[0], 1)]]
 
     def forward(self, images):
-        return self.layers(self.blocks[0](images))
+        return self.layers(self.blocks[0][0](images))
 
+class Scaled(WideNet):
+    def __init__(self, in_size, out_classes):
+        super().__init__(in_size, out_classes)
+        self.scales = {"first": nn.Parameter(torch.ones(1))}
+
+class Summed(WideNet):
+    def forward(self, images):
+        return self.layers(images).sum()
 
 class Growing(WideNet):
     def __init__(self, in_size, out_classes):
@@ -365,7 +374,9 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("nets.py:Auxiliary", "Auxiliary gives tuple for two images in training; its scores must be floats"),
         ("nets.py:Lazy", "Lazy has lazy layers; call it once in __init__, so that they get their shapes"),
         ("nets.py:Late", "changes its layers or buffers in forward (make them in __init__, each of one shape)"),
-        ("nets.py:Listed", "has layers in blocks, which are not trained; make it an nn.ModuleList or ModuleDict"),
+        ("nets.py:Listed", "has weights in blocks, which are not trained; make it an nn.ModuleList, ModuleDict"),
+        ("nets.py:Scaled", "Scaled has weights in scales, which are not trained;"),
+        ("nets.py:Summed", "Summed gives torch.float32 () for two images;"),
         ("nets.py:Growing", "changes its layers or buffers in forward"),
         ("nets.py:Squeezed", "gives torch.float32 (10,) for one image; its scores must be floats of shape (1, 10)"),
         ("nets.py:Detached", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),

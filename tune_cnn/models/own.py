@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -76,8 +77,8 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
             if not any(weight.requires_grad for weight in model.parameters()):
                 return f"{settings.network} has no weights to train; give it layers in __init__"
             if (name := _plain_list(model)) is not None:
-                remedy = "make it an nn.ModuleList or ModuleDict"
-                return f"{settings.network} has layers in {name}, which are not trained; {remedy}"
+                remedy = "make it an nn.ModuleList, ModuleDict or ParameterList"
+                return f"{settings.network} has weights in {name}, which are not trained; {remedy}"
             first = model.state_dict()
             for images, is_training in [(2, False), (1, False), (2, True), *[(1, True)] * has_single]:
                 few = ("one image", "two images")[images - 1] + " in training" * is_training
@@ -86,9 +87,9 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
                     fails = "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)"
                 scores = _scores(model.train(is_training), settings, images)
                 wanted = (images, settings.data.classes)
-                shape = tuple(scores.shape) if isinstance(scores, Tensor) else None
-                if shape != wanted or not scores.is_floating_point():
-                    found = f"{scores.dtype} {shape}" if shape else type(scores).__name__
+                is_tensor = isinstance(scores, Tensor)
+                if not is_tensor or tuple(scores.shape) != wanted or not scores.is_floating_point():
+                    found = f"{scores.dtype} {tuple(scores.shape)}" if is_tensor else type(scores).__name__
                     return f"{settings.network} gives {found} for {few}; its scores must be floats of shape {wanted}"
                 if is_training:
                     fails = "cannot be trained"
@@ -106,11 +107,20 @@ def _plain_list(model: nn.Module) -> str | None:
     """An attribute that holds layers as a plain list or dict, so that PyTorch does not know their weights."""
     known = set(model.parameters())
     for name, value in (attribute for module in model.modules() for attribute in vars(module).items()):
-        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        layers = [part for part in held if isinstance(part, nn.Module)]
-        if any(weight.requires_grad and weight not in known for layer in layers for weight in layer.parameters()):
+        if any(weight.requires_grad and weight not in known for weight in _weights(value)):
             return name
     return None
+
+
+def _weights(value: Any) -> Iterator[nn.Parameter]:
+    """The weights in lists and dicts, and in those that they hold."""
+    if isinstance(value, nn.Parameter):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from value.parameters()
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _weights(part)
 
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
