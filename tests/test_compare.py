@@ -40,6 +40,14 @@ def test_cells_stand_in_the_order_of_their_values_whichever_sweep_has_them():
     assert [row[0] for row in found.rows] == ["L", "2", "16"]
 
 
+def test_what_follows_from_another_setting_is_not_told_beside_it():
+    runs = [run(60.0, model=f"nets.py:{name}", model_fingerprint=name) for name in ("A", "B")]
+    assert compare({"a": runs, "b": runs}).rows[0] == ["model", "a", "b", "b - a"]
+    assert compare({"a": [run(60.0, bs_train=8)], "b": [run(60.0, bs_train=40)]}).settings == [
+        "bs_train: 8 in a, 40 in b"
+    ]
+
+
 def test_other_seeds_of_single_runs_are_told():
     found = compare({"a": [run(60.0, seed=1)], "b": [run(62.0, seed=2)]})
     assert found.settings == ["seed: 1 in a, 2 in b"]

@@ -7,10 +7,8 @@ from typing import NamedTuple
 from tune_cnn.report.noise import difference, mean
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import number
-from tune_cnn.settings import varied_keys
+from tune_cnn.settings import telling_keys
 from tune_cnn.texts import by_size, setting_text, symbol
-
-_NOT_COMPARED = ("seed", "bs_test")  # runs of several seeds are one cell; `bs_test` follows from `bs_train`
 
 
 class Comparison(NamedTuple):
@@ -31,11 +29,11 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
     Where both have several seeds, a difference is a change if its 95 % interval (Welch) leaves out 0; else if it is not
     0, since one run tells nothing of the noise. The first sweep is what the others are compared with.
     """
-    flat = {
-        name: [{key: value for key, value in run.values.items() if key not in _NOT_COMPARED} for run in runs]
+    flat = {  # without the seed: runs of several seeds are one cell
+        name: [{key: value for key, value in run.values.items() if key != "seed"} for run in runs]
         for name, runs in sweeps.items()
     }
-    keys = list(dict.fromkeys(key for values in flat.values() for key in varied_keys(values)))
+    keys = list(dict.fromkeys(key for values in flat.values() for key in telling_keys(values)))
     first, *others = sweeps
     cells: dict[tuple[str, ...], dict[str, list[float]]] = {}  # what varies -> sweep -> accuracies
     for name, runs in sweeps.items():
@@ -57,7 +55,7 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
     if all(len(of_one) == 1 for of_one in seeds.values()):
         one_each = {name: {"seed": seeds[name].pop(), **values} for name, values in one_each.items()}
     settings = []
-    for key in [key for key in varied_keys(one_each.values()) if key not in keys]:
+    for key in [key for key in telling_keys(one_each.values()) if key not in keys]:
         told = [f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items()]
         settings.append(f"{symbol(key)}: {', '.join(told)}")
     best = [f"{name} {_best(runs)}" for name, runs in sweeps.items()]
