@@ -446,6 +446,13 @@ def test_a_sweep_tells_what_could_not_be_done_to_save_time(monkeypatch, tmp_path
     assert worker.step()["warnings"] == []
 
 
+def test_a_sweep_tells_of_a_checkpoint_that_is_damaged(tmp_path):
+    experiment, folder = write_config(tmp_path)[0], SweepFolder(str(tmp_path), "tiny")
+    folder.trial(experiment.settings).folder.write("epoch_0001.pt", b"no checkpoint")
+    (warning,) = trainable(experiment, folder).step()["warnings"]
+    assert "epoch_0001.pt: damaged" in warning
+
+
 def test_where_nothing_can_be_compiled_the_network_runs_as_it_is(monkeypatch):
     def refuse(*_: object) -> None:
         raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError("no compiler"), None)
