@@ -104,7 +104,7 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
 
 
 def _plain_list(model: nn.Module) -> str | None:
-    """An attribute that holds layers as a plain list or dict, so that PyTorch does not know their weights."""
+    """An attribute that holds weights in plain lists or dicts, so that PyTorch does not know them."""
     known = set(model.parameters())
     for name, value in (attribute for module in model.modules() for attribute in vars(module).items()):
         if any(weight.requires_grad and weight not in known for weight in _weights(value)):
