@@ -161,7 +161,7 @@ def test_where_the_width_decides_whether_a_network_learns_that_is_said(tmp_path)
 def test_a_k_of_more_numbers_is_deeper_so_its_effect_is_not_called_that_of_width(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): 60.0, ((32, 64), 2): 65.0, (32, 4): 62.0, ((32, 64), 4): FLAT})
     assert "2.1 How does accuracy change with K, at each depth?" in answers(grid)
-    assert told(grid)["2.2"][0] == "At L = 4, the K decides: K = 32 learned, K = 32-64 did not."
+    assert told(grid)["2.2"][0] == "At L = 4, K decides: K = 32 learned, K = 32-64 did not."
 
 
 def test_depth_alone_does_not_decide_where_width_does_at_some_depth(tmp_path):

@@ -245,4 +245,4 @@ def test_a_grid_of_two_other_settings_is_a_map_of_them(tmp_path):
     text = report(files)[".md"]
     assert "| | lr = 0.001 | lr = 0.01 |\n| --- | --: | --: |\n| reg = 0 | 60.0 | 70.0 |\n" in text
     assert "- At lr = 0.01, reg = 0 is best (70.0 %); reg = 0.1 did not learn." in text
-    assert "- At reg = 0.1, the lr decides: lr = 0.001 learned, lr = 0.01 did not." in text
+    assert "- At reg = 0.1, lr decides: lr = 0.001 learned, lr = 0.01 did not." in text

@@ -64,7 +64,7 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
 
 def _best(runs: Sequence[Run]) -> str:
     found = [(run.accuracy, run.names[0]) for run in runs if run.accuracy is not None and run.is_finished]
-    return "{:.2f} ({})".format(*max(found)) if found else "none"
+    return "{:.2f} ({})".format(*max(found, key=lambda one: one[0])) if found else "none"  # of equal ones the first
 
 
 def _difference(theirs: Sequence[float], ours: Sequence[float]) -> tuple[str, bool]:

@@ -111,7 +111,8 @@ def _learning(rows: Sequence[Row], across: str, along: str) -> list[str]:
         flat = [cell for cell in row.cells if cell.verdict == "did not learn"]
         if learned and flat:
             names = (levels(row.varies, cells) for cells in (learned, flat))
-            lines.append("{}the {} decides: {} learned, {} did not.".format(row.at, across, *names))
+            who = f"the {across}" if across in ("width", "depth") else across
+            lines.append("{}{} decides: {} learned, {} did not.".format(row.at, who, *names))
         elif len(learned) == len(row.cells):
             always.append(row.cells[0])
         elif len(flat) == len(row.cells):
