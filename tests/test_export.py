@@ -133,3 +133,30 @@ def test_without_images_or_while_a_sweep_runs_the_test_set_is_not_measured(image
     _, history, facts = load_result_file("results/tiny_L1_K4.json")
     assert (history.num_epochs, facts["unfinished"], facts["test_accuracy"]) == (1, True, None)
     assert facts["parameters"] > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["status", "sweep"], "reading the trials"),
+        (["export", "sweep"], "writing the result files"),
+        (["report", "sweep"], "drawing the figures"),
+        (["report", "sweep"], "writing the report"),
+        (["compare", "sweep", "sweep"], "reading sweep"),
+        (["plot"], "drawing the figures"),
+    ],
+)
+def test_no_command_is_silent_over_a_large_sweep(
+    folder: SweepFolder,
+    command: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    finish(folder, SETTINGS)
+    monkeypatch.chdir(Path(str(folder)).parents[1])
+    assert main(["export", "sweep"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("tune_cnn.waiting.REMIND_S", 0.0001)  # as if there were thousands of trials
+    main(command)
+    assert f"{told} (0 s)" in capsys.readouterr().err

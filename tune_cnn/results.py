@@ -20,6 +20,7 @@ from tune_cnn.texts import counted, enumerated, named, tell
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
+from tune_cnn.waiting import waiting
 
 
 class Exported(NamedTuple):
@@ -119,7 +120,8 @@ def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = No
     """
     if not_measured is None and (who := running(folder.folder)) is not None:
         not_measured = f"{who} is running the sweep"
-    exported = export(folder, out_dir, not_measured)
+    with waiting("writing the result files"):
+        exported = export(folder, out_dir, not_measured)
     if exported.unfinished:
         tell(f"unfinished, exported as they stand: {', '.join(exported.unfinished)}", file=sys.stderr)
     for remark in exported.remarks:
@@ -154,7 +156,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
             why = " ".join(str(error).split()) if isinstance(error, TuneCnnError) else named(error)
             results.failed.append(f"{what}: not written ({why}); {_mend('report', folder, out_dir)}")
 
-    with attempt("figures"):
+    with attempt("figures"), waiting("drawing the figures"):
         from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without
         from tune_cnn.report.search import write_search_figure
 
@@ -163,7 +165,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
             results.figures.extend(write_search_figure(folder.name, files, out_dir))
     asked = folder.experiments()
     if files or failures:
-        with attempt("report"):
+        with attempt("report"), waiting("writing the report"):
             from tune_cnn.report import write_report
 
             figures = results.figures

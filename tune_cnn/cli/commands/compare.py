@@ -6,6 +6,7 @@ from tune_cnn.cli.options import add_storage, open_sweep
 from tune_cnn.errors import ConfigError
 from tune_cnn.files import temporary_folder
 from tune_cnn.texts import aligned, tell
+from tune_cnn.waiting import waiting
 
 EXAMPLE = "tune-cnn compare exp1_1 exp1_1_he"
 
@@ -25,7 +26,7 @@ def run(options: Namespace) -> int:
 
     runs = {}
     for sweep, folder in zip(options.sweeps, folders, strict=True):
-        with temporary_folder() as scratch:
+        with temporary_folder() as scratch, waiting(f"reading {sweep}"):
             files = export(folder, scratch, not_measured="it is not shown").files
             name = folder.name if folder.name not in runs else sweep
             runs[name] = [run for grid in load_grids(files, folder.experiments()) for run in grid.runs]

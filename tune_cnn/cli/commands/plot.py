@@ -39,8 +39,9 @@ def run(options: Namespace) -> int:
         )
     out_dir = options.out or options.results
     check_writable(out_dir)
-    runs = dict(readable(files, read_run))
-    figures = write_figures(list(runs), out_dir, options.format)
+    with waiting("drawing the figures"):
+        runs = dict(readable(files, read_run))
+        figures = write_figures(list(runs), out_dir, options.format)
     searches: dict[str, list[Path]] = defaultdict(list)  # by their sweep, as it names its figure
     for file, run in runs.items():
         if run.search:
