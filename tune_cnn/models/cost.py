@@ -36,6 +36,7 @@ def network_fault(settings: Settings, has_single: bool = False) -> str | None:
     return _fault(_network(settings), has_single)
 
 
+@cache
 def _network(settings: Settings) -> Settings:
     """Settings as a key, since many trials share a network: what decides it, and the rest as it is by default."""
     shape = ("filters_per_layer", "layers_per_block", "pool_every", "hidden_dims", "ycn")

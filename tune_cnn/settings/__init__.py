@@ -8,7 +8,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Lt, MinLen
@@ -164,7 +165,8 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values; `parse_settings` reads them back."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        values = {key: getattr(self, key) for key in KEYS} | {"data": self.data.to_json()}
+        return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
         """All that decides the numbers, as JSON values: files by what is in them, not by where they lie."""
@@ -179,7 +181,7 @@ class Settings:
         parts = {ARGUMENT_PREFIX: values.pop("model_args") or {}, "data.": values.pop("data")}
         return values | {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         """8 hex digits over everything that decides the numbers."""
         values = self.identity()

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, with_config
@@ -71,7 +71,7 @@ class DataSettings:
 
     def to_json(self) -> dict[str, Any]:
         """All of them as JSON values."""
-        return {**asdict(self), "in_size": list(self.in_size)}
+        return {**vars(self), "in_size": list(self.in_size)}
 
     def identity(self) -> dict[str, Any]:
         """What decides the images, as JSON values."""

@@ -182,5 +182,5 @@ def _with(experiment: Experiment, params: Mapping[str, Any]) -> Experiment:
         values["bs_test"] = None  # follows from it
     if "model" in values:
         values["model_fingerprint"] = None
-    changed = with_arguments_together(with_arguments_apart(vars(before)) | values)
+    changed = with_arguments_together(with_arguments_apart(before.to_json()) | values)
     return replace(experiment, settings=models.resolve(parse_settings(changed, experiment.name)), is_open=False)
