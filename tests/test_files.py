@@ -245,10 +245,10 @@ def test_texts_of_a_sweep_cannot_steer_the_terminal(home, capsys):
     (record,) = home.glob("tiny/trials/K4*/record.json")
     (failed,) = home.glob("tiny/trials/K6*/record.json")
     kept = json.loads(record.read_text())
-    steering = json.dumps({**kept, "trial": {**kept["trial"], "stop_reason": CONTROL_TEXT}})
+    unprintable = json.dumps({**kept, "trial": {**kept["trial"], "stop_reason": CONTROL_TEXT}})
     error = failed.with_name("error.txt")
     with (
-        swapped(record, lambda path: path.write_text(steering)),
+        swapped(record, lambda path: path.write_text(unprintable)),
         swapped(failed, lambda _: None),
         swapped(error, lambda path: path.write_text(CONTROL_TEXT)),
     ):

@@ -92,4 +92,6 @@ def apply(override: Override, document: dict[str, Any]) -> list[str]:
 
 def _parts(section: str, key: str) -> list[str]:
     """A key by its levels, as of `scheduler.asha.grace_period`; `model_args.width` is one level."""
-    return [key] * bool(key) if section in SECTIONS else key.split(".") if key else []
+    if not key:
+        return []
+    return [key] if section in SECTIONS else key.split(".")
