@@ -1,4 +1,4 @@
-"""A small ResNet with a width and a dropout: an example of an own network for tune_cnn, searched by resnet.yaml.
+"""A small ResNet with a width and a dropout: an example of a custom network for tune_cnn, searched by resnet.yaml.
 
 tune_cnn gives the constructor `in_size` and `out_classes`, and of `filters`, `pool_every` and `hidden_dims` those that
 it names. All further arguments come from `model_args`.

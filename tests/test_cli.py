@@ -401,7 +401,7 @@ def test_whatever_fails_after_the_result_files_is_a_line_and_leaves_the_rest(
         for line, error in zip(lines, broken.values(), strict=True):
             assert line.startswith(("figures: not written", "report: not written"))
             assert " ".join(str(error).split()) in line
-            assert line.endswith(f"mend that, then type: tune-cnn report {finished} --out results")
+            assert line.endswith(f"fix that, then type: tune-cnn report {finished} --out results")
         written = {path.suffix[1:] for path in Path("results").iterdir()}
         assert written >= {"json", *left}
 
@@ -409,7 +409,7 @@ def test_whatever_fails_after_the_result_files_is_a_line_and_leaves_the_rest(
 def test_a_result_file_that_cannot_be_written_is_named_and_leaves_the_rest(here, runner, capsys):
     runner(trains)
     Path("results/tiny_L1_K4.json").mkdir(parents=True)
-    remedy = f"mend that, then type: tune-cnn export {here}/ray_results/tiny --out results"
+    remedy = f"fix that, then type: tune-cnn export {here}/ray_results/tiny --out results"
     line = f"results/tiny_L1_K4.json: not written (Is a directory); {remedy}"
     assert run("sweep", "tiny.yaml") == 1
     assert line in capsys.readouterr().err.splitlines()
@@ -423,7 +423,7 @@ def test_what_hinders_several_files_is_one_line_whose_command_can_be_typed(finis
     for name in names:
         Path(name).mkdir(parents=True)
     assert run("export", "tiny", "--out", "the results") == 1
-    remedy = f"mend that, then type: tune-cnn export {finished} --out 'the results'"
+    remedy = f"fix that, then type: tune-cnn export {finished} --out 'the results'"
     assert capsys.readouterr().err == f"{', '.join(names)}: not written (Is a directory); {remedy}\n"
 
 
@@ -487,10 +487,10 @@ def test_a_command_that_is_not_resumed_is_just_interrupted(finished, monkeypatch
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/disk/x.pt"), "/disk/x.pt: No space left on device; mend"),
-        (OSError(errno.ENOSPC, "No space left on device"), "a file, perhaps in /tmp/x: No space left on device; mend"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied; mend that and try again"),
-        (OSError("the bucket is gone"), "a file, perhaps in /tmp/x: the bucket is gone; mend that and try again"),
+        (OSError(errno.ENOSPC, "No space left on device", "/disk/x.pt"), "/disk/x.pt: No space left on device; fix"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file, perhaps in /tmp/x: No space left on device; fix"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied; fix that and try again"),
+        (OSError("the bucket is gone"), "a file, perhaps in /tmp/x: the bucket is gone; fix that and try again"),
     ],
 )
 def test_a_full_disk_or_a_lost_storage_is_a_message(finished, runner, capsys, monkeypatch, error, message):

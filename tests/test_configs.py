@@ -56,7 +56,7 @@ def file_schema() -> dict[str, Any]:
         for key, value in schema["$defs"][name]["properties"].items():
             value |= DISTRIBUTION if name == "Search" else {}
             value["description"] = " ".join(texts[key].split())
-        if owner is Settings:  # the arguments of an own network
+        if owner is Settings:  # the arguments of a custom network
             schema["$defs"][name]["patternProperties"] = {f"^{re.escape(ARGUMENT_PREFIX)}": {}}
     for name, kind in SCHEDULERS.items():
         schema["$defs"]["Scheduler"]["properties"][name]["description"] = str(kind.__doc__).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Own networks: a class in a file beside the config, from the config file to the report."""
+"""Custom networks: a class in a file beside the config, from the config file to the report."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tune_cnn import models
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, NetworkError
 from tune_cnn.experiments import load_experiment, run_experiment
-from tune_cnn.models.own_source import adopt, sources
+from tune_cnn.models.custom_source import adopt, sources
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.load import load_experiments
 from tune_cnn.sweep.config.shipped import config_path
@@ -178,8 +178,8 @@ def changed(project: Path, **changes: str) -> Path:
 
 def forget() -> None:
     """What a new process does not know."""
-    models.own_source._loaded.clear()
-    models.own_source._sources.clear()
+    models.custom_source._loaded.clear()
+    models.custom_source._sources.clear()
 
 
 def problems(*files: Path, overrides: tuple[str, ...] = ()) -> list[str]:
@@ -342,7 +342,7 @@ def test_looking_at_a_sweep_never_runs_the_code_of_its_network(project, capsys):
     assert "unfinished: 1 of 2 epochs" in capsys.readouterr().out
     for command in ("export", "report"):
         assert main([command, "wide"]) == 0
-        remark = "the test set of unfinished trials is not measured: no code of own networks is run here"
+        remark = "the test set of unfinished trials is not measured: no code of custom networks is run here"
         assert remark in capsys.readouterr().err
         assert [load_experiment(f"results/wide_{width}.json")[1].num_epochs for width in (2, 3)] == [2, 1]
 
@@ -564,7 +564,7 @@ def test_other_machines_get_the_files_beside_it_too(project, tmp_path):
 
 
 def test_the_first_gradients_of_small_strided_convolutions_do_not_crash():
-    # Channels-last, torch 2.14 crashes there on cores; own networks have PyTorch's default layout.
+    # Channels-last, torch 2.14 crashes there on cores; custom networks have PyTorch's default layout.
     settings = load_experiments([config_path("resnet")], overrides=["samples=1"])[0].settings
     model = models.build(settings)
     images = torch.rand(50, 32, 32, 3).permute(0, 3, 1, 2)
@@ -572,7 +572,7 @@ def test_the_first_gradients_of_small_strided_convolutions_do_not_crash():
     assert all(weight.grad is not None for weight in model.parameters())
 
 
-def test_a_notebook_trains_an_own_network(project, capsys):
+def test_a_notebook_trains_a_custom_network(project, capsys):
     data = {"source": "shapes", "in_size": [3, 8, 8], "train_images": 40, "test_images": 20}
     run_experiment(
         "own", seed=1, epochs=1, bs_train=10, data=data, model=f"{project}/nets.py:WideNet", model_args={"width": 3}

@@ -127,7 +127,7 @@ def test_a_disk_that_fails_for_good_is_told_with_place_cause_and_remedy(tmp_path
     }
     for done, action in actions.items():
         place = f"{tmp_path}/sweep/trials" + ("/a" if done != "listed" else "")
-        told = f"{place}: cannot be {done} \\({os.strerror(number)}\\); mend that and try again; a sweep continues"
+        told = f"{place}: cannot be {done} \\({os.strerror(number)}\\); fix that and try again; a sweep continues"
         if cause:
             told = f"{tmp_path}/sweep: {cause}; make room, then run the same command again to continue$"
         with pytest.raises(StorageError, match=f"^{told}"):

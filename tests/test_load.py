@@ -421,7 +421,7 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ),
         (
             "run_name: '{model_args.width}'\ngrid: {model_args.width: [2, 4]}\ndata: shapes",
-            "model_args.width: only an own network takes arguments; name its class as model, or leave it out",
+            "model_args.width: only a custom network takes arguments; name its class as model, or leave it out",
         ),
     ],
 )

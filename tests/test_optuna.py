@@ -141,7 +141,7 @@ def test_settings_that_cannot_be_trained_are_suggested_anew(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_own_networks_file_may_be_edited_while_its_settings_are_suggested(config, tmp_path, monkeypatch):
+def test_a_custom_networks_file_may_be_edited_while_its_settings_are_suggested(config, tmp_path, monkeypatch):
     source = tmp_path / "nets.py"
     source.write_text(
         "from torch import nn\n"

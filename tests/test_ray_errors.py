@@ -102,7 +102,7 @@ def test_too_few_open_files_and_what_is_not_known_have_a_remedy_too(monkeypatch)
     [
         (DIED, TRACEBACK, "ImportError: cannot import name 'default_timer' from 'timeit'"),
         (DIED, "libfoo.so.7: undefined symbol\n", "libfoo.so.7: undefined symbol"),
-        (DIED, ":job_id:01000000\n:actor_name:CnnTrainable\n", "killed, perhaps for want of memory"),
+        (DIED, ":job_id:01000000\n:actor_name:CnnTrainable\n", "killed, perhaps out of memory"),
         (RAISED, "", "ImportError: libfoo.so.7: cannot open shared object file"),
         ("Failure # 1 ()\nThe actor is dead because its node has died. Node Id: 1\n", "", "its machine was lost"),
         ("", "", "it has left no reason"),
@@ -118,7 +118,7 @@ def test_a_process_that_ended_is_explained_by_its_own_last_words(tmp_path: Path,
     ("started", "said", "words"),
     [
         ([0], "Error in the proxy's hook\nvault: no answer\n", "vault: no answer"),
-        ([0, 0], "", "killed, perhaps for want of memory"),
+        ([0, 0], "", "killed, perhaps out of memory"),
         ([0, os.getpid()], "a remark\n", None),
         ([], "a remark\n", None),
     ],
@@ -151,7 +151,7 @@ def test_a_worker_that_cannot_start_ends_the_sweep_with_its_reason(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.endswith("no vault); mend that and try again\n")
+    assert done.stderr.endswith("no vault); fix that and try again\n")
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def test_the_page_of_many_samples_stays_small(tmp_path):
     assert len(page) < 2_000_000
 
 
-def test_an_own_network_that_failed_is_counted_once(tmp_path):
+def test_a_custom_network_that_failed_is_counted_once(tmp_path):
     model = {"model": "nets.py:WideNet", "seed": 1, "epochs": 4, "early_stopping": None}
     files = [write(tmp_path, "w_4", 50.0, search=None, model=model["model"], model_args={"width": 4})]
     asked = {f"w_{width}": Settings(**model, model_args={"width": width}) for width in (4, 8)}

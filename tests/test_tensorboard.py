@@ -81,7 +81,7 @@ def test_hyperparameters_are_there_from_the_start(folder):
     assert {key: found[key] for key in shown} == shown
     assert set(found) - set(shown) == {field.name for field in fields(Settings)} - set(shown) - {
         "filters_per_layer", "layers_per_block", "seed", "cuda_graph",
-        "model", "model_args", "model_fingerprint",  # only an own network has these
+        "model", "model_args", "model_fingerprint",  # only a custom network has these
     }  # fmt: skip
 
 

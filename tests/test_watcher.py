@@ -55,7 +55,7 @@ def test_a_trial_whose_process_is_lost_too_often_has_failed_for_others_too(tmp_p
     watcher = Watcher([SETTINGS], folder, Progress({trial.label: SETTINGS}, console=Console(file=text)))
     lost = SimpleNamespace(**vars(TRIAL), num_failures=4, get_error=lambda: "Failure # 4\n\tpid: 7\n")
     watcher.on_trial_error(0, [], lost)
-    failure = "its process was lost 4 times: killed, perhaps for want of memory"
+    failure = "its process was lost 4 times: killed, perhaps out of memory"
     assert (trial.failure(), watcher.failures) == (failure, {SETTINGS.trial_id: failure})
     assert text.getvalue().endswith(f"failed: {failure}; see {trial.folder}/error.txt\n")
 

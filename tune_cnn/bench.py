@@ -183,7 +183,7 @@ def take_turn(
         process.join(10)  # a process that is terminated leaves semaphores behind, of which Python warns
     except (EOFError, ConnectionError):
         remedy = "run it again with --only and fewer --batches"
-        raise ResourceError(f"bench: a process died, perhaps for want of memory; {remedy}") from None
+        raise ResourceError(f"bench: a process died, perhaps out of memory; {remedy}") from None
     finally:
         process.terminate()
         process.join()

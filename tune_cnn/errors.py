@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 
 class TuneCnnError(Exception):
-    """Something that the user can mend. The message names the place, the fault and the remedy."""
+    """Something that the user can fix. The message names the place, the fault and the remedy."""
 
     exit_code = 2
 
@@ -48,7 +48,7 @@ class ResultError(TuneCnnError):
 
 
 class NetworkError(TuneCnnError, ValueError):
-    """An own network cannot be read, built or used."""
+    """A custom network cannot be read, built or used."""
 
 
 class SlowerWarning(UserWarning):

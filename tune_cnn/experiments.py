@@ -158,7 +158,7 @@ def train(
         trial = Trial(settings, images, device)
         try:
             trial.further_facts["diagnosis"] = diagnose(settings, images.train, trial.device).to_json()
-        except Exception as error:  # of an own network's code, which may train all the same
+        except Exception as error:  # of a custom network's code, which may train all the same
             tell(f"diagnosis: {named(error)}", file=sys.stderr)
     print(trial.trainer.model)
     trial.run(Path(f"{checkpoints}.pt") if checkpoints else None, epochs)

@@ -95,7 +95,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def publish_file(path: Path, content: bytes) -> None:
-    """As `replace_file`, but a failure is the user's to mend: a StorageError."""
+    """As `replace_file`, but a failure is the user's to fix: a StorageError."""
     try:
         replace_file(path, content)
     except OSError as error:

@@ -69,7 +69,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         state = trial.newest_state()
         found = trial.as_it_stands(state)
         if settings.model is not None:
-            reasons[settings.model] = "no code of own networks is run here"
+            reasons[settings.model] = "no code of custom networks is run here"
         elif state is not None and found is not None and (loaded := images(settings.data)) is not None:
             tested = Trial(settings, loaded, default_device())
             try:
@@ -106,7 +106,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
 
 
 def _mend(command: str, folder: SweepFolder, out_dir: Path) -> str:
-    return f"mend that, then type: {_command(command, folder, out_dir)}"
+    return f"fix that, then type: {_command(command, folder, out_dir)}"
 
 
 def _command(name: str, folder: SweepFolder, out_dir: Path) -> str:

@@ -148,5 +148,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         place = error.filename2 or error.filename or f"a file, perhaps in {os.environ.get('TMPDIR', '/tmp')}"
-        tell(f"{place}: {error.strerror or error}; mend that and try again", file=sys.stderr)
+        tell(f"{place}: {error.strerror or error}; fix that and try again", file=sys.stderr)
         return 2

@@ -55,7 +55,7 @@ def read_images(files: Sequence[ImageFile], height: int, width: int, progress: b
     # The time of change counts too, lest an edited file of the same size leave its old image here.
     key = digest(f"{_RULES}{shape}\n" + "".join(f"{f.name}\0{f.size_bytes}\0{f.modified_ns}\n" for f in files))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_cnn" / "images" / f"{key}.npy"
-    with suppress(Exception):  # absent, cut short, or not ours: whatever it is, decoding again mends it
+    with suppress(Exception):  # absent, cut short, or not ours: whatever it is, decoding again repairs it
         kept: NDArray[np.uint8] = np.load(cache)
         if kept.shape == shape and kept.dtype == np.uint8:
             return kept

@@ -80,7 +80,7 @@ def diagnose(
             module.register_forward_hook(count_dead)
         scores = model(images)  # (B, classes)
         loss = nn.functional.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
-        # Those of an own network may be frozen, or begin as zeros, which nothing can be compared with.
+        # Those of a custom network may be frozen, or begin as zeros, which nothing can be compared with.
         candidates = [conv.weight for conv in convs], [*model.parameters()]
         learnable = ([weight for weight in group if weight.requires_grad and weight.any()] for group in candidates)
         weights = next(filter(None, learnable), [])

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from tune_cnn.models.custom import fault as custom_fault
+from tune_cnn.models.custom import measured_layers
 from tune_cnn.models.networks import build
-from tune_cnn.models.own import fault as own_fault
-from tune_cnn.models.own import measured_layers
 from tune_cnn.settings import DataSettings, Settings, size_fault
 
 
@@ -20,10 +20,10 @@ class Cost(NamedTuple):
 
 
 def cost(settings: Settings) -> Cost:
-    """Count parameters and multiply-adds of the conv and linear layers; for our own networks, nothing is computed.
+    """Count parameters and multiply-adds of the conv and linear layers; for our networks, nothing is computed.
 
     Raises:
-        ValueError: The poolings would halve the image to less than 1x1; or an own network cannot be built.
+        ValueError: The poolings would halve the image to less than 1x1; or a custom network cannot be built.
     """
     return _cost(_network(settings))
 
@@ -65,7 +65,7 @@ def _cost(settings: Settings) -> Cost:
 def _fault(settings: Settings, has_single: bool) -> str | None:
     if settings.model is not None:
         mistake = "ycn: model names another network; keep one of the two"
-        return mistake if settings.ycn else own_fault(settings, has_single)
+        return mistake if settings.ycn else custom_fault(settings, has_single)
     if fault := size_fault(settings):
         return fault
     try:

@@ -1,4 +1,4 @@
-"""A user's own network: built, looked at, and what does not fit told."""
+"""A custom network: built, looked at, and what does not fit told."""
 
 import inspect
 import warnings
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from tune_cnn.errors import NetworkError
-from tune_cnn.models.own_source import network_class, told
+from tune_cnn.models.custom_source import network_class, told
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
 
@@ -19,8 +19,8 @@ _MOST_PARAMETERS = 2**30  # with Adam and its checkpoints, 16 GB; more is a mist
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def build_own(settings: Settings) -> nn.Module:
-    """The own network of a trial; a NetworkError if it cannot be imported, or does not take what it is given."""
+def build_custom(settings: Settings) -> nn.Module:
+    """The custom network of a trial; a NetworkError if it cannot be imported, or does not take what it is given."""
     network = network_class(settings)
     model = network(**_arguments(network, settings))
     model.register_forward_pre_hook(_channels_first)
@@ -53,7 +53,7 @@ def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tup
 
 
 def fault(settings: Settings, has_single: bool = False) -> str | None:
-    """Why a trial's own network cannot be trained, and what to do; None if it can.
+    """Why a trial's custom network cannot be trained, and what to do; None if it can.
 
     It is built once, and classifies one and two random images, as in an evaluation and as in training; there a single
     one only if a training batch has one image.
@@ -161,7 +161,7 @@ def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:
 
 
 def unused_keys(settings: Settings) -> set[str]:
-    """The settings keys that are offered to an own network, and that its constructor does not take."""
+    """The settings keys that are offered to a custom network, and that its constructor does not take."""
     named = inspect.signature(network_class(settings)).parameters
     offered = {"filters_per_layer": "filters", "layers_per_block": "filters"}
     offered |= {"pool_every": "pool_every", "hidden_dims": "hidden_dims"}

@@ -1,4 +1,4 @@
-"""The source of a user's own network: found, told from others by a fingerprint, and sent to other machines.
+"""The source of a custom network: found, told from others by a fingerprint, and sent to other machines.
 
 Its code runs where its settings do: only build networks of sweeps that you trust.
 """
@@ -24,11 +24,11 @@ from tune_cnn.texts import digest, named
 
 Texts = dict[str, str]  # source files by their paths: that of a network, then those beside it that it imports
 _MOST_BYTES = 1_000_000  # of a source file
-# What is here of own networks:
+# What is here of custom networks:
 _loaded: dict[tuple[str, str], type[nn.Module]] = {}  # by model and fingerprint
 _sources: dict[str, Texts] = {}  # by fingerprint; some from the machine that started the sweep
 _files: dict[str, list[str]] = {}  # by model: its file, and those beside it that it imports
-_beside: set[str] = set()  # names of imported modules that lie beside own networks
+_beside: set[str] = set()  # names of imported modules that lie beside custom networks
 
 
 def resolve(settings: Settings) -> Settings:
@@ -44,17 +44,17 @@ def resolve(settings: Settings) -> Settings:
 
 
 def sources(trials: Iterable[Settings]) -> dict[str, Texts]:
-    """The source files of own networks by fingerprint, as planned, for processes of other machines to `adopt`."""
+    """The source files of custom networks by fingerprint, as planned, for processes of other machines to `adopt`."""
     return {s.model_fingerprint: _sources[s.model_fingerprint] for s in trials if s.model_fingerprint in _sources}
 
 
 def adopt(sources: Mapping[str, Texts]) -> None:
-    """Take the source files of own networks from here on."""
+    """Take the source files of custom networks from here on."""
     _sources.update(sources)
 
 
 def network_class(settings: Settings) -> type[nn.Module]:
-    """The class of a resolved trial's own network.
+    """The class of a resolved trial's custom network.
 
     Raises:
         NetworkError: It cannot be imported, is no `nn.Module`, or has changed since the trial was planned.
@@ -68,7 +68,7 @@ def _is_file(model: str) -> bool:
 
 
 def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
-    """The class of an own network, and the fingerprint of its source, which is `planned` if that is known."""
+    """The class of a custom network, and the fingerprint of its source, which is `planned` if that is known."""
     known = planned or _as_loaded(model)
     if known and (model, known) in _loaded:
         return _loaded[model, known], known
@@ -108,7 +108,7 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
 
 
 def _as_loaded(model: str) -> str | None:
-    """The fingerprint that the files have now which an own network was loaded from before."""
+    """The fingerprint that the files have now which a custom network was loaded from before."""
     with suppress(NetworkError):
         return digest("".join(_text(file, model) for file in _files[model])) if model in _files else None
     return None
@@ -171,7 +171,7 @@ def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:
 
 
 def told(error: BaseException, model: str) -> str:
-    """What an error in the code of an own network says, and where in its file it came from."""
+    """What an error in the code of a custom network says, and where in its file it came from."""
     name = model.rpartition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
     if isinstance(error, SyntaxError) and error.filename == name:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_cnn.models import layers
-from tune_cnn.models.own import build_own
+from tune_cnn.models.custom import build_custom
 from tune_cnn.settings import Settings
 
 # Up to so many features, YourCodeNet's classifier sees a grid of positions: at K = 32 that gained several points after
@@ -191,10 +191,10 @@ def build(settings: Settings) -> nn.Module:
     """The network of a trial, on the current default device, initialised from torch's current random state.
 
     Raises:
-        ValueError: The poolings would halve the image to less than 1x1; or an own network cannot be built.
+        ValueError: The poolings would halve the image to less than 1x1; or a custom network cannot be built.
     """
     if settings.model is not None:
-        model = build_own(settings)
+        model = build_custom(settings)
     else:
         network = YourCodeNet if settings.ycn else ConvClassifier
         model = network(

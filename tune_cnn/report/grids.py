@@ -28,7 +28,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """`K = 64-128, L = 2`; the name of a lone own network."""
+        """`K = 64-128, L = 2`; the name of a lone custom network."""
         return ", ".join(f"{axis} = {self.level(axis)}" for axis in self.axes) or self.settings.network
 
     def level(self, axis: str) -> str:
@@ -141,7 +141,7 @@ class Grid:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """K and L, or one or two other settings; none of a lone own network."""
+        """K and L, or one or two other settings; none of a lone custom network."""
         return self.cells[0].axes
 
     @property
@@ -192,7 +192,7 @@ def load_grids(
 
 
 def _axes(runs: Sequence[Run]) -> tuple[str, ...]:
-    """K and L, or where neither varies, the first two settings that do; of a lone or searched own network none."""
+    """K and L, or where neither varies, the first two settings that do; of a lone or searched custom network none."""
     keys = telling_keys(run.told for run in runs)
     if not {"K", "L"} & set(keys):
         if keys and not any(run.search for run in runs):

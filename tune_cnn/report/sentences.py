@@ -67,7 +67,7 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     shared = {key: text for key, text in tables[0].items() if all(table.get(key) == text for table in tables)}
     if any(is_network(key) for run in runs for key in run.told):
         shared.pop("ycn", None)  # what it says of the network, another key contradicts
-    unsaid = ["pool_every", "hidden_dims"] if "model" in shared else []  # which an own network may not take
+    unsaid = ["pool_every", "hidden_dims"] if "model" in shared else []  # which a custom network may not take
     if any(run.settings.network != "ConvClassifier" for run in runs):
         unsaid.append("average")  # others may have an EMA of their own
     for key in unsaid:

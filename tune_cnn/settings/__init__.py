@@ -39,7 +39,7 @@ _LEADERS |= dict.fromkeys(("data.in_size", "data.classes", "data.fingerprint"), 
 
 
 def _argument(value: Any) -> Any:
-    """An argument of an own network's constructor, as JSON has it and reads it again."""
+    """An argument of a custom network's constructor, as JSON has it and reads it again."""
     for item in value if isinstance(value, list) else [value]:
         is_number = (isinstance(item, int) and abs(item) < 2**63) or (isinstance(item, float) and math.isfinite(item))
         if item is not None and not isinstance(item, str) and not is_number:
@@ -61,8 +61,8 @@ class Settings:
     """Everything that decides the numbers of one training.
 
     Attributes:
-        seed: Random seed of the whole training; None: not seeded, so every run differs. It is PyTorch's: what an own
-            network draws with Python's `random` or NumPy differs from run to run.
+        seed: Random seed of the whole training; None: not seeded, so every run differs. It is PyTorch's: what a
+            custom network draws with Python's `random` or NumPy differs from run to run.
         bs_train: Images per training batch.
         bs_test: Images per reported validation loss; None: a quarter of `bs_train`.
         batches: The most training batches an epoch takes.
@@ -98,8 +98,8 @@ class Settings:
             PyTorch's default, with convolutions in TF32; `ieee` uses no TF32, `tf32` uses it everywhere.
         compile: Compile the network with `torch.compile`.
         cuda_graph: On a GPU, train by a CUDA graph where that gives the same numbers.
-        model: The class of an own network, in a file or an installed module, such as `nets.py:WideNet`; see
-            `models.own`. None: ConvClassifier or YourCodeNet.
+        model: The class of a custom network, in a file or an installed module, such as `nets.py:WideNet`; see
+            `models.custom`. None: ConvClassifier or YourCodeNet.
         model_args: Further arguments of its constructor.
         model_fingerprint: What tells its source file from another; found out from the file.
         data: Which images.
@@ -160,7 +160,7 @@ class Settings:
 
     @property
     def label(self) -> str:
-        """K and L, as in the names of experiments: `K64-128_L2`; of an own network its name."""
+        """K and L, as in the names of experiments: `K64-128_L2`; of a custom network its name."""
         return self.network if self.model else f"K{setting_text(self.filters_per_layer)}_L{self.layers_per_block}"
 
     def to_json(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Settings:
         return values
 
     def flat(self) -> dict[str, Any]:
-        """As `identity`, key by key: `lr`, `data.source`, and an own network's arguments, as `model_args.width`."""
+        """As `identity`, key by key: `lr`, `data.source`, and a custom network's arguments, as `model_args.width`."""
         values = self.identity()
         parts = {ARGUMENT_PREFIX: values.pop("model_args") or {}, "data.": values.pop("data")}
         return values | {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
@@ -212,7 +212,7 @@ def telling_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def with_arguments_apart(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in which each argument of an own network is a key of its own: `model_args.width`."""
+    """Settings in which each argument of a custom network is a key of its own: `model_args.width`."""
     arguments = values.get("model_args")
     if not isinstance(arguments, Mapping):
         return dict(values)

@@ -67,7 +67,7 @@ def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> 
             process_s = time.monotonic() - begun
             paces = _paces(pool, networks, at_once, time.monotonic() + within_s)
     except (BrokenProcessPool, BrokenBarrierError):
-        raise ResourceError("a measuring process died, perhaps for want of memory") from None
+        raise ResourceError("a measuring process died, perhaps out of memory") from None
     trial_s = {
         key: trial_duration(e.settings, e.epochs_left, _pace_of(network_of(e.settings), paces))
         for key, e in trials.items()

@@ -59,7 +59,7 @@ def words_of_dead_workers(logs: Path) -> str | None:
         return None
     # Until a worker has a file of its own, it speaks through the daemon that has started it.
     said = [path.read_text(errors="replace") for path in (logs / "raylet.err", *logs.glob("worker-*.err"))]
-    return _last_line("\n".join(said)) or "killed, perhaps for want of memory"
+    return _last_line("\n".join(said)) or "killed, perhaps out of memory"
 
 
 def _is_there(pid: int) -> bool:
@@ -77,7 +77,7 @@ def last_words(error: str, logs: Path) -> str:
         return "its machine was lost"
     if process := re.search(r"^\s*pid: (\d+)$", last, re.MULTILINE):
         said = "".join(path.read_text(errors="replace") for path in logs.glob(f"worker-*-{process[1]}.err"))
-        return _last_line(said) or "killed, perhaps for want of memory"
+        return _last_line(said) or "killed, perhaps out of memory"
     return _last_line(last) or "it has left no reason"
 
 

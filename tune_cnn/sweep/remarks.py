@@ -110,7 +110,7 @@ def times(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> tuple[d
     busy = load()
     try:
         trial_s, line = estimate(plan, node, within_s=_ESTIMATE_S)
-    except Exception as error:  # also one in the code of an own network
+    except Exception as error:  # also one in the code of a custom network
         error.__traceback__ = None  # which keeps what the timing processes share: Python would call it leaked
         return {}, f"time: not estimated ({' '.join(str(error).split())})"
     reservation = f"; timed while other work kept the machine busy ({busy})" if busy and trial_s else ""

@@ -66,13 +66,11 @@ class Watcher(Callback):  # type: ignore[misc]
             self._check_lock()
             if (daemon := lost_daemon()) is not None:
                 raise TuneCnnError(
-                    f"Ray's process {daemon} was killed, perhaps for want of memory; end other programs, then run the "
+                    f"Ray's process {daemon} was killed, perhaps out of memory; end other programs, then run the "
                     "same command again to continue"
                 )
             if self._is_new_ray and (words := words_of_dead_workers(logs_folder())) is not None:
-                raise ResourceError(
-                    f"the worker processes of Ray end at their start ({words}); mend that and try again"
-                )
+                raise ResourceError(f"the worker processes of Ray end at their start ({words}); fix that and try again")
         except TuneCnnError as error:
             self.end = error
             raise

@@ -83,7 +83,7 @@ def read_source(value: Any, folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings, each a value, a list or a distribution, with the files of own networks made absolute."""
+    """Settings, each a value, a list or a distribution, with the files of custom networks made absolute."""
 
     def absolute(value: Any) -> Any:
         if isinstance(value, list):

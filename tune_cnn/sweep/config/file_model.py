@@ -82,7 +82,7 @@ def _model(name: str, **keys: Any) -> Any:
 
 @cache
 def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
-    """What the values of a file with such `arguments` (`model_args.width`) of own networks must be, each by itself."""
+    """What the values of a file with such `arguments` (`model_args.width`) of a custom network must be, one by one."""
     settings: dict[str, Any] = {field.name: (field.type, field.default) for field in fields(Settings)}
     settings = {key: value for key, value in settings.items() if key not in ("data", "model_fingerprint")}
     settings |= dict.fromkeys(arguments, (Argument, None))

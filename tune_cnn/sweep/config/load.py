@@ -187,12 +187,12 @@ def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[
 
 
 def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
-    """Fill in what only the source files of own networks tell; return the faults too."""
+    """Fill in what only the source files of custom networks tell; return the faults too."""
     from tune_cnn import models
 
     if not any(itertools.chain(*map(_networks, experiments))):
         given = sorted({name for e in experiments for name in e.settings.model_args or {}})
-        remedy = "only an own network takes arguments; name its class as model, or leave it out"
+        remedy = "only a custom network takes arguments; name its class as model, or leave it out"
         return list(experiments), [f"{ARGUMENT_PREFIX}{name}: {remedy}" for name in given]
     resolved, problems = [], []
     for experiment in experiments:
@@ -211,7 +211,7 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
 
 
 def _networks(experiment: Experiment) -> list[str | None]:
-    """The own network of an experiment; if Optuna will suggest it, all that it may be."""
+    """The custom network of an experiment; if Optuna will suggest it, all that it may be."""
     search = experiment.search or {}
     return bounds(search["model"]) if experiment.is_open and "model" in search else [experiment.settings.model]
 

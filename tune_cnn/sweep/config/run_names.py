@@ -48,7 +48,7 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
     for key in [key for key, values in grid.items() if len(values) > 1 and key not in keys]:
         remedy = f"add {{{shortest.get(key, key)}}}"
         for near in difflib.get_close_matches(key, keys.keys() - KEYS - grid.keys(), n=1, cutoff=0.9):
-            remedy = f"spell {key} and {{{near}}} alike"  # arguments of an own network, either of which may be mistyped
+            remedy = f"spell {key} and {{{near}}} alike"  # arguments of a custom network, one of them mistyped
         first, second, *_ = grid[key]
         problems.append(f"run_name: {shown(pattern)} gives {key} {first} and {second} one name; {remedy}")
     return problems
