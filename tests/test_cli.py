@@ -889,6 +889,16 @@ def test_a_working_folder_that_was_deleted_is_told(tmp_path, monkeypatch, capsys
     )
 
 
+def test_a_user_without_a_home_folder_is_told_to_name_one(here, monkeypatch, capsys):
+    def no_entry(uid):
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    assert run("sweep", "tiny.yaml") == 2
+    assert capsys.readouterr().err == "this user has no home folder; name one: export HOME=/tmp\n"
+
+
 def test_status_shows_every_trial_and_whether_somebody_runs_the_sweep(tmp_path, capsys):
     settings = {f"s_L{depth}": Settings(layers_per_block=depth, data=DataSettings("shapes")) for depth in (1, 2)}
     folder = SweepFolder(str(tmp_path), "s")

@@ -657,6 +657,7 @@ def test_without_a_network_the_ways_out_are_named(small_archives, empty_home, mo
     assert message.startswith(f"CIFAR10 is not in {root}, and cannot be downloaded from {url}: ")
     assert "Connection refused" in message
     assert f"get cifar-10-python.tar.gz elsewhere, put it into {root}, and run the same again" in message
+    assert "name the folder that has it, as data: cifar10:FOLDER" in message
     assert "data: image_folder:PATH" in message
     assert "data: shapes" in message
 

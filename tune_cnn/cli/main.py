@@ -117,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:  # else PyTorch ends the process
             fault = f"the working folder cannot be found ({error.strerror})"
             raise TuneCnnError(f'{fault}; type: cd "$PWD", or go to another one') from error
+        if os.path.expanduser("~") == "~":  # as in a container whose user has no entry in /etc/passwd
+            raise TuneCnnError("this user has no home folder; name one: export HOME=/tmp")
         exit_code: int = options.run(options)
         sys.stdout.flush()  # while a reader that has gone can still be forgiven
         return exit_code

@@ -95,6 +95,7 @@ class Download(Source):
                 f"{hint}\n"
                 "Ways out:\n"
                 f"  get {names} elsewhere, put it into {os.path.dirname(archives[0][1])}, and run the same again\n"
+                f"  name the folder that has it, as data: {self.data.source}:FOLDER\n"
                 "  train on a folder of images, as data: image_folder:PATH\n"
                 "  train on drawn shapes, which need no network, as data: shapes"
             ) from error
