@@ -345,6 +345,7 @@ def test_a_stranger_cannot_join_the_ray_of_a_sweep(running, tmp_path):
     _, process = running
     raylet = raylet_of(process.pid)
     token = environment_of(raylet)["RAY_AUTH_TOKEN"]
+    assert token != os.environ["RAY_AUTH_TOKEN"]  # with which the command was started
     command = Path(f"/proc/{raylet}/cmdline").read_text().split("\0")
     (address,) = (part.partition("=")[2] for part in command if part.startswith("--gcs-address="))
     # Without patience, and without a token in the home folder.

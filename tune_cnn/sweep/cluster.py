@@ -48,11 +48,6 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
     Raises:
         ResourceError: There is no cluster at the address, or Ray cannot start here.
     """
-    if options.address is None and "ray" not in sys.modules:
-        # Ray's daemons listen on every interface. With a token that nobody else knows, they listen to nobody else.
-        # Ray reads these once, when it is imported.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     if os.environ.get("RAY_TMPDIR"):
         os.environ["RAY_TMPDIR"] = os.path.abspath(os.environ["RAY_TMPDIR"])  # its processes work elsewhere
     # One try takes Ray 40 seconds where no cluster is; its default is twenty tries.
@@ -105,6 +100,12 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
     import ray
     import ray._private.services
 
+    raylet: Any = ray._raylet
+    # Ray's daemons listen on every interface, but with a token only to those who have it. By default, Ray takes one
+    # from the home folder, where others may read it.
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    raylet.Config.initialize("")  # Ray has read the environment when it was imported
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
     if sys.platform == "linux":  # where the kernel ends its daemons with this process
         # A signal to the whole process group, as timeout(1) sends it, is for this process only: it needs its daemons.
         ray._private.services.ConsolePopen = partial(subprocess.Popen, process_group=0)
