@@ -50,8 +50,6 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
     """
     if os.environ.get("RAY_TMPDIR"):
         os.environ["RAY_TMPDIR"] = os.path.abspath(os.environ["RAY_TMPDIR"])  # its processes work elsewhere
-    # One try takes Ray 40 seconds where no cluster is; its default is twenty tries.
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):
         import ray
         import ray._private.worker
