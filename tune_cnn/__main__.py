@@ -1,8 +1,8 @@
-"""`python -m tune_cnn`: the same as the command `tune-cnn`."""
+"""Run the command `tune-cnn` as `python -m tune_cnn`."""
 
 import sys
 
-if not sys.flags.safe_path:  # Python looks first into the working folder, where the user may have a random.py
+if not sys.flags.safe_path:  # sys.path begins with the working folder, where the user may have a random.py
     sys.path.append(sys.path.pop(0))
 
 from tune_cnn.cli import run

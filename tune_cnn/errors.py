@@ -1,10 +1,10 @@
-"""The errors that users meet. The command line catches `TuneCnnError` once, prints it, and exits."""
+"""Errors that users can fix. The command line catches `TuneCnnError` in one place, prints it, and exits."""
 
 from collections.abc import Mapping, Sequence
 
 
 class TuneCnnError(Exception):
-    """Something that the user can fix. The message names the place, the fault and the remedy."""
+    """An error that the user can fix. Its message names the place, the fault and the remedy."""
 
     exit_code = 2
 
@@ -13,13 +13,13 @@ class ConfigError(TuneCnnError):
     """One or more faults in a config file, a setting or an option, all reported at once.
 
     Args:
-        place: Where the faults are: a file name, or what was called.
+        place: The file or call that has the faults.
         problems: One line each, `key: fault; remedy`.
-        others: The faults of further places; the message holds a block for each.
+        others: Faults of further places, by place; each gets a block of its own in the message.
     """
 
     def __init__(self, place: str, problems: Sequence[str], others: Mapping[str, Sequence[str]] = {}) -> None:
-        super().__init__(place, problems, others)  # by which it is rebuilt when it crosses a process
+        super().__init__(place, problems, others)  # pickled by args
         self.problems = list(problems)
         self._all = {place: problems, **others}
 
@@ -36,15 +36,15 @@ class DataError(TuneCnnError):
 
 
 class ResourceError(TuneCnnError):
-    """Cores, GPUs or a port are asked for, and no node has them."""
+    """No node has the requested cores, GPUs or port."""
 
 
 class StorageError(TuneCnnError):
-    """A sweep's folder cannot be used: missing, locked, full, not reachable."""
+    """A folder cannot be used: it is missing, locked, full or unreachable."""
 
 
 class ResultError(TuneCnnError):
-    """A result file is damaged, or not one of ours."""
+    """A result file is damaged, or was not written by tune_cnn."""
 
 
 class NetworkError(TuneCnnError, ValueError):
@@ -52,4 +52,4 @@ class NetworkError(TuneCnnError, ValueError):
 
 
 class SlowerWarning(UserWarning):
-    """What was asked for to save time is not possible here."""
+    """A requested speed-up is not available here."""

@@ -1,4 +1,4 @@
-"""One named experiment in this process, and the JSON file that every experiment leaves."""
+"""Run one named experiment in this process, and write its JSON result file."""
 
 import inspect
 import sys
@@ -46,7 +46,7 @@ def run_experiment(
     checkpoints: str | None = None,
     lr: float = 1e-3,
     reg: float = 1e-3,
-    filters_per_layer: list[int] = [64],  # noqa: B006 - read only, and as notebooks know it
+    filters_per_layer: list[int] = [64],  # noqa: B006 - never changed; the signature that notebooks use
     layers_per_block: int = 2,
     pool_every: int = 2,
     hidden_dims: list[int] = [1024],  # noqa: B006
@@ -55,20 +55,20 @@ def run_experiment(
 ) -> None:
     """Train one network and write `<out_dir>/<run_name>.json`.
 
-    Prints the network, a progress bar for each pass, and at the end the test accuracy in percent and the test loss in
-    nats of the weights with the best validation accuracy. The settings are those of `settings.Settings`.
+    Prints the network, a progress bar for each pass, and at the end, for the weights with the best validation accuracy,
+    the test accuracy in percent and the test loss in nats. The settings are explained in `settings.Settings`.
 
     Args:
-        run_name: Names the result file.
-        out_dir: Where it is written.
+        run_name: Name of the result file, without `.json`.
+        out_dir: Folder of the result file.
         checkpoints: Save to `<checkpoints>.pt` whenever the validation accuracy improves; continue from that file if
             it is there.
-        kw: `data`: the images, such as `"image_folder:/path"`, instead of CIFAR-10; `device`: where to compute,
-            such as `"cpu"`; by default the GPU if there is one; and the further settings, such as `flip=True`. `kw` of
-            a result file's config may be given as it is there: `run_experiment(**config)` repeats the run.
+        kw: `data`: images to use instead of CIFAR-10, such as `"image_folder:/path"`; `device`: where to compute, such
+            as `"cpu"`, by default the GPU if there is one; and any other setting, such as `flip=True`. The `kw` of a
+            result file's config may be passed as it is: `run_experiment(**config)` repeats the run.
 
     Raises:
-        ConfigError: A name or a setting is not valid, or a folder cannot be made; every fault is listed.
+        ConfigError: A name or setting is invalid, or a folder cannot be created; every fault is listed.
         DataError: The images cannot be found or downloaded.
 
     Example:
@@ -114,7 +114,7 @@ def run_experiment(
 def train_and_save(
     run_name: str, out_dir: str | Path, settings: Settings, *, checkpoints: str | None = None, **options: Any
 ) -> None:
-    """`train` one network, with the same options, and write `<out_dir>/<run_name>.json`."""
+    """Train one network as `train` does, with its options, and write `<out_dir>/<run_name>.json`."""
     trial = train(settings, checkpoints=checkpoints, **options)
     path = Path(out_dir) / f"{run_name}.json"
     config = experiment_config(run_name, out_dir, trial.settings, checkpoints)
@@ -135,7 +135,7 @@ def train(
     Args:
         checkpoints: As in `run_experiment`.
         device: None: the GPU if there is one.
-        threads: None: as many as PyTorch has, but no more than there are cores.
+        threads: None: PyTorch's default, but no more than `machine.cores`.
         epochs: As in `Trial.run`.
 
     Raises:
@@ -145,11 +145,11 @@ def train(
         ValueError: The network cannot be built.
     """
     device = choose_device(device)
-    # PyTorch sees the affinity of its process, but not the CPU quota of its container.
+    # PyTorch respects the affinity of its process, but not the CPU quota of its container.
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
     if device.type == "cpu" and slow_here(settings.precision):
         tell(slow_remark(settings.precision), file=sys.stderr)
-    planned = settings.data  # if its folder has changed since, `load` complains
+    planned = settings.data  # its fingerprint, if any, lets `load` refuse a folder that has changed
     settings = replace(settings, data=data.resolve(planned))
     tell(data.describe(settings.data), file=sys.stderr)
     with waiting("loading images"):
@@ -158,7 +158,7 @@ def train(
         trial = Trial(settings, images, device)
         try:
             trial.further_facts["diagnosis"] = diagnose(settings, images.train, trial.device).to_json()
-        except Exception as error:  # of a custom network's code, which may train all the same
+        except Exception as error:  # from a custom network's code, which may still train
             tell(f"diagnosis: {named(error)}", file=sys.stderr)
     print(trial.trainer.model)
     trial.run(Path(f"{checkpoints}.pt") if checkpoints else None, epochs)
@@ -172,7 +172,7 @@ def train(
 def experiment_config(
     run_name: str, out_dir: str | Path, settings: Settings, checkpoints: str | None = None
 ) -> dict[str, Any]:
-    """The `config` of a result file: the arguments with which `run_experiment` would repeat it."""
+    """Build the `config` of a result file: the arguments with which `run_experiment` repeats the run."""
     values = {"run_name": run_name, "out_dir": str(out_dir), "checkpoints": checkpoints, **settings.to_json()}
     default = DataSettings().to_json()
     source = {

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, then renamed. And files of others, read with care."""
+"""Atomic writes (to a temporary file, then renamed), and careful reads of untrusted files."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ from typing import Any
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.texts import size
 
-MOST_BYTES = 128 * 2**20  # of a file of results: several million losses
+MOST_BYTES = 128 * 2**20  # of a result file: room for several million losses
 _MOST_JSON_MEMORY = 450 * 10**6
-_MOST_DIGITS = 20  # a whole number of 64 bits, and its sign
-_IN_USE = "tune_cnn.lock"  # in a temporary folder: locked for as long as its process lives
-BESIDE_SUFFIX = ".tmp"  # of a file that is being written; one that stays was left by a killed process
+_MOST_DIGITS = 20  # of a 64-bit integer, with its sign
+_IN_USE = "tune_cnn.lock"  # lock file in a temporary folder, held while its process lives
+BESIDE_SUFFIX = ".tmp"  # of a file being written; a leftover comes from a killed process
 
 
 def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a file of at most `most` bytes that others may have made.
+    """Read an untrusted file of at most `most` bytes.
 
     Raises:
-        OSError: It is missing, or may not be read.
-        ResultError: It is no regular file, nor a link to one; or larger.
+        OSError: It is missing or not readable.
+        ResultError: It is larger, or neither a regular file nor a link to one.
     """
     if os.path.lexists(path) and not path.is_file():  # opening a named pipe would wait for a writer
         raise _refusal(path, "not a regular file")
@@ -44,22 +44,22 @@ def _refusal(place: object, fault: str) -> ResultError:
 
 
 def parse_json(content: bytes) -> Any:
-    """The value of a JSON text that others may have made.
+    """Parse untrusted JSON.
 
     Raises:
-        ValueError: It is not JSON, or holds more than any file of ours, which could fill the memory.
+        ValueError: It is not JSON, or would take more memory than any file of ours.
     """
-    # Bytes that Python takes at most: the text and what is in it, up to 4 bytes a character; and each value's own.
+    # Upper bound of the memory: input, text and strings (up to 4 bytes a character), and an overhead per value.
     memory = len(content) * (3 if content.isascii() else 9)
     memory += sum(content.count(mark) * taken for mark, taken in ((b",", 40), (b'"', 30), (b"[", 90), (b"{", 200)))
     if memory > _MOST_JSON_MEMORY:
         raise ValueError(f"it would take {size(memory)} of memory, more than any file of ours")
     try:
         text: str | bytes = content.decode(json.detect_encoding(content))
-    except UnicodeDecodeError:  # its numbers read alike in all encodings of one byte
+    except UnicodeDecodeError:  # numbers are the same in every single-byte encoding
         text = content.decode("cp1252", "replace")
     try:
-        # Of more digits, Python converts none, and some of what is made of them has no float.
+        # Python refuses to convert thousands of digits, and an int beyond float's range would fail later.
         return json.loads(text, parse_int=lambda digits: (int if len(digits) <= _MOST_DIGITS else float)(digits))
     except RecursionError:
         raise ValueError("lists or objects too deep in one another") from None
@@ -68,12 +68,12 @@ def parse_json(content: bytes) -> Any:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that readers, and a power loss, find the old content or the new one, never a part.
+    """Write a file atomically: readers, also after a power loss, find the old content or the new, never a part.
 
-    When this returns, it is the new one, whatever happens. The folder is made if need be.
+    Once this returns, the new content is safe from a power loss. Missing parent folders are created.
 
     Raises:
-        OSError: The folder cannot be made, is not writable, or full; the old content is still there.
+        OSError: The folder cannot be created or written to, or is full; the old content is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=BESIDE_SUFFIX)
@@ -87,15 +87,15 @@ def replace_file(path: Path, content: bytes) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # elsewhere, a folder cannot be opened
+    if os.name == "posix":  # elsewhere, folders cannot be opened
         folder = os.open(path.parent, os.O_RDONLY)
         with contextlib.suppress(OSError):  # some network file systems refuse
-            os.fsync(folder)  # so that the new name survives a power loss, before the caller deletes an old file
+            os.fsync(folder)  # makes the rename durable before the caller deletes an old file
         os.close(folder)
 
 
 def publish_file(path: Path, content: bytes) -> None:
-    """As `replace_file`, but a failure is the user's to fix: a StorageError."""
+    """Write a file as `replace_file` does, but raise a StorageError, which the user can fix, if that fails."""
     try:
         replace_file(path, content)
     except OSError as error:
@@ -106,7 +106,7 @@ def publish_file(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A new folder for this process alone; it is deleted at the end, or by the next process if this one is killed."""
+    """Create a folder for this process alone; deleted at the end, or by the next process if this one is killed."""
     folder = Path(tempfile.mkdtemp(prefix="tune_cnn-"))
     with deleted_at_end(folder):
         (folder / "files").mkdir()
@@ -115,25 +115,25 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def deleted_at_end(folder: Path) -> Iterator[None]:
-    """Delete a folder at the end; and now those beside it that killed processes should have deleted."""
-    from filelock import FileLock  # not above, since it takes a tenth of a second
+    """Delete a folder at the end, and at once any folders beside it that killed processes left behind."""
+    from filelock import FileLock  # here, since the import takes a tenth of a second
 
     for mark in folder.parent.glob(f"*/{_IN_USE}"):
         with contextlib.suppress(OSError), FileLock(mark, timeout=0):
             shutil.rmtree(mark.parent, ignore_errors=True)
     try:
         with FileLock(folder / f".{_IN_USE}"):
-            os.rename(folder / f".{_IN_USE}", folder / _IN_USE)  # nobody finds it before it is locked
+            os.rename(folder / f".{_IN_USE}", folder / _IN_USE)  # locked before other processes can find it
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(out_dir: Path) -> None:
-    """Make the folder of the results if need be, and try to write there: hours later would be too late to find out.
+    """Create the result folder if missing, and check before hours of training that it is writable.
 
     Raises:
-        StorageError: It cannot be used.
+        StorageError: It cannot be created or written to.
     """
     try:
         out_dir.mkdir(parents=True, exist_ok=True)

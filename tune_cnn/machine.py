@@ -1,4 +1,4 @@
-"""What this machine gives to a process: cores, and arithmetic of 16 bits."""
+"""What this machine offers a process: cores, load, GPUs and 16-bit arithmetic."""
 
 import os
 import platform
@@ -11,27 +11,27 @@ import torch
 
 from tune_cnn import __version__
 
-SLOWDOWN = 20  # about that of a precision for which the CPU has no instructions; 19 to 28 were measured
+SLOWDOWN = 20  # of a precision that the CPU has no instructions for; measured: 19 to 28
 
-# Where a control group says how much time of the CPU it may use: cgroup v2, and the two names of v1's controller.
+# Folders of the CPU quotas, by cgroup controller: cgroup v2, and the two names of v1's controller.
 _CONTROLLERS = {"": "sys/fs/cgroup", "cpu": "sys/fs/cgroup/cpu", "cpu,cpuacct": "sys/fs/cgroup/cpu,cpuacct"}
 
 
 def cores(root: Path = Path("/")) -> int:
-    """How many cores this process may use: those of its affinity (`taskset`, SLURM), within its container's CPU quota.
+    """Number of cores this process may use: its affinity (`taskset`, SLURM), capped by its container's CPU quota.
 
-    `root` holds `/proc` and `/sys`.
+    `root` is the folder that holds `proc` and `sys`.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         groups = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         groups = []
     quotas = [
         quota
         for controller, group in groups
         if controller in _CONTROLLERS
-        # A quota of a group above counts too. Within a container, its own group may be the root that is mounted.
+        # The quotas of parent groups count too. In a container, the process's own group may be the mounted root.
         for path in (Path(group.lstrip("/")), *Path(group.lstrip("/")).parents, Path())
         if ".." not in path.parts and (quota := _quota(root / _CONTROLLERS[controller] / path)) is not None
     ]
@@ -39,11 +39,11 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def _quota(group: Path) -> float | None:
-    """The cores that a control group may use, such as 1.5; None: all."""
+    """CPU quota of a cgroup in cores, such as 1.5; None: unlimited."""
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((group / name).read_text() for name in names).split()
-            if float(quota) > 0:  # -1 is no limit in v1, `max` is none in v2
+            if float(quota) > 0:  # unlimited: -1 in v1, `max` in v2
                 return float(quota) / float(period)
         except (OSError, ValueError):
             continue
@@ -51,34 +51,34 @@ def _quota(group: Path) -> float | None:
 
 
 def load() -> str:
-    """How busy this machine is, such as `load 3.1, 2 cores`; nothing where half of its cores are free."""
+    """Load of a busy machine, such as `load 3.1, 2 cores`; empty if half of its cores are free."""
     count, load = os.cpu_count() or 1, os.getloadavg()[0]
     return f"load {load:.1f}, {count} cores" if load > count / 2 else ""
 
 
 def cpu_kind() -> str:
-    """What decides how sums are rounded here: model and instruction set, such as `AMD EPYC 7763, AVX2`."""
+    """CPU model and instruction set, which decide how sums are rounded, such as `AMD EPYC 7763, AVX2`."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # no Linux, or ARM
+    except (OSError, StopIteration):  # not Linux, or ARM
         model = platform.processor() or platform.machine()
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}{'' if slow_here('bf16') else ' with bf16'}"
 
 
 def gpu_use() -> str:
-    """How busy the GPUs of this machine are, such as `GPU 87 %, 12 of 80 GB`; empty without NVIDIA's `nvidia-smi`."""
+    """Use of this machine's GPUs, such as `GPU 87 %, 12 of 80 GB`; empty without NVIDIA's `nvidia-smi`."""
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(query, capture_output=True, text=True, timeout=2, check=True).stdout
         gpus = [[float(number) for number in line.split(",")] for line in told.splitlines()]
         return "; ".join(f"GPU {busy:.0f} %, {used / 1024:.0f} of {all_ / 1024:.0f} GB" for busy, used, all_ in gpus)
-    except (OSError, subprocess.SubprocessError, ValueError):  # `[N/A]` for one
+    except (OSError, subprocess.SubprocessError, ValueError):  # such as a field `[N/A]`
         return ""
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
-    """What the rounding of a training depends on, as JSON values."""
+    """Hardware, threads and versions, which decide how a training rounds, as JSON values."""
     name = device.type
     versions = {"tune_cnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     if device.type == "cuda":
@@ -90,7 +90,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 def changed_machine(there: Mapping[str, Any], here: Mapping[str, Any], place: str) -> dict[str, str]:
-    """What differs between two `machine_facts`, in words by key, for whoever wonders why numbers differ."""
+    """Differences between two `machine_facts`, a phrase per key, which may explain why numbers differ."""
     return {
         key: f"{key}: {there[key]} {place}, {value} here"
         for key, value in here.items()
@@ -99,13 +99,13 @@ def changed_machine(there: Mapping[str, Any], here: Mapping[str, Any], place: st
 
 
 def slow_here(precision: str) -> bool:
-    """Whether the CPU lacks the instructions for a precision, so that a training takes some 20 times as long."""
+    """Whether the CPU has no instructions for a precision, so that a training takes some 20 times as long."""
     name = f"_is_mkldnn_{precision}_supported"
     return precision in ("bf16", "fp16") and not (hasattr(torch.ops.mkldnn, name) and getattr(torch.ops.mkldnn, name)())
 
 
 def slow_remark(precision: str) -> str:
-    """What to say where a training would be slow for that reason."""
+    """Warning that a training will be slow for that reason."""
     return (
         f"precision {precision}: this CPU has no instructions for it, so a training takes some {SLOWDOWN} times "
         "as long; precision=fp32 is fast here (other numbers, so another trial id)"

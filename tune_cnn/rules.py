@@ -1,4 +1,4 @@
-"""What a value must be, what is wrong with one, and what was probably meant."""
+"""Validation of settings: types of values, messages about wrong ones, and suggestions for mistyped keys."""
 
 import difflib
 import inspect
@@ -26,7 +26,7 @@ def _whole(value: Any) -> Any:
 
 
 class OneOf:
-    """The annotation of a value that is one of some words, in any case of their letters, or of some whole numbers."""
+    """Annotation of a value that must be one of some words, in upper or lower case, or of some integers."""
 
     def __init__(self, *choices: str | int) -> None:
         self._choices = list(choices)
@@ -36,13 +36,13 @@ class OneOf:
 
     @staticmethod
     def _read(value: Any) -> Any:
-        if isinstance(value, bool):  # equals 0 or 1
+        if isinstance(value, bool):  # True and False equal 1 and 0
             raise ValueError
         return value.lower() if isinstance(value, str) else _whole(value)
 
 
-# Types of values. PyTorch counts in 64 bits.
-AsWhole = BeforeValidator(_whole)  # 3.0 is a whole number too
+# Types of values; integers have at most PyTorch's 64 bits.
+AsWhole = BeforeValidator(_whole)  # accepts 3.0 too
 Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63), AsWhole]
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**63), AsWhole]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -51,7 +51,7 @@ Text = Annotated[str, Field(strict=True, min_length=1)]
 
 
 def plain(value: Any) -> Any:
-    """The plain value that a notebook's value equals, as JSON has it.
+    """Convert a notebook's value, such as an array, to the JSON value that it equals.
 
     >>> plain({"lr": np.float32(1e-3), "filters_per_layer": np.array([4, 6]), "hidden_dims": (10,)})
     {'lr': 0.001, 'filters_per_layer': [4, 6], 'hidden_dims': [10]}
@@ -68,29 +68,29 @@ def plain(value: Any) -> Any:
 
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):  # a tensor on a GPU, for one
+    except (TypeError, ValueError, RuntimeError):  # such as a tensor on a GPU
         return value
     if array.ndim:
         return [plain(item) for item in array]
-    # The shortest decimal that equals a float is the one that was typed: 0.001 for np.float32(1e-3).
+    # The shortest decimal of a float is the number that was typed: 0.001 for np.float32(1e-3).
     return float(str(array[()])) if array.dtype.kind == "f" else array.item()
 
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)  # takes some milliseconds
+    return TypeAdapter(kind)  # takes milliseconds
 
 
 def check(kind: Callable[..., T], values: Any) -> tuple[T | None, list[str]]:
-    """What a type makes of plain values if they have no fault; and the faults, one line for each wrong value.
+    """Validate plain values; return an instance of the type (None if any is wrong) and one line per wrong value.
 
-    The type's JSON schema says what each value must be.
+    The lines are made from the type's JSON schema, which says what each value must be.
     """
     try:
         return _adapter(kind).validate_python(values), []
     except ValidationError as error:
         schema = _adapter(kind).json_schema()
-        problems: dict[str, str] = {}  # by place: each value once, though several of its parts may be wrong
+        problems: dict[str, str] = {}  # by place: one per value, even if several of its parts are wrong
         for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
             place, problem = _fault(fault, values, schema)
             problems.setdefault(place, problem)
@@ -98,12 +98,12 @@ def check(kind: Callable[..., T], values: Any) -> tuple[T | None, list[str]]:
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Check the arguments of each call against the annotations; the function gets them as plain values."""
+    """Decorate a function to check each call's arguments against its annotations; it gets them as plain values."""
     signature = inspect.signature(function, eval_str=True)
     kinds: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         kind: Any = parameter.annotation
-        if parameter.kind is parameter.VAR_POSITIONAL:  # its faults have the place of one, as those of an axis
+        if parameter.kind is parameter.VAR_POSITIONAL:  # as an axis, so that a fault names its item
             kind = Annotated[list[kind], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
         kinds[name] = (kind, ...)
     model = create_model(function.__name__, **kinds)
@@ -127,7 +127,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, str]:
-    """Where a value is wrong, and what it must be; of a list such as `hidden_dims`, the place is that of the list."""
+    """Place of a wrong value, and what it must be; for an item of a list such as `hidden_dims`, the whole list."""
     place, schema = "", root
     for part in fault["loc"]:
         properties = schema.get("properties", {})
@@ -165,18 +165,18 @@ def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
 
 
 def _is_axis(schema: dict[str, Any]) -> bool:
-    """Whether a list holds the values that one key takes in turn."""
+    """Whether a list is an axis of the grid: the values that a key takes in turn."""
     return bool(schema.get("uniqueItems"))
 
 
 def _is_flat(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether an axis of lists holds numbers."""
+    """Whether an axis that must hold lists holds plain numbers."""
     holds_lists = schema["items"].get("type") == "array"
     return holds_lists and isinstance(value, list) and {type(item) for item in value} in ({int}, {float}, {int, float})
 
 
 def _wanted(schema: dict[str, Any]) -> str:
-    """What a value must be, in words, from its JSON schema."""
+    """Describe in words, from its JSON schema, what a value must be."""
     if "anyOf" in schema:
         *first, last = map(_wanted, schema["anyOf"])
         return f"{', '.join(first)}, or {last}"
@@ -217,15 +217,15 @@ def _wanted(schema: dict[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it."""
+    """Format a value for a message, shortened if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # of a whole number with thousands of digits
+    except ValueError:  # an integer with thousands of digits
         text = "a huge number"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-# What users of other tools type, in small letters, and no spelling distance finds; or is spelled alike and no such key.
+# Lower-case keys of other tools that spelling alone would not match, or would match wrongly ("": suggest none).
 _SYNONYMS = {
     "learning_rate": "lr", "learning_rte": "lr", "weight_decay": "reg", "batch_size": "bs_train",
     "patience": "early_stopping", "num_epochs": "epochs", "max_epochs": "epochs", "filters": "filters_per_layer",
@@ -234,7 +234,7 @@ _SYNONYMS = {
 
 
 def suggest(key: str, known: Collection[str]) -> str:
-    """The remedy for an unknown key: the nearest known one, or all of them."""
+    """Remedy for an unknown key: the nearest known one, or the list of all."""
     key, names = key.lower(), {name.lower(): name for name in known}
     close = [*difflib.get_close_matches(key, names), *difflib.get_close_matches(key, _SYNONYMS, cutoff=0.8)]
     near = difflib.get_close_matches(key, close, n=1)
@@ -247,7 +247,7 @@ _NAME_RULE = "use at most 100 letters, digits and . _ + = - without '..', and be
 
 
 def name_problems(name: object) -> list[str]:
-    """What keeps the name of an experiment or a sweep from being a file name everywhere: nothing, or one fault."""
+    """Check that the name of an experiment or sweep is a valid file name on every system; return at most one fault."""
     if isinstance(name, str) and _NAME.fullmatch(name) and ".." not in name:
         return []
     return [f"{shown(name)} cannot be a name; {_NAME_RULE}"]

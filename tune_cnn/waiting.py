@@ -1,4 +1,4 @@
-"""Says on stderr what a command waits for, so that it is never silent for long."""
+"""Report on stderr what a command is waiting for, so that it is never silent for long."""
 
 import sys
 import threading
@@ -14,9 +14,9 @@ _MOST_S = 60.0
 
 @contextmanager
 def waiting(for_what: str, *, at_once: bool = False) -> Iterator[None]:
-    """Say every few seconds, in a log ever less often, what is waited for, such as `loading images`, and how long.
+    """Report a wait, such as `loading images`, and its length so far, every few seconds; in a log ever less often.
 
-    `at_once` also says it at the beginning; else what is done soon says nothing.
+    With `at_once`, also at the start; without it, a short wait prints nothing.
     """
     over = threading.Event()
     started = time.monotonic()
@@ -28,7 +28,7 @@ def waiting(for_what: str, *, at_once: bool = False) -> Iterator[None]:
         while not over.wait(pause_s):
             passed_s = time.monotonic() - started
             tell(f"{for_what} ({passed_s:.0f} s)", file=sys.stderr)
-            if not sys.stderr.isatty():  # such lines would fill a log
+            if not sys.stderr.isatty():  # the lines would fill a log
                 pause_s = min(passed_s, _MOST_S)
 
     threading.Thread(target=remind, daemon=True).start()
