@@ -23,43 +23,43 @@ SOURCES: dict[str, type[Source]] = {
 
 
 class Images(NamedTuple):
-    """All the images of a training."""
+    """All images of a training."""
 
-    train: ImageSet  # what the weights are fitted to
-    validation: ImageSet  # what decides when to stop and which weights are best
-    test: ImageSet  # what only the final weights are measured on
-    classes: tuple[str, ...]  # their names; a label is an index into them
+    train: ImageSet  # for fitting the weights
+    validation: ImageSet  # for deciding when to stop and which weights are best
+    test: ImageSet  # for measuring only the final weights
+    classes: tuple[str, ...]  # class names; a label is an index into them
 
     @property
     def nbytes(self) -> int:
-        """Memory that images and labels take, in bytes."""
+        """Memory of images and labels, in bytes."""
         return sum(array.nbytes for image_set in self[:3] for array in image_set)
 
 
 def resolve(data: DataSettings) -> DataSettings:
-    """Fill in what the settings leave to the images, without decoding or downloading any.
+    """Fill in the settings that the images determine, without decoding or downloading any.
 
     Returns:
-        The same images with `classes`, and for a folder its `fingerprint` and absolute path; for shapes their counts.
+        Settings with `classes`; for a folder or array file also `fingerprint` and absolute path, for shapes the counts.
 
     Raises:
         DataError: A folder is missing or unfit, or there are fewer images than asked for.
     """
     source = SOURCES[data.source](data)
     found = source.inspect()
-    choose(data, found)  # complains of counts that are too high
+    choose(data, found)  # raises if too many images are asked for
     told = {"path": source.path if data.path else None, "fingerprint": None, **found.settings}
     resolved = replace(data, classes=found.classes, **told)
     _found[resolved] = found
     return resolved
 
 
-# By resolved settings: images are looked at once to plan with them, and once to read them.
+# By resolved settings, so that a folder is listed only twice: once to plan with it, and once to read it.
 _found: dict[DataSettings, Found] = {}
 
 
 def _find(data: DataSettings) -> Found:
-    """What there is, or was when the settings were resolved."""
+    """What the source has, or had when the settings were resolved."""
     return _found.get(data) or SOURCES[data.source](data).inspect()
 
 
@@ -69,8 +69,8 @@ def load(data: DataSettings, progress: bool = False, download: bool = True) -> I
     `data` may be resolved or not; `progress` shows a bar on stderr while decoding.
 
     Raises:
-        DataError: They cannot be found, read or downloaded, are fewer than asked for, or a folder has changed since
-            its fingerprint was taken.
+        DataError: Images cannot be found, read or downloaded, are fewer than asked for, or have changed since their
+            fingerprint was taken.
     """
     train, test, classes = SOURCES[data.source](data).read(progress, download)
     fitted, validated = split(train.count)
@@ -78,32 +78,32 @@ def load(data: DataSettings, progress: bool = False, download: bool = True) -> I
 
 
 def first_images(data: DataSettings, count: int, download: bool = True) -> tuple[ImageSet, int]:
-    """The first `count` training images that `load` would give, if possible without decoding the others.
+    """Load the first `count` training images that `load` would return, if possible without decoding the others.
 
     Returns:
-        Them, and how many training images there are in all.
+        The images, and the total number of training images.
 
     Raises:
-        DataError: As in `load`; or they are not there and must not be downloaded.
+        DataError: As in `load`; or images are missing, and `download` is false.
     """
     return SOURCES[data.source](data).first(count, download)
 
 
 def count_images(data: DataSettings) -> tuple[int, int, int]:
-    """How many images `load` would give to train, to validate and to test on; errors are those of `resolve`."""
+    """Count the training, validation and test images that `load` would return; errors are those of `resolve`."""
     found = _find(data)
     fitted, validated = split(data.train_images or found.train)
     return len(fitted), len(validated), data.test_images or found.test
 
 
 def nbytes(data: DataSettings) -> int:
-    """Memory that the images and labels which `load` would give take, in bytes; errors are those of `resolve`."""
+    """Memory of the images and labels that `load` would return, in bytes; errors are those of `resolve`."""
     label_bytes = np.dtype(np.int64).itemsize
     return sum(count_images(data)) * (math.prod(data.in_size) + label_bytes)
 
 
 def describe(data: DataSettings) -> str:
-    """One line for people: classes, images used for each purpose, what is left out and why; errors as in `resolve`."""
+    """Summarise in one line: classes, images by purpose, what is left out and why; errors are those of `resolve`."""
     found = _find(data)
     train, validation, test = count_images(data)
     where = data.source if found.place == data.source else f"{data.source} {found.place}"

@@ -1,4 +1,4 @@
-"""Images that are arrays already: an `.npz` of NumPy."""
+"""Images in NumPy arrays, from an `.npz` file."""
 
 import os
 import zipfile
@@ -20,7 +20,7 @@ class Arrays(Source):
     """`train_images` (N, H, W, C) or (N, H, W) uint8, `train_labels` (N,) integers, `test_images`, `test_labels`."""
 
     def inspect(self) -> Found:
-        """What the file has: shapes and labels are read, images are not; a DataError lists every fault."""
+        """Inspect the file by its shapes and labels, without reading the images; a DataError lists every fault."""
         if not os.path.isfile(self.path):
             fault = "not a regular file" if os.path.lexists(self.path) else "there is no such file"
             raise DataError(f"{self.path}: {fault}; check the path of arrays")
@@ -64,7 +64,8 @@ class Arrays(Source):
             with np.load(self.path) as arrays:
                 for part, chosen in zip(_PARTS, choose(self.data, found), strict=True):
                     images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)
-                    images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)  # MATLAB's are not
+                    # Arrays saved from MATLAB are in column-major order.
+                    images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
                     parts.append(ImageSet(images, labels).take(chosen))
         except _DAMAGED as error:
             raise DataError(f"{self.path}: damaged ({error}); write it again with numpy.savez") from error

@@ -1,17 +1,17 @@
-"""Changes of images, on whole batches, on the device where they are: random ones to train with, fixed ones to test."""
+"""Augmentation of whole batches on their device: random for training, fixed views for testing."""
 
 import torch
 from torch import Tensor, nn
 
 
 def augmented(images: Tensor, flip: bool = False, translate: int = 0, cutout: int = 0) -> Tensor:
-    """Mirror, shift and blank images, each by itself; the draws come from PyTorch's random state on the CPU.
+    """Mirror, shift and blank each image independently, with draws from PyTorch's random state on the CPU.
 
     Args:
-        images: (B, C, H, W) of any type.
-        flip: Mirror every second image, chosen at random.
-        translate: Shift by up to so many pixels in each direction; what comes in is the mirrored edge.
-        cutout: Blank a square of so many pixels, whose centre lies anywhere in the image.
+        images: (B, C, H, W) of any dtype.
+        flip: Mirror each image with probability 1/2.
+        translate: Largest random shift in each direction, in pixels; gaps are filled by reflecting the image.
+        cutout: Side of a blanked square, in pixels; its centre lies anywhere in the image.
 
     Returns:
         The changed images, channels last in memory.
@@ -25,7 +25,7 @@ def augmented(images: Tensor, flip: bool = False, translate: int = 0, cutout: in
         rows, columns = _mirrored(rows + down, height), _mirrored(columns + right, width)
     if flip:
         columns = torch.where(draws[2] < 0.5, columns.flip(1), columns)
-    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C), as they lie in memory, so that whole pixels are copied
+    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C), as in memory, so that whole pixels are copied
     if flip or translate:
         batch = torch.arange(count, device=images.device)[:, None, None]
         pixels = pixels[batch, rows[:, :, None], columns[:, None, :]]
@@ -36,9 +36,9 @@ def augmented(images: Tensor, flip: bool = False, translate: int = 0, cutout: in
 
 
 def views(images: Tensor, count: int) -> list[Tensor]:
-    """Each of the images (B, C, H, W), and with 2 or 6 their mirror images; with 6 also both shifted by a pixel.
+    """Views of images (B, C, H, W) for test-time augmentation: 1, as they are; 2, also mirrored; 6, also both shifted.
 
-    What a shift, to the upper left or to the lower right, brings in is the mirrored edge.
+    Shifts are by one pixel, to the upper left and to the lower right; gaps are filled by reflecting the image.
     """
     seen = [images]
     if count == 6:
@@ -49,14 +49,14 @@ def views(images: Tensor, count: int) -> list[Tensor]:
 
 
 def _mirrored(places: Tensor, size: int) -> Tensor:
-    """Places beyond an edge as their mirror images, the edge itself not doubled."""
+    """Reflect positions that lie beyond an edge, without repeating the edge."""
     period = max(2 * (size - 1), 1)
     places = places.remainder(period)
     return torch.minimum(places, period - places)
 
 
 def _blanked(size: int, side: int, draws: Tensor) -> Tensor:
-    """Which of `size` places a window of `side` around a random centre covers, (B, size)."""
+    """Mask (B, size) of the positions that a window of `side` around a random centre covers."""
     first = (draws * size).long() - side // 2
     places = torch.arange(size, device=draws.device)
     return (places >= first) & (places < first + side)

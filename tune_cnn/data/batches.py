@@ -1,4 +1,4 @@
-"""Batches of images in memory, whole ones at a time, with the random draws of a plain DataLoader."""
+"""Batches of images in memory, each gathered in one go, with the random draws of a plain DataLoader."""
 
 import math
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from tune_cnn.training.loop import Batch
 
 
 class Batches(DataLoader[Any]):
-    """Batches of images uint8 (B, C, H, W), channels last in memory, and labels int64 (B,); its length is their number.
+    """Batches of uint8 images (B, C, H, W), channels-last, and int64 labels (B,); `len` is the number of batches.
 
-    Their order is that of `DataLoader(dataset, batch_size, shuffle)`, with the same random draws: such a loader gives
-    the indices, and the images are gathered a batch at a time.
+    Order and random draws are those of `DataLoader(dataset, batch_size, shuffle)`: such a loader yields the indices,
+    and the images are gathered a batch at a time.
 
     Args:
-        image_set: Which images.
-        batch_size: Images in a batch; the last one may have fewer.
-        shuffle: Draw a new order for each pass from PyTorch's random state.
-        max_batches: End each pass after so many batches.
-        loss_batch_size: Report a loss for every so many images, although more are computed at once; None: per batch.
-        device: Where the images shall lie, so that a pass sends only their order there; None: in NumPy's arrays.
+        image_set: Images and labels.
+        batch_size: Images per batch; the last batch may have fewer.
+        shuffle: Draw a new order for each pass, from PyTorch's random state.
+        max_batches: Largest number of batches per pass; None: all.
+        loss_batch_size: Images per reported loss, though a batch may hold several times as many; None: the batch.
+        device: Where to keep the images, so that a pass sends only their order there; None: in NumPy's arrays.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Batches(DataLoader[Any]):
         orders = islice(super().__iter__(), self._max_batches)
         if self.resident is None:
             for indices in orders:
-                # NumPy copies rows four times as fast as PyTorch, and the copy may be written to.
+                # NumPy copies rows four times as fast as PyTorch, and the copy is writable.
                 images, labels = map(torch.from_numpy, self._image_set.take(indices))  # images: (B, H, W, C)
                 yield images.permute(0, 3, 1, 2), labels
             return
@@ -61,10 +61,10 @@ class Batches(DataLoader[Any]):
             yield all_images.index_select(0, part).permute(0, 3, 1, 2), all_labels.index_select(0, part)
 
 
-# What lies on a device, and stays there for the next trial of this process: (images, labels) by where they came from.
+# Image sets kept on a device for this process's next trials: (set, images, labels) by id of the images, and device.
 _resident: dict[tuple[int, torch.device], tuple[ImageSet, Tensor, Tensor]] = {}
-RESIDENT_PART = 16  # of a GPU's memory one part in so many is for images
-_MOST_RESIDENT = 3  # image sets: those of one trial
+RESIDENT_PART = 16  # images may take 1/16 of a GPU's memory
+_MOST_RESIDENT = 3  # image sets, as many as a trial has
 
 
 def _on_device(image_set: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -73,19 +73,19 @@ def _on_device(image_set: ImageSet, device: torch.device) -> tuple[Tensor, Tenso
         if len(_resident) == _MOST_RESIDENT:
             _resident.clear()
         images, labels = (torch.tensor(part, device=device) for part in image_set)
-        _resident[key] = image_set, images, labels  # the set too: while it is there, no other has its id
+        _resident[key] = image_set, images, labels  # a reference to the set keeps its id unique
     return _resident[key][1:]
 
 
 def fits(nbytes: int, device: torch.device) -> bool:
-    """Whether images of so many bytes shall lie on a device: a GPU, which several processes may share."""
+    """Whether to keep images of `nbytes` on a device: only on a GPU, which several processes may share."""
     return device.type == "cuda" and nbytes <= torch.cuda.get_device_properties(device).total_memory // RESIDENT_PART
 
 
 def evaluation_batches(
     image_set: ImageSet, loss_batch_size: int, at_least: int, device: torch.device | None = None
 ) -> Batches:
-    """Unshuffled batches of `at_least` so many images that report a loss for every `loss_batch_size` of them."""
+    """Make unshuffled batches of at least `at_least` images that report a loss per `loss_batch_size` images."""
     parts = math.ceil(at_least / loss_batch_size)
     return Batches(image_set, parts * loss_batch_size, loss_batch_size=loss_batch_size, device=device)
 

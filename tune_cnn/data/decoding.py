@@ -1,4 +1,4 @@
-"""Decoding image files, each folder once: what comes out is kept in the user's cache folder."""
+"""Decoding of image files, once per folder: the decoded images are kept in the user's cache folder."""
 
 import os
 import warnings
@@ -19,11 +19,10 @@ from tune_cnn.files import replace_file
 from tune_cnn.machine import cores
 from tune_cnn.texts import digest
 
-# Decoding scales to a few threads only: of small images, more time goes to Python than to the decoder.
-_MOST_THREADS = 8
+_MOST_THREADS = 8  # more are not faster: small images take more time in Python than in the decoder
 _FILES_AT_ONCE = 64
-_RULES = 2  # counts the changes in what is decoded from the same file, so that the cache has nothing of earlier rules
-_MOST_NAMED = 100  # broken files
+_RULES = 2  # version of the decoding; raise it when a file's pixels change, so that older caches are not used
+_MOST_NAMED = 100  # broken files in a message
 
 
 class ImageFile(NamedTuple):
@@ -37,7 +36,7 @@ class ImageFile(NamedTuple):
 
 
 class _Deep(NamedTuple):
-    """A grey image of more than 8 bits: float32 (height, width), its least and its highest value, its type."""
+    """A greyscale image of more than 8 bits: float32 (height, width), lowest and highest value, original dtype."""
 
     values: NDArray[np.float32]
     low: float
@@ -46,21 +45,21 @@ class _Deep(NamedTuple):
 
 
 def read_images(files: Sequence[ImageFile], height: int, width: int, progress: bool = False) -> NDArray[np.uint8]:
-    """Decode images, or read them as decoded the last time; arguments and errors are those of `decode`.
+    """Decode images, or load them from the cache; arguments and errors are those of `decode`.
 
     Returns:
         Images (N, height, width, 3).
     """
     shape = (len(files), height, width, 3)
-    # The time of change counts too, lest an edited file of the same size leave its old image here.
+    # With the time of modification, so that an edited file of the same size is decoded again.
     key = digest(f"{_RULES}{shape}\n" + "".join(f"{f.name}\0{f.size_bytes}\0{f.modified_ns}\n" for f in files))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_cnn" / "images" / f"{key}.npy"
-    with suppress(Exception):  # absent, cut short, or not ours: whatever it is, decoding again repairs it
+    with suppress(Exception):  # missing, truncated or foreign: decoding again repairs it
         kept: NDArray[np.uint8] = np.load(cache)
         if kept.shape == shape and kept.dtype == np.uint8:
             return kept
     images, _ = decode(files, height, width, progress)
-    # A full or read-only disk costs the next start some time, and nothing else.
+    # A full or read-only disk only makes the next start slower.
     with suppress(OSError):
         buffer = BytesIO()
         np.save(buffer, images)
@@ -71,22 +70,22 @@ def read_images(files: Sequence[ImageFile], height: int, width: int, progress: b
 def decode(
     files: Sequence[ImageFile], height: int, width: int, progress: bool = False
 ) -> tuple[NDArray[np.uint8], bool]:
-    """Decode images as a viewer shows them: turned by their EXIF orientation, on white where they are transparent.
+    """Decode images as a viewer shows them: rotated by their EXIF orientation, and on white where transparent.
 
-    Grey images of more than 8 bits (integers or floats) are scaled to 8: black is the lowest and white the highest
-    value in all of `files` of that type, so that differences between images stay. Of several frames, the first counts.
-    Images of another size are resized, without regard to their proportions.
+    Greyscale images of more than 8 bits (integers or floats) are scaled to 8: black is the lowest and white the highest
+    value in all `files` of that dtype, which preserves differences between images. Of several frames, the first is
+    taken. Images of another size are resized without keeping their aspect ratio.
 
     Returns:
-        Images (N, height, width, 3), and whether any was scaled by the range of values of all.
+        Images (N, height, width, 3), and whether any was scaled by the value range of all.
 
     Raises:
-        DataError: Files are not images that can be decoded; all are named.
+        DataError: Some files cannot be decoded; it names them, up to 100.
     """
     images = np.empty((len(files), height, width, 3), np.uint8)
     deep: dict[int, _Deep] = {}
     broken: list[str] = []
-    # Pillow's warnings, such as of a damaged EXIF block, do not say of which file.
+    # Pillow's warnings, such as that of a damaged EXIF block, do not name the file.
     with warnings.catch_warnings(action="ignore"), ThreadPool(min(cores(), _MOST_THREADS)) as pool:
         done = pool.imap(lambda file: _decode(file, height, width), files, _FILES_AT_ONCE)
         shown = tqdm(done, "decoding images", len(files), unit="image", disable=not progress)
@@ -101,7 +100,7 @@ def decode(
         rest = [f"  and {len(broken) - _MOST_NAMED} more"] if len(broken) > _MOST_NAMED else []
         head = f"{len(broken)} of {len(files)} images cannot be decoded; repair them, or take them out:"
         raise DataError("\n".join([head, *broken[:_MOST_NAMED], *rest]))
-    ranges: dict[str, tuple[float, float]] = {}  # by type: that of floats says nothing about integers
+    ranges: dict[str, tuple[float, float]] = {}  # by dtype: the range of floats says nothing about integers
     for image in deep.values():
         low, high = ranges.get(image.dtype, (image.low, image.high))
         ranges[image.dtype] = min(low, image.low), max(high, image.high)
@@ -113,7 +112,7 @@ def decode(
 
 
 def _decode(image: ImageFile, height: int, width: int) -> NDArray[np.uint8] | _Deep | str:
-    """One image, or why it is none."""
+    """Decode one image, or return why it cannot be decoded."""
     try:
         with Image.open(image.path) as file:
             file.load()
@@ -129,7 +128,7 @@ def _decode(image: ImageFile, height: int, width: int) -> NDArray[np.uint8] | _D
         return np.asarray(_resized(shown, height, width))
     except UnidentifiedImageError:
         return "no image" if image.size_bytes else "empty"
-    except Exception as error:  # PIL's decoders raise nearly everything
+    except Exception as error:  # Pillow's decoders raise all kinds of exceptions
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -138,7 +137,7 @@ def _deep(values: NDArray[Any], height: int, width: int) -> _Deep:
     if not finite.size:
         raise ValueError("it has no finite values")
     low, high = float(finite.min()), float(finite.max())
-    # Where nothing was measured is black.
+    # NaN, where nothing was measured, becomes black.
     floats = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
     image = _resized(Image.fromarray(floats), height, width)
     return _Deep(np.asarray(image), low, high, values.dtype.name)

@@ -1,4 +1,4 @@
-"""torchvision's data sets, downloaded at the first use."""
+"""torchvision's data sets, downloaded on first use."""
 
 import importlib.util
 import os
@@ -11,18 +11,17 @@ import numpy as np
 from tune_cnn.data.source import Found, ImageSet, Source, choose
 from tune_cnn.errors import DataError
 
-# torchvision waits for ever on a network that drops packets.
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 30.0  # torchvision waits forever on a network that drops packets
 
 
 class _Dataset(NamedTuple):
-    """A class of torchvision, how many images it has for training and testing, and how many classes."""
+    """A data set of torchvision: its class, and its numbers of training images, test images and classes."""
 
     name: str
     train: int
     test: int
     classes: int
-    are_digits: bool = False  # and named so; the names of other classes are torchvision's
+    are_digits: bool = False  # class names are 0 to 9; else torchvision has the names
 
 
 DATASETS = {
@@ -35,23 +34,23 @@ DATASETS = {
 
 
 class Download(Source):
-    """The images that lie in `data.path`, or will after their download."""
+    """Images of a torchvision data set in `data.path`, downloaded to it if missing."""
 
     default_path = "~/.pytorch-datasets"
 
     def inspect(self) -> Found:
-        """What the data set is known to have."""
+        """Known size of the data set."""
         return Found(self.data.source, *DATASETS[self.data.source][1:4])
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-        """Read the images, and download them first if they are not there or damaged."""
+        """Read the images; download them first if they are missing or damaged."""
         dataset = DATASETS[self.data.source]
         if dataset.name == "SVHN" and importlib.util.find_spec("scipy") is None:
             raise DataError("data: svhn is read with SciPy, which is not installed; pip install scipy")
         kind = getattr(self._datasets(), dataset.name)
         try:
             opened = self._open(kind)
-        except Exception:  # not there, or damaged, which each class tells in another way
+        except Exception:  # missing or damaged: each class raises another error
             if not download:
                 raise DataError(f"{dataset.name} is not in {self.path} yet") from None
             opened = self._download(kind)
@@ -62,8 +61,8 @@ class Download(Source):
 
     def _datasets(self) -> Any:
         try:
-            from torchvision import datasets  # takes a second, which trials on other images need not wait for
-        except Exception as error:  # one that was built for another PyTorch raises nearly everything
+            from torchvision import datasets  # takes a second, which other images do not need
+        except Exception as error:  # one built for another PyTorch may raise anything
             raise DataError(
                 f"data: {self.data.source} is read with torchvision, which does not fit this PyTorch ({error}); "
                 "install torch and torchvision again, in one command, as PyTorch's install page says"
@@ -82,9 +81,9 @@ class Download(Source):
         socket.setdefaulttimeout(_TIMEOUT_S)
         try:
             for _, path, _ in archives:
-                if path.endswith(".gz"):  # torchvision would take damaged files of MNIST for whole
+                if path.endswith(".gz"):  # torchvision would accept damaged files of MNIST
                     Path(path.removesuffix(".gz")).unlink(missing_ok=True)
-            # It checks the archives' sums before it unpacks, so what a broken download leaves is fetched again.
+            # It verifies the archives' checksums before it unpacks, so a partial download is fetched again.
             return self._open(kind, download=True)
         except Exception as error:
             damaged = [path for _, path, md5 in archives if os.path.exists(path) and not check_integrity(path, md5)]
@@ -104,7 +103,7 @@ class Download(Source):
 
 
 def _archives(kind: Any, folder: str) -> list[tuple[str, str, str]]:
-    """Where each archive is offered, where it is put, and its MD5 sum."""
+    """URL, local path and MD5 checksum of each archive."""
     if kind.__name__ == "SVHN":
         offered = [kind.split_list["train"], kind.split_list["test"]]
     elif kind.__name__.endswith("MNIST"):

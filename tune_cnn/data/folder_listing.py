@@ -1,4 +1,4 @@
-"""Finding the images of a folder without opening them, and saying what is wrong with it."""
+"""Listing of a folder's images without opening them, and messages about what is wrong with the folder."""
 
 import os
 from collections import Counter
@@ -12,19 +12,19 @@ from tune_cnn.data.source import Found
 from tune_cnn.errors import DataError
 from tune_cnn.texts import counted, digest, enumerated
 
-# What operating systems and storage boxes leave in folders, beside names that begin with a dot; in lower case.
+# Lower-case names that operating systems and NAS boxes leave in folders, besides those that begin with a dot.
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin"}
 _SYSTEM_NAMES |= {"system volume information", "lost+found", "__pycache__"}
-# Formats that Pillow names without decoding them by itself.
+# Formats that Pillow knows but cannot decode by itself.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# What others call train/ and test/; in lower case.
+# Other common names of train/ and test/, in lower case.
 _OTHER_NAMES = {
     "train": {"train", "training", "train_set", "training_set", "trn"},
     "test": {"test", "testing", "test_set", "val", "valid", "validation", "dev", "eval"},
 }
 
 
-# What is left out inside the classes, for people: {0} is how many, {1} some of their names, {2} the s of a plural.
+# Phrases about what is left out inside the classes: {0} is the count, {1} some names, {2} the plural s.
 _LEFT_OUT = {
     "inner": "{1} inside the classes as classes of their own",
     "hidden": "{0:,} hidden ({1})",
@@ -37,7 +37,7 @@ def list_folder(root: str) -> tuple[Found, list[ImageFile]]:
     """Find the images of a folder without opening them, in the order of torchvision's `ImageFolder`.
 
     Returns:
-        What there is, with a fingerprint over the names and sizes of all files; and the files, first those to train.
+        What the folder has, with a fingerprint over names and sizes of all files; and the files, training files first.
 
     Raises:
         DataError: The folder cannot be read, or is not what `ImageFolder` needs; every fault is named.
@@ -60,7 +60,7 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
         raise DataError("\n".join(problems))
     train, test = listing.split("train"), listing.split("test")
     if train.keys() != test.keys() and not listing.problems:
-        # A name with accents may be spelled in two ways that look the same, as by macOS and by Linux.
+        # An accented name may be encoded in two ways that look the same, as on macOS and on Linux.
         spelled = str if len({normalize("NFC", name) for name in train | test}) == len(train | test) else ascii
         only = [
             f"only {part}/ has {enumerated([*map(spelled, sorted(names))])}"
@@ -89,7 +89,7 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
         len(fitted),
         len(tested),
         len(names),
-        # A name that is not UTF-8 cannot be written into results and pages.
+        # A name that is not UTF-8 cannot be written to results and reports.
         tuple(os.fsencode(name).decode(errors="replace") for name in names),
         left_out + listing.phrases(),
         {"fingerprint": digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files))},
@@ -98,7 +98,7 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
 
 
 class _Listing:
-    """One pass over a folder: collects the faults of its structure, and counts what is left out."""
+    """One pass over a folder that collects faults of its structure and counts what is left out."""
 
     def __init__(self, root: str) -> None:
         kinds = Image.registered_extensions()
@@ -109,7 +109,7 @@ class _Listing:
         self.left_out = {kind: Counter[str]() for kind in _LEFT_OUT}
 
     def split(self, part: str) -> dict[str, list[ImageFile]]:
-        """The images of each class below `train/` or `test/`, by the names of their folders."""
+        """List the images in `train/` or `test/` by class, which is the name of their folder."""
         place = os.path.join(self.root, part)
         loose, names = self.entries(place)
         classes = {name: self._files(os.path.join(place, name)) for name in names}
@@ -138,7 +138,7 @@ class _Listing:
         return classes
 
     def _files(self, place: str, above: tuple[str, ...] = ()) -> list[ImageFile]:
-        """All images below a folder; links are followed, but not in circles."""
+        """List all images below a folder; links are followed, but not in cycles."""
         here = os.path.realpath(place)
         if here in above:
             self.left_out["loop"][os.path.basename(place)] += 1
@@ -149,7 +149,7 @@ class _Listing:
         return sorted(files, key=lambda file: os.path.split(file.path))
 
     def entries(self, place: str) -> tuple[list[ImageFile], list[str]]:
-        """The images and the names of the folders that lie directly in a folder, without hidden ones."""
+        """List the images and the names of the subfolders directly in a folder, without hidden ones."""
         files, names = [], []
         with os.scandir(place) as entries:
             for entry in entries:
@@ -170,7 +170,7 @@ class _Listing:
         return files, sorted(names)
 
     def phrases(self) -> list[str]:
-        """What was left out, for people."""
+        """Describe what was left out."""
         found = []
         for kind, counter in self.left_out.items():
             named = sorted((-count, name) for name, count in counter.items() if count)  # the most frequent first
@@ -185,14 +185,14 @@ def _class_folders(names: Sequence[str]) -> str:
 
 
 def _branches(files: Sequence[ImageFile]) -> tuple[str, list[str]]:
-    """The innermost folder that holds all of some images, and its folders, unless images lie beside them."""
+    """Innermost folder that holds all of some images, and the names of its subfolders that hold any."""
     folders = {os.path.dirname(file.name) for file in files}
     around = os.path.commonpath(folders)
     return around, sorted({os.path.relpath(folder, around).split(os.sep)[0] for folder in folders} - {"."})
 
 
 def _missing(root: str, part: str, folders: Sequence[str]) -> str:
-    """The message about a folder without `train/` or `test/`, with what is there instead."""
+    """Message about a folder without `train/` or `test/`, with a hint at what is there instead."""
     hint = ""
     alike = [name for name in folders if name.lower() in _OTHER_NAMES[part] and name not in ("train", "test")]
     around = os.path.dirname(root)

@@ -1,4 +1,4 @@
-"""A folder of images, a folder for each class."""
+"""Images in a folder, with a subfolder for each class."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from tune_cnn.errors import DataError
 
 
 class ImageFolder(Source):
-    """Folders `train/` and `test/`, each with a folder of images for each class."""
+    """Folders `train/` and `test/`, both with one subfolder of images per class."""
 
     def inspect(self) -> Found:
-        """What lies in the folder."""
+        """List what the folder has."""
         return list_folder(self.path)[0]
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-        """Decode the images, or take them as decoded the last time."""
+        """Decode the images, or load them from the cache."""
         found, files = list_folder(self.path)
         self.check_unchanged(found)
         train, test = choose(self.data, found)
@@ -28,7 +28,7 @@ class ImageFolder(Source):
         return fitted, tested, found.names
 
     def first(self, count: int, download: bool) -> tuple[ImageSet, int]:
-        """Decode the first ones only, unless they must be scaled by the values of all."""
+        """Decode only the first images, unless they must be scaled by the value range of all."""
         found, files = list_folder(self.path)
         train, _ = choose(self.data, found)
         fitted, _ = split(len(train))
@@ -36,7 +36,7 @@ class ImageFolder(Source):
         try:
             images, scaled = decode(chosen, *self.data.in_size[1:])
         except DataError:
-            scaled = True  # all are decoded, so that all that are broken are named
+            scaled = True  # decode all, so that the error names every broken file
         if scaled:
             return super().first(count, download)
         return ImageSet(images, _labels(chosen)), len(fitted)

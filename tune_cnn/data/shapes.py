@@ -1,7 +1,7 @@
-"""Small images of ten drawn classes: a first try without a network connection or a folder of images.
+"""Small drawn images of ten classes, for a first try without a network connection or a folder of images.
 
-A shape has a random place, size, angle and colours, so that no single pixel tells its class: a network must look at
-edges and corners. The same seed gives the same bytes, whatever the version of NumPy.
+A shape has a random position, size, angle and colours, so that no single pixel reveals its class: a network must look
+at edges and corners. The same seed gives the same bytes with every version of NumPy.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from tune_cnn.errors import DataError
 
 Floats = NDArray[np.floating[Any]]
 _PIXELS_AT_ONCE = 1 << 19
-_NOISE = 20  # the most by which a pixel is off, of 256 shades
-_COUNTS = (5_000, 1_000)  # images for training and testing, unless the settings say otherwise
+_NOISE = 20  # largest deviation of a pixel, of 256 shades
+_COUNTS = (5_000, 1_000)  # default numbers of training and test images
 _SMALLEST = 8  # pixels
 
 
@@ -28,7 +28,7 @@ def _box(u: Floats, v: Floats, half_width: float, half_height: float) -> Floats:
     return np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
 
 
-# How far a point lies outside each shape (inside: below 0), in coordinates where the shape reaches from -1 to 1.
+# Distance of a point from each shape, negative inside, in coordinates where the shape spans -1 to 1.
 _SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "circle": lambda u, v: _length(u, v) - 0.85,
     "ring": lambda u, v: np.abs(_length(u, v) - 0.75) - 0.2,
@@ -45,22 +45,22 @@ CLASSES = tuple(_SHAPES)
 
 
 class Shapes(Source):
-    """Drawn on the spot, by `data.seed`, in any number and size."""
+    """Shapes drawn on the fly from `data.seed`, in any number and size."""
 
     def inspect(self) -> Found:
-        """As many images as the settings ask for."""
+        """Numbers of images, from the settings or by default."""
         if min(self.data.in_size[1:]) < _SMALLEST:
             least = [3, _SMALLEST, _SMALLEST]
             raise DataError(
                 f"data.in_size: {list(self.data.in_size)} is too small to draw shapes; take {least} or more"
             )
         train, test = self.data.train_images or _COUNTS[0], self.data.test_images or _COUNTS[1]
-        # The counts become part of the trial's id, so that an id never follows a changed default.
+        # The counts become part of the trial id, so that new defaults never change what an id stands for.
         settings = {"path": None, "train_images": train, "test_images": test}
         return Found("shapes", train, test, len(CLASSES), CLASSES, settings=settings)
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-        """Draw them."""
+        """Draw the images."""
         found = self.inspect()
         _, height, width = self.data.in_size
         train = ImageSet(*draw(found.train, height, width, self.data.seed, stream=0))
@@ -72,10 +72,10 @@ def draw(count: int, height: int, width: int, seed: int, stream: int) -> tuple[N
     """Draw images of shapes, all classes equally often; their height and width are at least 8 pixels.
 
     Returns:
-        Images (count, height, width, 3), and the index in `CLASSES` of each, (count,). Each `stream` has others from
-        the same seed: 0 for training, 1 for testing.
+        Images (count, height, width, 3), and their indices in `CLASSES` (count,). From the same seed, each `stream`
+        gives other images: 0 for training, 1 for testing.
     """
-    # RandomState, unlike Generator, promises the same numbers in every version of NumPy.
+    # RandomState, unlike Generator, guarantees the same numbers in every version of NumPy.
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((seed, stream))))
     labels = random.permutation(np.arange(count, dtype=np.int64) % len(CLASSES))
     images = np.empty((count, height, width, 3), np.uint8)
@@ -90,11 +90,11 @@ def _draw(labels: NDArray[np.int64], height: int, width: int, random: np.random.
     def between(low: float, high: float, channels: int = 1) -> Floats:
         return random.uniform(low, high, (len(labels), 1, 1, channels)).astype(np.float32)
 
-    # Pixel coordinates from the shape's centre, which lies where the whole shape is in the picture.
+    # Pixel coordinates relative to the shape's centre, which is placed so that the whole shape is in the image.
     radius = between(0.28, 0.45) * min(height, width)  # (N, 1, 1, 1)
     y = np.arange(height, dtype=np.float32)[:, None, None] + 0.5 - radius - between(0, 1) * (height - 2 * radius)
     x = np.arange(width, dtype=np.float32)[:, None] + 0.5 - radius - between(0, 1) * (width - 2 * radius)
-    # The sine's last bit differs from one processor to the next; all the rest here is exact.
+    # Rounded, as the sine's last bit differs from one processor to the next; everything else here is exact.
     angle = between(-0.5, 0.5).astype(np.float64)
     cos, sin = (turn(angle).round(4).astype(np.float32) for turn in (np.cos, np.sin))
     u, v = (cos * x + sin * y) / radius, (cos * y - sin * x) / radius  # (N, H, W, 1)
@@ -105,7 +105,7 @@ def _draw(labels: NDArray[np.int64], height: int, width: int, random: np.random.
         outside[mine] = shape(u[mine], v[mine])
     cover = np.clip(0.5 - outside * radius, 0, 1)  # an edge is one pixel wide
 
-    # The ground shades from one colour into another; the shape is by far brighter or darker.
+    # The background is a gradient between two colours; the shape is much brighter or darker.
     shade = np.clip(0.5 + (between(-1, 1) * x + between(-1, 1) * y) / max(height, width), 0, 1)
     ground, far_ground = between(90, 165, channels=3), between(90, 165, channels=3)
     dark, bright = between(0, 55, channels=3), between(200, 255, channels=3)

@@ -1,4 +1,4 @@
-"""Base class of the sources of images. A new one also needs a row in `data.SOURCES` and `settings.data.SOURCES`."""
+"""Base class of image sources. A new source also needs a row in `data.SOURCES` and in `settings.data.SOURCES`."""
 
 import math
 import os
@@ -18,9 +18,9 @@ Indices = NDArray[np.int64]
 
 
 class ImageSet(NamedTuple):
-    """Images uint8 (N, H, W, C), C-contiguous, and their labels int64 (N,).
+    """Images, uint8 (N, H, W, C) and C-contiguous, and their labels, int64 (N,).
 
-    NumPy and not PyTorch, since Ray shares arrays between processes without copies; those are read-only.
+    NumPy rather than PyTorch, since Ray shares NumPy arrays between processes without copying; those are read-only.
     """
 
     images: NDArray[np.uint8]
@@ -28,30 +28,30 @@ class ImageSet(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]
-        """How many images."""
+        """Number of images."""
         return len(self.labels)
 
     def take(self, indices: Indices | list[int]) -> "ImageSet":
-        """A copy of some of the images."""
+        """Copy the images and labels at `indices`."""
         return ImageSet(self.images[indices], self.labels[indices])
 
 
 class Found(NamedTuple):
-    """What a source has, told without decoding or downloading any image."""
+    """What a source has, as known without decoding or downloading any image."""
 
     place: str  # where the images lie, for messages
-    train: int  # training images, those for validation among them
-    test: int  # test images
-    classes: int  # how many
-    names: tuple[str, ...] = ()  # of the classes, if they are known before the images are read
-    left_out: Sequence[str] = ()  # what is there but not used, a phrase for each kind
-    # What only the images tell of their settings, beside the number of classes. Their `fingerprint` is 16 hex digits
-    # that tell them from others, the same wherever they lie.
+    train: int  # number of training images, including those for validation
+    test: int  # number of test images
+    classes: int  # number of classes
+    names: tuple[str, ...] = ()  # of the classes, if known before the images are read
+    left_out: Sequence[str] = ()  # what is there but not used, one phrase per kind
+    # Settings that only the images determine, besides the number of classes. The `fingerprint`, 16 hex digits,
+    # identifies the images, wherever they lie.
     settings: Mapping[str, Any] = {}
 
 
 class Source(ABC):
-    """One kind of images, by their settings, resolved or not; `SOURCES` has all kinds."""
+    """Source of images, made from their settings, resolved or not; `SOURCES` lists all sources."""
 
     default_path = ""
 
@@ -60,25 +60,25 @@ class Source(ABC):
 
     @property
     def path(self) -> str:
-        """Where the images lie, whatever the working folder becomes."""
+        """Absolute path of the images, valid even if the working folder changes."""
         return os.path.abspath(os.path.expanduser(self.data.path or self.default_path))
 
     @abstractmethod
     def inspect(self) -> Found:
-        """What there is now; a DataError if the images are missing or unfit."""
+        """Find out what there is now; a DataError if the images are missing or unfit."""
 
     @abstractmethod
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-        """The chosen images for training and for testing, and the names of the classes; see `data.load`."""
+        """Read the chosen training and test images, and the names of the classes; see `data.load`."""
 
     def first(self, count: int, download: bool) -> tuple[ImageSet, int]:
-        """The first images of the training set and its size; see `data.first_images`."""
+        """Read the first images of the training set, and its size; see `data.first_images`."""
         train, _, _ = self.read(download=download)
         fitted, _ = split(train.count)
         return train.take(fitted[:count]), len(fitted)
 
     def check_unchanged(self, found: Found) -> None:
-        """Raise a DataError if what there is now is not what the settings were resolved with."""
+        """Raise a DataError if the images have changed since the settings were resolved."""
         if self.data.fingerprint not in (None, there := found.settings["fingerprint"]):
             raise DataError(
                 f"{found.place}: these are not the images that the training was planned with (fingerprint "
@@ -87,10 +87,10 @@ class Source(ABC):
 
 
 def choose(data: DataSettings, found: Found) -> tuple[Indices, Indices]:
-    """Which images to take for training and for testing: all, or the same random ones each time, in their order.
+    """Indices of the training and the test images to take, in order: all, or a random choice that is always the same.
 
     Raises:
-        DataError: There are too few.
+        DataError: There are fewer images than asked for.
     """
     chosen = []
     for key, count in (("train_images", found.train), ("test_images", found.test)):
@@ -102,9 +102,9 @@ def choose(data: DataSettings, found: Found) -> tuple[Indices, Indices]:
 
 
 def split(count: int) -> tuple[Indices, Indices]:
-    """Which of `count` images are for training, and which for validation.
+    """Split `count` images into indices for training and for validation.
 
-    It is the split of scikit-learn's `train_test_split(test_size=0.15, random_state=0)`.
+    Same split as scikit-learn's `train_test_split(test_size=0.15, random_state=0)`.
     """
     order = np.random.RandomState(0).permutation(count)
     validation_count = math.ceil(VALIDATION_SHARE * count)
