@@ -1,4 +1,4 @@
-"""The networks, their layers, and what they cost."""
+"""The networks, their layers, and their cost."""
 
 from tune_cnn.models.cost import Cost, conv_layers, cost, network_fault
 from tune_cnn.models.custom import unused_keys

@@ -1,4 +1,4 @@
-"""What a network costs: its weights and its multiply-adds, counted without computing anything."""
+"""Cost of a network in parameters and multiply-adds; for ConvClassifier and YourCodeNet, nothing is computed."""
 
 from functools import cache
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from tune_cnn.settings import DataSettings, Settings, size_fault
 
 
 class Cost(NamedTuple):
-    """What a network costs: its weights, and the multiply-adds of one image's forward pass."""
+    """Cost of a network: its parameters, and the multiply-adds of one image's forward pass."""
 
     parameters: int
     multiply_adds: int
 
 
 def cost(settings: Settings) -> Cost:
-    """Count parameters and multiply-adds of the conv and linear layers; for our networks, nothing is computed.
+    """Count the parameters, and the multiply-adds of the conv and linear layers.
 
     Raises:
         ValueError: The poolings would halve the image to less than 1x1; or a custom network cannot be built.
@@ -31,14 +31,14 @@ def cost(settings: Settings) -> Cost:
 def network_fault(settings: Settings, has_single: bool = False) -> str | None:
     """Why the network cannot be built or trained, and what to do; None if it can.
 
-    `has_single`: one of its training batches is a single image.
+    `has_single`: whether one of its training batches is a single image.
     """
     return _fault(_network(settings), has_single)
 
 
 @cache
 def _network(settings: Settings) -> Settings:
-    """Settings as a key, since many trials share a network: what decides it, and the rest as it is by default."""
+    """Keep only what decides the network, and defaults for the rest: a cache key that many trials share."""
     shape = ("filters_per_layer", "layers_per_block", "pool_every", "hidden_dims", "ycn")
     keys = (*shape, "model", "model_args", "model_fingerprint")
     shapes = DataSettings("shapes", in_size=settings.data.in_size, classes=settings.data.classes)
@@ -72,19 +72,19 @@ def _fault(settings: Settings, has_single: bool) -> str | None:
         _cost(settings)
     except ValueError as error:
         return str(error)
-    except (RuntimeError, TypeError):  # torch, about sizes beyond 64 bits
+    except (RuntimeError, TypeError):  # from torch, for sizes beyond 64 bits
         return "a layer is too large to exist; give fewer filters_per_layer, smaller hidden_dims or smaller images"
     return None
 
 
 def conv_layers(model: nn.Module, settings: Settings) -> list[tuple[nn.Conv2d, int, int]]:
-    """The conv layers of a trial's network in their order, each with the height and width of its images."""
+    """Conv layers of a trial's network in order, each with the height and width of its input."""
     if settings.model is not None:
         called = measured_layers(model, settings)
         return [(layer, shape[-2], shape[-1]) for layer, shape, _ in called if isinstance(layer, nn.Conv2d)]
     _, height, width = settings.data.in_size
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     # By formula, as both networks halve the image after every P-th conv layer: a forward pass on the meta device would
-    # first import torch's compiler, which takes each process seconds.
+    # first import torch's compiler, which costs each process seconds.
     halvings = [index // settings.pool_every for index in range(len(convs))]
     return [(conv, height >> count, width >> count) for conv, count in zip(convs, halvings, strict=True)]

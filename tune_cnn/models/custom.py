@@ -1,4 +1,4 @@
-"""A custom network: built, looked at, and what does not fit told."""
+"""Custom networks: how one is built, what its layers are, and why it cannot be trained."""
 
 import inspect
 import warnings
@@ -15,12 +15,12 @@ from tune_cnn.models.custom_source import network_class, told
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
 
-_MOST_PARAMETERS = 2**30  # with Adam and its checkpoints, 16 GB; more is a mistyped width
+_MOST_PARAMETERS = 2**30  # 16 GB with Adam and its checkpoints; more is taken for a mistyped width
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def build_custom(settings: Settings) -> nn.Module:
-    """The custom network of a trial; a NetworkError if it cannot be imported, or does not take what it is given."""
+    """Build a trial's custom network; a NetworkError if it cannot be imported, or does not accept its arguments."""
     network = network_class(settings)
     model = network(**_arguments(network, settings))
     model.register_forward_pre_hook(_channels_first)
@@ -28,15 +28,15 @@ def build_custom(settings: Settings) -> nn.Module:
 
 
 def _channels_first(model: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Give the network its images in PyTorch's default layout; a trial's are channels-last."""
+    """Pass images to the network in PyTorch's default layout; a trial's are channels-last."""
     return (inputs[0].contiguous(),)
 
 
 def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tuple[int, ...], int]]:
-    """The conv and linear layers of a network in the order in which one image's evaluation calls them.
+    """Conv and linear layers of a network, in the order in which evaluating one image calls them.
 
     Returns:
-        For each: the layer, the shape (C, H, W) or (features,) of its input, and how many positions it computes.
+        For each: the layer, the shape (C, H, W) or (features,) of its input, and its number of output positions.
     """
     found: list[tuple[Any, tuple[int, ...], int]] = []
 
@@ -55,17 +55,17 @@ def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tup
 def fault(settings: Settings, has_single: bool = False) -> str | None:
     """Why a trial's custom network cannot be trained, and what to do; None if it can.
 
-    It is built once, and classifies one and two random images, as in an evaluation and as in training; there a single
-    one only if a training batch has one image.
+    The network is built, and classifies one and two random images in evaluation mode and two in training mode; if
+    `has_single`, which means that a training batch has one image, also one in training mode.
     """
     fails = "cannot be built"
     try:
         network = network_class(settings)
         arguments = _arguments(network, settings)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # as a fault, of a width of 0
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a width of 0 becomes a fault
             parameters = 0
-            with suppress(Exception, SystemExit), torch.device("meta"):  # where not every network can be built
+            with suppress(Exception, SystemExit), torch.device("meta"):  # not every network can be built there
                 parameters = sum(weight.numel() for weight in network(**arguments).parameters())
             if parameters > _MOST_PARAMETERS:
                 return f"{settings.network} has {parameters:,} parameters; at most {_MOST_PARAMETERS:,} are trained"
@@ -98,13 +98,13 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
             model.load_state_dict(first)
     except NetworkError as error:
         return str(error)
-    except (Exception, SystemExit) as error:  # of the network's own code
+    except (Exception, SystemExit) as error:  # from the network's own code
         return f"{settings.model} {fails}: {told(error, str(settings.model))}"
     return None
 
 
 def _plain_list(model: nn.Module) -> str | None:
-    """An attribute that holds weights in plain lists or dicts, so that PyTorch does not know them."""
+    """Find an attribute that holds weights in plain lists or dicts, where PyTorch does not see them."""
     known = set(model.parameters())
     for name, value in (attribute for module in model.modules() for attribute in vars(module).items()):
         if any(weight.requires_grad and weight not in known for weight in _weights(value)):
@@ -113,7 +113,7 @@ def _plain_list(model: nn.Module) -> str | None:
 
 
 def _weights(value: Any) -> Iterator[nn.Parameter]:
-    """The weights in lists and dicts, and in those that they hold."""
+    """Weights in lists and dicts, however deeply nested."""
     if isinstance(value, nn.Parameter):
         yield value
     elif isinstance(value, nn.Module):
@@ -125,7 +125,7 @@ def _weights(value: Any) -> Iterator[nn.Parameter]:
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
     with torch.set_grad_enabled(model.training):
-        return model(torch.rand(images, *settings.data.in_size, dtype=torch.float))  # whatever the default is
+        return model(torch.rand(images, *settings.data.in_size, dtype=torch.float))  # whatever the default dtype is
 
 
 def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:
 
 
 def unused_keys(settings: Settings) -> set[str]:
-    """The settings keys that are offered to a custom network, and that its constructor does not take."""
+    """Settings keys that a custom network is offered, but that its constructor does not take."""
     named = inspect.signature(network_class(settings)).parameters
     offered = {"filters_per_layer": "filters", "layers_per_block": "filters"}
     offered |= {"pool_every": "pool_every", "hidden_dims": "hidden_dims"}

@@ -1,6 +1,6 @@
-"""The source of a custom network: found, told from others by a fingerprint, and sent to other machines.
+"""Source code of custom networks: imported, identified by a fingerprint, and sent to other machines.
 
-Its code runs where its settings do: only build networks of sweeps that you trust.
+Building a network runs its code: do so only for sweeps that you trust.
 """
 
 import importlib
@@ -22,9 +22,9 @@ from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
 from tune_cnn.texts import digest, named
 
-Texts = dict[str, str]  # source files by their paths: that of a network, then those beside it that it imports
+Texts = dict[str, str]  # source files by path: the network's file, then those beside it that it imports
 _MOST_BYTES = 1_000_000  # of a source file
-# What is here of custom networks:
+# Custom networks known to this process:
 _loaded: dict[tuple[str, str], type[nn.Module]] = {}  # by model and fingerprint
 _sources: dict[str, Texts] = {}  # by fingerprint; some from the machine that started the sweep
 _files: dict[str, list[str]] = {}  # by model: its file, and those beside it that it imports
@@ -32,7 +32,7 @@ _beside: set[str] = set()  # names of imported modules that lie beside custom ne
 
 
 def resolve(settings: Settings) -> Settings:
-    """Fill in the fingerprint of the network's source, which is part of the trial id; ours have none.
+    """Fill in the fingerprint of a custom network's source, which is part of the trial id; other networks have none.
 
     Raises:
         NetworkError: There is no such file, module or class, or it cannot be imported.
@@ -44,20 +44,20 @@ def resolve(settings: Settings) -> Settings:
 
 
 def sources(trials: Iterable[Settings]) -> dict[str, Texts]:
-    """The source files of custom networks by fingerprint, as planned, for processes of other machines to `adopt`."""
+    """Source files of custom networks, as planned, by fingerprint; processes on other machines `adopt` them."""
     return {s.model_fingerprint: _sources[s.model_fingerprint] for s in trials if s.model_fingerprint in _sources}
 
 
 def adopt(sources: Mapping[str, Texts]) -> None:
-    """Take the source files of custom networks from here on."""
+    """Use these source files of custom networks from now on."""
     _sources.update(sources)
 
 
 def network_class(settings: Settings) -> type[nn.Module]:
-    """The class of a resolved trial's custom network.
+    """Import the class of a resolved trial's custom network.
 
     Raises:
-        NetworkError: It cannot be imported, is no `nn.Module`, or has changed since the trial was planned.
+        NetworkError: It cannot be imported, is not an `nn.Module`, or has changed since the trial was planned.
     """
     assert settings.model is not None
     return _load(settings.model, settings.model_fingerprint)[0]
@@ -68,7 +68,7 @@ def _is_file(model: str) -> bool:
 
 
 def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
-    """The class of a custom network, and the fingerprint of its source, which is `planned` if that is known."""
+    """Import a custom network's class; return it and its source's fingerprint, which must be `planned` if given."""
     known = planned or _as_loaded(model)
     if known and (model, known) in _loaded:
         return _loaded[model, known], known
@@ -92,7 +92,7 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
         raise NetworkError(f"{model}: no class of this name; {remedy.replace('keys are', 'classes are')}")
     if not _is_network(network):
         raise NetworkError(f"{model}: not a torch.nn.Module; derive its class from torch.nn.Module")
-    if not _is_file(model):  # which may only hand on what another module has
+    if not _is_file(model):  # the module may only re-export the class
         file = str(getattr(sys.modules.get(network.__module__), "__file__", None))
         if not file.endswith(".py"):
             fault = f"no Python source of {network.__module__}"
@@ -108,7 +108,7 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
 
 
 def _as_loaded(model: str) -> str | None:
-    """The fingerprint that the files have now which a custom network was loaded from before."""
+    """Current fingerprint of the files that a custom network was loaded from; None: not loaded, or unreadable."""
     with suppress(NetworkError):
         return digest("".join(_text(file, model) for file in _files[model])) if model in _files else None
     return None
@@ -116,7 +116,7 @@ def _as_loaded(model: str) -> str | None:
 
 def _text(path: str, model: str) -> str:
     try:
-        return read_file(Path(path), _MOST_BYTES).decode("utf-8-sig")  # Windows' editors begin files with a mark
+        return read_file(Path(path), _MOST_BYTES).decode("utf-8-sig")  # Windows editors write a byte-order mark
     except FileNotFoundError:
         moved = "if its project was moved, type the sweep's command there once more"
         raise NetworkError(f"{path}: no such file; the path is taken from the config file's folder; {moved}") from None
@@ -129,14 +129,14 @@ def _is_network(value: object) -> bool:
 
 
 def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, list[tuple[str, str]]]:
-    """The module of a file; its path and text, then those of modules beside it in order of their names.
+    """Import a file as a module; return it, and path and text of the file, then of imported modules beside it, by name.
 
-    Where what was `planned` is not on this machine, it lies in a temporary folder while it is imported.
+    If the `planned` files are not all on this machine, they are imported from a temporary folder.
     """
     source = planned.get(place) or _text(place, model)
     module = ModuleType(f"tune_cnn_own_{digest(source)}")
     module.__file__ = place
-    sys.modules[module.__name__] = module  # dataclasses and pickle look there
+    sys.modules[module.__name__] = module  # dataclasses and pickle look it up there
     home = Path(place).parent
     with ExitStack() as stack:
         folder = home
@@ -144,7 +144,7 @@ def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, lis
             folder = stack.enter_context(temporary_folder())
             for path, text in planned.items():
                 replace_file(folder / Path(path).relative_to(home), text.encode())
-        # Another network may have files of the same names beside it, and these may have changed since.
+        # Import files beside it anew: another network's may have the same names, and these may have changed since.
         old = {n: sys.modules.pop(n) for n, m in list(sys.modules.items()) if n in _beside or _file_in(folder, n, m)}
         sys.path.insert(0, str(folder))
         try:
@@ -155,14 +155,14 @@ def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, lis
             raise
         finally:
             sys.path.remove(str(folder))
-            sys.modules.update({n: m for n, m in old.items() if n not in _beside})  # as whoever imported it has it
+            sys.modules.update({n: m for n, m in old.items() if n not in _beside})  # restored for others
         texts = [(str(home / Path(file).relative_to(folder)), _text(file, model)) for file in beside.values()]
     _beside.update(beside.keys() - old.keys())
     return module, [(place, source), *texts]
 
 
 def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:
-    """The file of a module that was imported from a folder, and not from an environment in it."""
+    """File of a module that was imported from a folder, but not from a virtual environment in it; else None."""
     file = str(getattr(module, "__file__", None))
     if not file.startswith(f"{folder}{os.sep}"):
         return None
@@ -171,9 +171,9 @@ def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:
 
 
 def told(error: BaseException, model: str) -> str:
-    """What an error in the code of a custom network says, and where in its file it came from."""
+    """Describe an error in a custom network's code, with the line of its file that it came from."""
     name = model.rpartition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
     if isinstance(error, SyntaxError) and error.filename == name:
-        lines, error = [error.lineno], type(error)(error.msg)  # whose text would name the line, too
+        lines, error = [error.lineno], type(error)(error.msg)  # its text would repeat the line
     return named(error) + (f" (line {lines[-1]})" if lines else "")

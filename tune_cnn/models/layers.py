@@ -1,4 +1,4 @@
-"""Layers that equal PyTorch's, to rounding, and are faster on CPUs; `repr` and `state_dict` are PyTorch's."""
+"""Layers that equal PyTorch's up to rounding, `repr` and `state_dict` too; faster on CPUs, deterministic on GPUs."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# PyTorch multiplies fp32 matrices by MKL, which takes about twice as long as oneDNN for a batch of 50 on an AMD EPYC.
+# PyTorch multiplies fp32 matrices with MKL, which takes about twice as long as oneDNN at a batch of 50 on an AMD EPYC.
 _onednn_linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _onednn_conv: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and None not in (_onednn_linear, _onednn_conv)  # type: ignore[no-untyped-call]
-_LARGE = 1024  # input features; for fewer, it makes no difference
+_LARGE = 1024  # input features; with fewer, oneDNN makes no difference
 
 
 class ReLU(nn.ReLU):
-    """In place, which saves memory and a pass over it."""
+    """ReLU in place, which saves memory and a pass over it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.relu_(input)
@@ -24,7 +24,7 @@ class Conv2d(nn.Conv2d):
     """A convolution with an optional fused ReLU, for evaluation."""
 
     def forward(self, input: Tensor, rectify: bool = False) -> Tensor:
-        """With `rectify`, apply ReLU to the result; only where `can_rectify` says so."""
+        """Convolve, and with `rectify` apply ReLU to the result; only if `can_rectify` allows it."""
         if not rectify:
             return super().forward(input)
         dtype = torch.bfloat16
@@ -41,7 +41,7 @@ class Conv2d(nn.Conv2d):
 def can_rectify(images: Tensor) -> bool:
     """Whether a `Conv2d` of images (B, C, H, W) can fuse its ReLU.
 
-    It does in evaluation on CPUs in bf16: 7 to 9 % more images per second; in fp32 it makes no difference.
+    It can in evaluation on CPUs in bf16: 7 to 9 % more images per second; in fp32, fusing makes no difference.
     """
     if not _HAS_ONEDNN or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
@@ -52,7 +52,7 @@ def can_rectify(images: Tensor) -> bool:
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """2x2 max-pooling that stores no indices in evaluation on CPUs, which halves its time (2 to 5 % of all)."""
+    """2x2 max-pooling; in evaluation on CPUs without indices, which halves its time (2 to 5 % of an evaluation)."""
 
     def __init__(self) -> None:
         super().__init__(2)
@@ -67,14 +67,14 @@ class MaxPool2d(nn.MaxPool2d):
 
 
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
-    """On GPUs as two matrix products, since the backward pass of PyTorch's own adds there in a random order."""
+    """Adaptive average pooling; on GPUs as two matrix products, since PyTorch's backward pass adds in random order."""
 
     def forward(self, input: Tensor) -> Tensor:
         return pooled_by_products(input, self.output_size) if input.is_cuda else super().forward(input)  # type: ignore[no-any-return]
 
 
 class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
-    """To 1x1, on GPUs without the adding in a random order of PyTorch's own backward pass."""
+    """Adaptive max-pooling to 1x1; on GPUs by `max`, since PyTorch's backward pass adds in random order."""
 
     def __init__(self) -> None:
         super().__init__((1, 1))
@@ -86,16 +86,16 @@ class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
 
 
 def pooled_by_products(images: Tensor, size: Any) -> Tensor:
-    """Images (B, C, H, W) averaged to `size`, its rows and columns, as `nn.AdaptiveAvgPool2d` does."""
+    """Average images (B, C, H, W) to `size`, which is rows and columns, as `nn.AdaptiveAvgPool2d` does."""
     rows, columns = (
         nn.functional.adaptive_avg_pool1d(torch.eye(length, dtype=images.dtype, device=images.device)[None], parts)[0]
         for length, parts in zip(images.shape[-2:], size, strict=True)
-    )  # (H, rows), (W, columns): the share of each pixel in each part
+    )  # (H, rows), (W, columns): weight of each pixel in each part
     return rows.T @ images @ columns
 
 
 class Linear(nn.Linear):
-    """A linear layer that uses oneDNN if it is large, in fp32 on CPUs."""
+    """Linear layer that uses oneDNN if it is large, in fp32 on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
         if self.in_features >= _LARGE and input.dim() == 2 and _is_fp32_on_cpu(input):
@@ -104,7 +104,7 @@ class Linear(nn.Linear):
 
 
 def flatten(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) as rows (B, C * H * W): `torch.flatten`, faster for channels-last images on CPUs."""
+    """Flatten images (B, C, H, W) to rows (B, C * H * W); faster than PyTorch for channels-last images on CPUs."""
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     if last and _is_fp32_on_cpu(images):
         return _FlattenChannelsLast.apply(images)  # type: ignore[no-any-return, no-untyped-call]
@@ -159,7 +159,7 @@ class _FlattenChannelsLast(torch.autograd.Function):
 def _transposed(rows: Tensor, first: int) -> Tensor:
     """Transpose each row, seen as a matrix (first, size / first).
 
-    A channel shuffle of 1x1 images does just that, and its kernel is up to five times as fast as a copy.
+    A channel shuffle of 1x1 images does exactly that, and its kernel is up to five times as fast as a copy.
     """
     count, size = rows.shape
     return nn.functional.channel_shuffle(rows.as_strided((count, size, 1, 1), (size, 1, size, size)), first).view(

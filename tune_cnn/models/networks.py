@@ -1,4 +1,4 @@
-"""The networks: ConvClassifier, the assignment's pattern, and YourCodeNet, which learns where that one cannot."""
+"""The networks: ConvClassifier, the assignment's pattern, and YourCodeNet, which learns where ConvClassifier cannot."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -10,12 +10,12 @@ from tune_cnn.models import layers
 from tune_cnn.models.custom import build_custom
 from tune_cnn.settings import Settings
 
-# Up to so many features, YourCodeNet's classifier sees a grid of positions: at K = 32 that gained several points after
-# three epochs, while at 256 channels the many weights of the classifier only asked for a smaller learning rate.
+# Most features with which YourCodeNet's classifier sees a grid of positions: at K = 32 that gained several points after
+# three epochs, while at 256 channels the classifier's many weights only required a smaller learning rate.
 _MOST_FEATURES = 512
-# Up to so many conv layers, batch normalisation is enough, and skip connections cost half a point of accuracy.
+# Conv layers up to which batch normalisation is enough, and skip connections cost half a point of accuracy.
 _MOST_WITHOUT_SKIPS = 7
-_FIRST_SCORES = 1 / 9
+_FIRST_SCORES = 1 / 9  # factor of the last layer's initial weights
 
 
 class ConvClassifier(nn.Module):
@@ -25,7 +25,7 @@ class ConvClassifier(nn.Module):
         in_size: Channels, height and width of an image.
         out_classes: Number of classes.
         filters: Width of each of the N conv layers.
-        pool_every: P, conv layers before each max-pooling; a pooling follows every P-th conv layer.
+        pool_every: P; a max-pooling follows every P-th conv layer.
         hidden_dims: Widths of the M hidden fully-connected layers.
 
     Raises:
@@ -65,9 +65,9 @@ class ConvClassifier(nn.Module):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's batch normalisation, but a batch of a single value per channel is normalised as in evaluation.
+    """PyTorch's batch normalisation, but a batch with a single value per channel is normalised as in evaluation.
 
-    An epoch may end with a batch of one image that poolings have shrunk to 1x1, for which PyTorch's raises an error.
+    An epoch may end with a batch of one image that poolings have shrunk to 1x1, on which PyTorch's raises an error.
     The high momentum lets the running statistics follow the weights closely; the EMA averages their noise out.
     """
 
@@ -83,7 +83,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def _pooled_before_relu(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """The modules with each ReLU behind its max-pooling: same values and gradients on a quarter of the pixels."""
+    """Move each ReLU behind the max-pooling after it: same values and gradients, on a quarter of the pixels."""
     order = list(modules)
     for index, module in enumerate(order[:-1]):
         if isinstance(module, nn.ReLU) and isinstance(order[index + 1], nn.MaxPool2d):
@@ -94,7 +94,7 @@ def _pooled_before_relu(modules: Iterable[nn.Module]) -> list[nn.Module]:
 class ResidualConv(nn.Module):
     """`x + Conv 3x3(ReLU(BatchNorm(x)))`: pre-activation (He et al., 2016, arXiv:1603.05027), one conv per skip.
 
-    Skips have no weights: where the width changes there is none.
+    Skips have no weights; where the width changes, there is no skip.
     """
 
     def __init__(self, in_channels: int, out_channels: int, skip: bool) -> None:
@@ -112,13 +112,13 @@ class ResidualConv(nn.Module):
 class YourCodeNet(nn.Module):
     """Batch normalisation, skip connections and He initialisation around the same grid of conv layers.
 
-    Normalisation keeps the spread of the signal that each conv + ReLU of a ConvClassifier shrinks, and in deep networks
+    Normalisation keeps the spread of the signal, which each conv + ReLU of a ConvClassifier shrinks; in deep networks,
     skip connections give every layer a gradient (He et al., 2015, arXiv:1512.03385). Before the classifier, few
     channels are average-pooled to a grid of up to 4x4, many are max-pooled to 1x1. The initial logits are small, so
     that no class is preferred for long.
 
-    Adam keeps changing normalised weights, which weight decay keeps small, by 1e-3 a batch; so the network asks its
-    trainer to evaluate their EMA.
+    Adam never stops changing the normalised weights, which weight decay keeps small, by 1e-3 per batch; so the network
+    asks its trainer to evaluate their EMA.
 
     Args and errors are those of `ConvClassifier`; there is at least one conv layer.
 
@@ -138,7 +138,7 @@ class YourCodeNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = in_size
-        pooled_size(height, width, len(filters), pool_every)  # the same limit, the same error
+        pooled_size(height, width, len(filters), pool_every)  # has the same limit and raises the same error
         if not filters:
             raise ValueError("YourCodeNet needs at least one conv layer; give filters")
         self.feature_extractor = nn.Sequential(nn.Conv2d(channels, filters[0], 3, padding=1, bias=False))
@@ -162,7 +162,7 @@ class YourCodeNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, out_classes) of images (B, C, H, W)."""
-        features = self.feature_extractor(images)  # (B, filters[-1], places, places)
+        features = self.feature_extractor(images)  # (B, filters[-1], *grid)
         return self.classifier(features.flatten(1))  # type: ignore[no-any-return]
 
 
@@ -188,7 +188,7 @@ def pooled_size(height: int, width: int, conv_layers: int, pool_every: int) -> t
 
 
 def build(settings: Settings) -> nn.Module:
-    """The network of a trial, on the current default device, initialised from torch's current random state.
+    """Build a trial's network on the current default device, initialised from torch's current random state.
 
     Raises:
         ValueError: The poolings would halve the image to less than 1x1; or a custom network cannot be built.
@@ -202,15 +202,15 @@ def build(settings: Settings) -> nn.Module:
         )
     if settings.init == "he":
         initialise_he(model)
-    # Channels-last is the layout in which convolutions are fastest, on cores and on GPUs; but with torch 2.14 on cores,
-    # the backward pass of some crashes in it, such as one of 1x1 with stride 2 and few channels.
+    # Convolutions are fastest in channels-last, on CPUs and on GPUs; but with torch 2.14 on CPUs, the backward pass of
+    # some crashes there, such as 1x1 with stride 2 and few channels, so custom networks stay in the default layout.
     return model.to(memory_format=torch.channels_last) if settings.model is None else model
 
 
 def initialise_he(model: nn.Module) -> None:
     """He initialisation of all conv and linear layers (He et al., 2015, arXiv:1502.01852, equation 10); biases 0."""
     for module in model.modules():
-        # On `meta`, where a network is only looked at, there is nothing to draw, and trying imports torch._dynamo.
+        # On `meta`, where a network is only inspected, there is nothing to draw, and trying imports torch._dynamo.
         if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
