@@ -16,10 +16,10 @@ from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.texts import named
 
-# Images in the batch: few enough that a wide network takes about a second of one core, enough to estimate a spread.
+# Images in the batch: few enough that a wide network takes a core about a second, enough to estimate a spread.
 MOST_IMAGES = 50
 _FEWEST_IMAGES = 8
-_MULTIPLY_ADDS = 10e9  # of all forward passes together
+_MULTIPLY_ADDS = 10e9  # of the batch's forward pass, at most
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Diagnosis:
     """Outlook of an untrained network."""
 
     verdict: Verdict
-    reason: str  # in a sentence
+    reason: str  # one sentence
     remedies: tuple[str, ...]  # what to change, each a phrase; empty if it trains
     images: int  # in the batch
     score_spread: float  # logit spread: standard deviation of the logits over the images, mean over the classes
-    gradient_to_weight: tuple[float, ...]  # norm of each conv layer's gradient (without any, each weight's) / its norm
+    gradient_to_weight: tuple[float, ...]  # norm of gradient / of weight, by conv layer (if none, by weight)
     dead_units: tuple[float, ...]  # fraction of dead ReLUs of each conv layer: filters that no image activates
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON values, the numbers to four digits."""
+        """All fields as JSON values, floats to four significant digits."""
 
         def rounded(value: Any) -> Any:
             if isinstance(value, tuple):
@@ -50,8 +50,8 @@ def diagnose(
 ) -> Diagnosis:
     """Build the network as the trial does, and predict from its first batch whether it will learn.
 
-    PyTorch's random state is restored. Without a seed, the network has other weights than the trial's. `train` are the
-    trial's training images, or the first of `train_count`.
+    PyTorch's random state is restored. Without a seed, the weights differ from the trial's. `train` holds the trial's
+    training images, or the first of `train_count`.
 
     Raises:
         ValueError: The poolings would halve the image to less than 1x1.
@@ -59,7 +59,7 @@ def diagnose(
     device = torch.device(device)
     affordable = int(_MULTIPLY_ADDS // max(models.cost(settings).multiply_adds, 1))
     count = min(train.count, MOST_IMAGES, max(affordable, _FEWEST_IMAGES))
-    # A manual seed also seeds the GPUs; asking them for their state would initialise CUDA.
+    # A manual seed also seeds the GPUs; if CUDA is not initialised, reading their state would initialise it.
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=gpus):
         if settings.seed is not None:
@@ -76,11 +76,11 @@ def diagnose(
         def count_dead(_module: nn.Module, _inputs: Any, output: Tensor) -> None:  # (B, C, H, W) or (C, H, W)
             dead_units.append((output.detach().movedim(-3, 0).flatten(1).amax(dim=1) <= 0).float().mean())
 
-        for module in norms or convs:  # what goes into the ReLU of each conv layer, as far as is known
+        for module in norms or convs:  # input of each conv layer's ReLU, as far as is known
             module.register_forward_hook(count_dead)
         scores = model(images)  # (B, classes)
         loss = nn.functional.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
-        # Those of a custom network may be frozen, or begin as zeros, which nothing can be compared with.
+        # Weights of a custom network may be frozen, or start as zeros, to which no gradient can be compared.
         candidates = [conv.weight for conv in convs], [*model.parameters()]
         learnable = ([weight for weight in group if weight.requires_grad and weight.any()] for group in candidates)
         weights = next(filter(None, learnable), [])
@@ -110,24 +110,24 @@ def diagnose(
 
 
 class Diagnoses(NamedTuple):
-    """What `diagnose_all` found."""
+    """Result of `diagnose_all`."""
 
     by_trial: dict[str, Diagnosis]  # by trial id
-    left_out: list[str]  # why trials have none, a line for each reason
+    left_out: list[str]  # why trials have no diagnosis, one line per reason
 
 
 def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: float = math.inf) -> Diagnoses:
     """Diagnose each distinct trial once, on the first images of its data source.
 
-    Their data are resolved. Without `download`, trials whose images are not there have no diagnosis. Those that cost
-    least come first; none begins after `within_s` seconds.
+    The trials' data must be resolved. Without `download`, trials whose images are missing get no diagnosis. The
+    cheapest networks come first; none begins after `within_s` seconds.
 
     Raises:
-        DataError: Images cannot be found, read or downloaded, though they may be downloaded.
+        DataError: With `download`: images cannot be found, read or downloaded.
     """
     distinct = {settings.trial_id: settings for settings in trials}
     ended = time.monotonic() + within_s
-    images: dict[DataSettings, tuple[ImageSet, int] | None] = {}  # None: not there
+    images: dict[DataSettings, tuple[ImageSet, int] | None] = {}  # None: missing
     found: dict[str, Diagnosis] = {}
     left_out: list[str] = []
     late = 0

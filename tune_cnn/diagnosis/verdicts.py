@@ -1,4 +1,4 @@
-"""Verdicts: from what an untrained network shows to whether it will learn, why not, and what to change."""
+"""Verdicts on an untrained network: whether it will learn, why not, and what to change."""
 
 import math
 from typing import Literal, NamedTuple
@@ -9,21 +9,21 @@ Verdict = Literal["trains", "at risk", "will not learn"]
 EXPECTATIONS: tuple[Verdict, ...] = ("trains", "at risk", "will not learn")
 
 # The limits are calibrated on some 400 short trainings over K, L, P, hidden_dims, init, reg, lr and optimizer, on real
-# images and on drawn shapes: about 96 of 100 fall on the right side of those for Adam's decay. Near a limit, either may
-# happen. Those for SGD and those without decay rest on few trainings, that for the length of a step on some twenty.
+# images and on drawn shapes: those for Adam's decay are right for about 96 of 100. Near a limit, either may happen.
+# The limits for SGD and without decay rest on few trainings, the one for the size of a step on some twenty.
 #
 # Weight decay that is part of the gradient shrinks every weight towards 0, and the signal with the weights. At first,
-# using the signal lowers the loss in proportion to the variance of the logits, and keeping the weights raises the
+# using the signal lowers the loss in proportion to the variance of the logits, while keeping the weights costs a
 # penalty in proportion to reg. With Adam, whose steps are about lr long however small the gradient, time is short: the
-# weights are gone after some |w| / lr batches. So the logit spread is compared with the square root of reg, and with
-# Adam of reg * lr. (The exponents that fitted best were 0.6 for reg and 0.5 for lr.)
+# weights are gone after some |w| / lr batches. So the logit spread is compared with the square root of reg; with Adam,
+# of reg * lr. (The exponents that fitted best were 0.6 for reg and 0.5 for lr.)
 _SPREAD_TO_ROOT = {"adam": (0.12, 0.14), "sgd": (5e-3, 1.1e-2)}
-# Without such decay, Adam takes full steps however small the gradient, and the limit is the rounding of float32: logits
-# near 0.1 that differ by less than the first of these differ in their last bit or two.
+# Without such decay, Adam takes full steps however small the gradient, and only float32's rounding sets a limit: logits
+# near 0.1 that differ by less than the first value differ in their last bit or two.
 _LEAST_SPREAD = (1e-8, 1e-7)
-_MARGIN = 0.25  # the advised reg, as a fraction of the one that would just do
-# Without weight decay, too, a small signal takes long to grow: at lr = 1e-3, a logit spread of 1e-5 took Adam some 200
-# batches to leave the loss of guessing, one of 1e-6 some 700, and with some seeds several times as many. These are
+_MARGIN = 0.25  # advised reg, as a fraction of the largest that would do
+# Even without weight decay, a small signal takes long to grow: at lr = 1e-3, Adam needed some 200 batches to leave the
+# loss of guessing from a logit spread of 1e-5, some 700 from 1e-6, and with some seeds several times as many. These are
 # compared with the number of batches before early stopping may end the training.
 _SMALL_SPREAD = 1e-4
 _BATCHES_AT_1E_5 = 200
@@ -35,7 +35,7 @@ _RELATIVE_CHANGE = (0.02, 0.2)
 
 
 class Judgement(NamedTuple):
-    """A verdict, its reason in a sentence, and what to change."""
+    """Verdict, its reason in one sentence, and what to change."""
 
     verdict: Verdict = "trains"
     reason: str = ""
@@ -43,7 +43,7 @@ class Judgement(NamedTuple):
 
 
 def judge(settings: Settings, score_spread: float, relative_change: float, batches: float = math.inf) -> Judgement:
-    """The worst of four verdicts: on the signal, on its time to grow, on a single step, and on all steps together.
+    """Return the worst of four verdicts: on the signal, its time to grow, a single step, and all steps together.
 
     Args:
         score_spread: Logit spread of the untrained network; see `Diagnosis`.
@@ -59,7 +59,7 @@ def judge(settings: Settings, score_spread: float, relative_change: float, batch
         _of_steps(settings),
         _of_change(relative_change),
     )
-    return max(judgements, key=lambda judgement: EXPECTATIONS.index(judgement.verdict))  # the first of equals
+    return max(judgements, key=lambda judgement: EXPECTATIONS.index(judgement.verdict))  # the first of equally bad ones
 
 
 def _verdict(value: float, lost: float, safe: float) -> Verdict:
@@ -94,12 +94,12 @@ def _of_signal(settings: Settings, spread: float) -> Judgement:
 
 
 def _is_other(settings: Settings) -> bool:
-    """Whether it is another network than ConvClassifier, for which the limits of small signals and steps are."""
+    """Whether the network is not ConvClassifier, for which the limits on small signals and on steps hold."""
     return settings.network != "ConvClassifier"
 
 
 def _other_networks(settings: Settings) -> tuple[str, ...]:
-    """What keeps the signal that this network loses."""
+    """Settings that keep the signal which this network loses."""
     return () if _is_other(settings) else ("ycn: true",) if settings.init == "he" else ("init: he", "ycn: true")
 
 
@@ -141,6 +141,6 @@ def _of_change(relative_change: float) -> Judgement:
 
 
 def _one_digit_below(value: float) -> str:
-    """`3e-05` for 3.7e-5."""
+    """Round down to one digit: `3e-05` for 3.7e-5."""
     exponent = math.floor(math.log10(value))
     return f"{math.floor(value / 10**exponent) * 10.0**exponent:.0e}"
