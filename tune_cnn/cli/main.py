@@ -1,4 +1,4 @@
-"""The command line: reads the arguments, runs one command, and turns errors into messages and exit codes."""
+"""The command line: parses the arguments, runs one command, and turns errors into messages and exit codes."""
 
 import argparse
 import contextlib
@@ -19,24 +19,24 @@ from tune_cnn.errors import TuneCnnError
 from tune_cnn.texts import tell
 
 _INTERRUPTED = 130
-_FIRST = ("sweep", "trial", "diagnose", "status", "export", "plot", "report")  # in the help; others by their letters
+_FIRST = ("sweep", "trial", "diagnose", "status", "export", "plot", "report")  # in the help; others alphabetically
 
 
 def run() -> NoReturn:
-    """The command `tune-cnn`: `main`, then the process's end at once, which PyTorch and Ray would delay by a second.
+    """Run the command `tune-cnn`, and end the process at once, which PyTorch and Ray would delay by a second.
 
-    Nothing is left to clean up: whatever a command opens or starts, it closes and stops itself.
+    Nothing is left to clean up: each command closes what it opens and stops what it starts.
     """
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as by `>&-`; the next file to be opened would be taken for it
+        if getattr(sys, name) is None:  # closed, as by `>&-`; the next opened file would take its place
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show must not end a command
+    if isinstance(sys.stdout, io.TextIOWrapper):  # characters the terminal cannot show must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     log = io.BufferedWriter(_Log(sys.stderr.fileno(), "w", closefd=False))
     sys.stderr = io.TextIOWrapper(log, sys.stderr.encoding, "backslashreplace", line_buffering=True)
-    os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports the random.py of the user's working folder
+    os.environ["PYTHONSAFEPATH"] = "1"  # our processes import no random.py from the working folder
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_MININTERVAL", "60")  # a bar ten times a second would fill a log
+        os.environ.setdefault("TQDM_MININTERVAL", "60")  # a progress bar redrawn ten times a second would fill a log
     exit_code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
@@ -45,7 +45,7 @@ def run() -> NoReturn:
 
 
 class _Log(io.FileIO):
-    """Leaves out what cannot be written: a full disk or a lost terminal that takes the log must not end a sweep."""
+    """Stream that drops what cannot be written: a full disk or a lost terminal must not end a sweep."""
 
     def write(self, text: Any) -> int:
         with contextlib.suppress(OSError):
@@ -54,7 +54,7 @@ class _Log(io.FileIO):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a mistake with what comes close, and an example; the usage, of many lines, is for --help."""
+    """Parser whose errors suggest the closest match and give an example; the long usage is left to --help."""
 
     def error(self, message: str) -> NoReturn:
         if (wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)) and "COMMAND" in message:
@@ -72,13 +72,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """What each command takes, and its help: a command is a module in `commands`.
+    """Build the parser of all commands; each is a module in `commands`.
 
-    It has a docstring, `EXAMPLE` and `add_arguments` for the help; and `run`, which gives the exit code. Only that
-    imports what is heavy.
+    The module has a docstring, `EXAMPLE` and `add_arguments` for the help; and `run`, which returns the exit code. Only
+    `run` imports heavy packages.
     """
     style: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    style["allow_abbrev"] = False  # what resumes a command leaves out --fresh, which has to be found
+    style["allow_abbrev"] = False  # `main` must recognise --fresh, to drop it where a sweep is resumed
     root = _Parser(
         prog="tune-cnn",
         description="Train a grid of CNNs on CIFAR-10 with Ray Tune, and answer what the grid was run for.",
@@ -114,32 +114,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             os.getcwd()
-        except OSError as error:  # else PyTorch ends the process
+        except OSError as error:  # PyTorch would end the process
             fault = f"the working folder cannot be found ({error.strerror})"
             raise TuneCnnError(f'{fault}; type: cd "$PWD", or go to another one') from error
         if os.path.expanduser("~") == "~":  # as in a container whose user has no entry in /etc/passwd
             raise TuneCnnError("this user has no home folder; name one: export HOME=/tmp")
         exit_code: int = options.run(options)
-        sys.stdout.flush()  # while a reader that has gone can still be forgiven
+        sys.stdout.flush()  # while a BrokenPipeError is still caught
         return exit_code
     except TuneCnnError as error:
         tell(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        again = [argument for argument in arguments if argument != "--fresh"]  # that would start over once more
+        again = [argument for argument in arguments if argument != "--fresh"]  # which would start over again
         has_begun = options.command == "sweep" and not options.dry_run
         remedy = f"; continue with:  {shlex.join(['tune-cnn', *again])}" if has_begun else ""
         tell(f"\ninterrupted{remedy}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone, as in `tune-cnn ... | head`; Python would complain when it flushes.
+        # The reader of our output is gone, as in `tune-cnn ... | head`; Python would complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (MemoryError, RuntimeError, ImportError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         if "new thread" in reason:
             tell(f"too many threads ({reason}); ask for fewer with --threads", file=sys.stderr)
-        # So do PyTorch's errors say, on cores and on GPUs, and the loader of its libraries.
+        # In the words of PyTorch's errors on CPUs and GPUs, and of the loader of its libraries.
         elif isinstance(error, MemoryError) or "memory" in reason or "failed to map segment" in reason:
             tell(
                 f"out of memory ({reason}); end other programs, or ask for smaller networks or batches, fewer images",

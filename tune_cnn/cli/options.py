@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types of their values; nothing heavy, so that help answers at once."""
+"""Options that several commands share, and their argparse types; nothing heavy, so that --help answers at once."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.waiting import waiting
 
-MANY: Any = {"action": "append", "default": []}  # an option that may be given several times
+MANY: Any = {"action": "append", "default": []}  # of an option that may be given several times
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_files(parser: ArgumentParser) -> None:
-    """Config files, and what changes and selects their experiments."""
+    """Add config files, and the options that change and select their experiments."""
     parser.add_argument(
         "files", nargs="+", type=config_path, metavar="FILE", help="config file, or a shipped one's name, such as quick"
     )
@@ -35,16 +35,16 @@ def add_only(parser: ArgumentParser) -> None:
 
 
 def add_sweep(parser: ArgumentParser) -> None:
-    """A sweep that exists, and `--storage`."""
+    """Add an existing sweep, and `--storage`."""
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep's folder or name")
     add_storage(parser)
 
 
 def open_sweep(sweep: str, options: Namespace) -> "SweepFolder":
-    """The sweep of this folder, or of this name in the storage that a command with `add_storage` was given.
+    """Open the sweep in this folder, or of this name in the storage that the option of `add_storage` gives.
 
     Raises:
-        StorageError: There is none.
+        StorageError: There is no such sweep.
     """
     with waiting("loading PyTorch"):
         from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -74,12 +74,12 @@ def _change(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """An argparse type: an integer from 1 up."""
+    """Argparse type: an integer from 1 up."""
     return whole(text, least=1)
 
 
 def seconds(text: str) -> float:
-    """An argparse type: a length of time, such as `90`, `90s`, `30m` or `2h`, in seconds."""
+    """Argparse type: a length of time, such as `90`, `90s`, `30m` or `2h`, in seconds."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS_S else (text, "s")
     try:
         found = float(number) * _UNITS_S[unit]
@@ -91,7 +91,7 @@ def seconds(text: str) -> float:
 
 
 def whole(text: str, least: int = 0) -> int:
-    """An argparse type: an integer from 0 up, or from `least`."""
+    """Argparse type: an integer from 0 up, or from `least`."""
     if not text.isdecimal() or int(text) < least:
         raise ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
     return int(text)

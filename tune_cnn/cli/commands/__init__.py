@@ -1,1 +1,1 @@
-"""The commands, a module each; `tune_cnn.cli.main.parser` tells what a module has."""
+"""The commands, one module each; `tune_cnn.cli.main.parser` says what a module must have."""

@@ -52,7 +52,7 @@ def run(options: Namespace) -> int:
     try:
         for first, *_ in trials:
             cells.append(measure_cell(first.name, first.settings, options.batches, options.rounds, threads, device))
-    finally:  # also what was measured until Ctrl-C, which took minutes
+    finally:  # after Ctrl-C too, as what was measured took minutes
         if cells:
             tell(cells_table(cells))
             tell("img/s: images per second; x by hand: multiple of a loop written by hand (lowest to highest round);")
@@ -67,7 +67,7 @@ def run(options: Namespace) -> int:
 
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each result of `measure_cell`: median rates, and ratios with their lowest and highest."""
+    """Format one line per result of `measure_cell`: median rates, and ratios with their lowest and highest."""
     from tune_cnn.bench import CONTENDERS
 
     rows = [["cell", "precision", "train img/s", "by hand", "convs alone", "x by hand", "of convs"]]

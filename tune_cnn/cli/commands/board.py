@@ -22,15 +22,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     folder = open_sweep(options.sweep, options)
-    with socket.socket() as probe:  # TensorBoard would find out only after its start
+    with socket.socket() as probe:  # TensorBoard would fail only after its start
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, options.port))
         except OSError as error:
             fault = f"--port {options.port}: cannot be used ({error.strerror})"
             raise ResourceError(f"{fault}; name another, or 0 for any") from error
-    if options.port:  # else TensorBoard chooses one
-        # It smooths curves unless its address says otherwise; over a few epochs that hides what happened.
+    if options.port:  # for 0, TensorBoard chooses one
+        # TensorBoard smooths curves unless the address says otherwise; over few epochs, that hides what happened.
         address = f"http://{_HOST}:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
         tell(f"Depth and width compared: {address}", file=sys.stderr)
     with folder.trials.on_disk() as logdir:

@@ -1,4 +1,4 @@
-"""Tell before any training which networks will learn, why not, and what helps."""
+"""Predict before any training which networks will learn, why others will not, and what helps."""
 
 import sys
 from argparse import Namespace
@@ -14,7 +14,7 @@ def run(options: Namespace) -> int:
     from tune_cnn.sweep.config.load import distinct_trials, load_experiments
 
     experiments = load_experiments(options.files, overrides=options.overrides, only=options.only, data=options.data)
-    from tune_cnn import data  # only now, so that faults of config files are told at once
+    from tune_cnn import data  # only now, so that faults in config files are reported at once
     from tune_cnn.diagnosis import diagnose_all
 
     trials = {trial_id: same[0] for trial_id, same in distinct_trials(experiments).items()}

@@ -1,4 +1,4 @@
-"""Copy the shipped config files into a folder, to be changed."""
+"""Copy the shipped config files into a folder, where you can change them."""
 
 import shutil
 from argparse import ArgumentParser, Namespace
@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     shipped = shipped_folder()
-    # Not what a sweep or a notebook left there: in a clone, this is a folder like any other.
+    # Not every file below: in a clone, sweeps and notebooks may have left folders here.
     found = [path for pattern in ("*.*", "cluster/*.*") for path in shipped.glob(pattern) if path.is_file()]
     files = sorted(path.relative_to(shipped) for path in found)
     try:

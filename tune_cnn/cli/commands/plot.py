@@ -42,10 +42,10 @@ def run(options: Namespace) -> int:
     with waiting("drawing the figures"):
         runs = dict(readable(files, read_run))
         figures = write_figures(list(runs), out_dir, options.format)
-    searches: dict[str, list[Path]] = defaultdict(list)  # by their sweep, as it names its figure
+    searches: dict[str, list[Path]] = defaultdict(list)  # by sweep, which names the figure
     for file, run in runs.items():
         if run.search:
-            sweep = str(run.facts.get("sweep", ""))  # older files do not tell
+            sweep = str(run.facts.get("sweep", ""))  # not in older files
             searches[options.results.resolve().name if name_problems(sweep) else sweep].append(file)
     for name, samples in searches.items():
         figures += write_search_figure(name, samples, out_dir, options.format)

@@ -1,4 +1,4 @@
-"""Show how far a sweep is, also while it runs."""
+"""Show how far a sweep has come, even while it runs."""
 
 from argparse import Namespace
 

@@ -1,4 +1,4 @@
-"""Train the experiments of config files, several at once; repeat it to resume."""
+"""Train the experiments of config files, several at once; to resume, run the same command again."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -8,7 +8,7 @@ from tune_cnn.texts import size, tell
 from tune_cnn.waiting import waiting
 
 EXAMPLE = "tune-cnn sweep exp1_1 exp1_2 --only 'exp1_1_K32*'"
-_DIAGNOSES_S = 10.0  # that a dry run takes for its verdicts
+_DIAGNOSES_S = 10.0  # time limit for the verdicts of a dry run
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
         may_be_open=True,
         further={place: [problem + remedy for problem in name_problems(name)]},
     )
-    from tune_cnn.api import train  # only now, so that faults of config files are told at once
+    from tune_cnn.api import train  # only now, so that faults in config files are reported at once
     from tune_cnn.diagnosis import diagnose_all
     from tune_cnn.machine import cores
     from tune_cnn.sweep.cluster import ClusterOptions

@@ -1,4 +1,4 @@
-"""Train one experiment in this process; of a finished sweep: repeat and compare it."""
+"""Train one experiment in this process; one of a finished sweep is repeated and compared."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -11,7 +11,7 @@ from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import tell
 
 EXAMPLE = "tune-cnn trial exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2"
-_MOST_THREADS = 1024  # that a record may ask for
+_MOST_THREADS = 1024  # limit for the number in a record
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     path = config_path(options.source)
-    is_sweep = (Path(options.storage) / options.source).is_dir()  # that of a shipped file has the file's name
+    is_sweep = (Path(options.storage) / options.source).is_dir()  # the sweep of a shipped file has the file's name
     if not is_sweep and (path.suffix in (".yaml", ".yml") or path.is_file()):
         options.source = str(path)
         return _of_file(options)
