@@ -1,7 +1,7 @@
-"""The settings of a training: what they may be, how they are read, and the trial id.
+"""The settings of a training: their types, how they are parsed, and the trial id.
 
 A trial is one distinct training. Its id is a hash of everything that decides its numbers, the images included, and of
-nothing else: not its name, nor where the images lie, nor on how many cores it runs.
+nothing else: not of its name, of where the images lie, or of the number of cores.
 """
 
 import json
@@ -33,13 +33,13 @@ Reference = Annotated[
     ),
 ]
 ARGUMENT_PREFIX = "model_args."
-# The settings that may follow from another one.
+# Settings that may follow from another one.
 _LEADERS = {"bs_test": "bs_train", "model_fingerprint": "model"}
 _LEADERS |= dict.fromkeys(("data.in_size", "data.classes", "data.fingerprint"), "data.source")
 
 
 def _argument(value: Any) -> Any:
-    """An argument of a custom network's constructor, as JSON has it and reads it again."""
+    """Check that JSON can store and restore an argument of a custom network's constructor."""
     for item in value if isinstance(value, list) else [value]:
         is_number = (isinstance(item, int) and abs(item) < 2**63) or (isinstance(item, float) and math.isfinite(item))
         if item is not None and not isinstance(item, str) and not is_number:
@@ -65,9 +65,9 @@ class Settings:
             custom network draws with Python's `random` or NumPy differs from run to run.
         bs_train: Images per training batch.
         bs_test: Images per reported validation loss; None: a quarter of `bs_train`.
-        batches: The most training batches an epoch takes.
-        epochs: The most epochs.
-        early_stopping: Stop after so many epochs without a better validation accuracy; None: never.
+        batches: Largest number of training batches per epoch.
+        epochs: Largest number of epochs.
+        early_stopping: Stop after this many epochs without a better validation accuracy; None: never.
         lr: Learning rate; with a schedule, its peak. For `muon`: norm of a conv layer's update, relative to the norm
             of its weights.
         reg: Weight decay. `adam` and `sgd`: L2 penalty, added to the gradient; `adamw`: decoupled from the gradient
@@ -77,32 +77,32 @@ class Settings:
         pool_every: P, conv layers before each max-pooling.
         hidden_dims: Widths of the hidden fully-connected layers.
         ycn: Train YourCodeNet instead of ConvClassifier.
-        init: First weights: `default`, those that the network gives itself, or `he`, drawn for all its conv and linear
-            layers (He et al., 2015, arXiv:1502.01852).
-        optimizer: `adam`, `adamw`, `sgd`, which has Nesterov's momentum, or `muon.Muon`, which has it too.
+        init: Initial weights: `default`, the network's own, or `he`, drawn for all its conv and linear layers (He et
+            al., 2015, arXiv:1502.01852).
+        optimizer: `adam`, `adamw`, `sgd` or `muon` (see `training.muon`); the last two have Nesterov momentum.
         momentum: Momentum of `sgd` and `muon`.
-        schedule: What happens to the learning rate from batch to batch after the warm-up: `constant`; `linear`, down
-            to 0 at the end of the last epoch; `cosine`, the same along half a cosine.
+        schedule: Learning rate from batch to batch after the warm-up: `constant`; `linear`, falling to 0 at the end of
+            the last epoch; `cosine`, the same along half a cosine.
         warmup: Fraction of all training batches over which the learning rate rises linearly to `lr`.
         label_smoothing: As in `nn.CrossEntropyLoss` (Szegedy et al., 2016, arXiv:1512.00567); in the training loss
             only.
-        flip: Mirror every second training image, chosen at random.
-        translate: Shift each training image by up to so many pixels in each direction; its edges are mirrored.
-        cutout: Blank a square of so many pixels in each training image (DeVries & Taylor, 2017, arXiv:1708.04552).
+        flip: Mirror each training image with probability 1/2.
+        translate: Largest random shift of each training image in each direction, in pixels; its edges are mirrored.
+        cutout: Side of a square blanked in each training image, in pixels (DeVries & Taylor, 2017, arXiv:1708.04552).
         average: Decay per batch of an exponential moving average (EMA) of the weights, which is then validated, tested
-            and saved in their place (Polyak & Juditsky, 1992); 0: the default of the network, which is no EMA for
-            ConvClassifier and one over some 500 batches for YourCodeNet.
-        test_views: In the final test, average the scores of so many views of each image: 1, itself; 2, also mirrored;
-            6, also both shifted by a pixel, to the upper left and to the lower right.
-        precision: Numbers of the forward and backward pass: `fp32`; `bf16` or `fp16`, by autocast. On a GPU, fp32 is
+            and saved in their place (Polyak & Juditsky, 1992); 0: the network's default, which is no EMA for
+            ConvClassifier, and one over some 500 batches for YourCodeNet.
+        test_views: Views of each image whose scores the final test averages: 1, the image; 2, also mirrored; 6, also
+            both shifted by a pixel, to the upper left and to the lower right.
+        precision: Data type of forward and backward pass: `fp32`; `bf16` or `fp16`, by autocast. On a GPU, `fp32` is
             PyTorch's default, with convolutions in TF32; `ieee` uses no TF32, `tf32` uses it everywhere.
         compile: Compile the network with `torch.compile`.
-        cuda_graph: On a GPU, train by a CUDA graph where that gives the same numbers.
+        cuda_graph: On a GPU, train with a CUDA graph where that gives the same numbers.
         model: The class of a custom network, in a file or an installed module, such as `nets.py:WideNet`; see
             `models.custom`. None: ConvClassifier or YourCodeNet.
         model_args: Further arguments of its constructor.
-        model_fingerprint: What tells its source file from another; found out from the file.
-        data: Which images.
+        model_fingerprint: Hash of its source; computed from the files.
+        data: The images.
     """
 
     seed: Whole | None = None
@@ -139,7 +139,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for key in ("lr", "reg", "momentum", "warmup", "label_smoothing", "average"):
-            object.__setattr__(self, key, float(getattr(self, key)))  # 1 and 1.0 are two texts in a hash
+            object.__setattr__(self, key, float(getattr(self, key)))  # 1 and 1.0 would be hashed as different texts
         if not self.model_args:
             object.__setattr__(self, "model_args", None)
         if self.bs_test is None:
@@ -147,7 +147,7 @@ class Settings:
 
     @property
     def filters(self) -> list[int]:
-        """The width of every conv layer: each K, L times."""
+        """Widths of all conv layers: each K, L times."""
         return [k for k in self.filters_per_layer for _ in range(self.layers_per_block)]
 
     def __hash__(self) -> int:
@@ -155,12 +155,12 @@ class Settings:
 
     @property
     def network(self) -> str:
-        """The name of the network's class."""
+        """Name of the network's class."""
         return self.model.rpartition(":")[2] if self.model else "YourCodeNet" if self.ycn else "ConvClassifier"
 
     @property
     def label(self) -> str:
-        """K and L, as in the names of experiments: `K64-128_L2`; of a custom network its name."""
+        """K and L, as in the names of experiments: `K64-128_L2`; for a custom network, its name."""
         return self.network if self.model else f"K{setting_text(self.filters_per_layer)}_L{self.layers_per_block}"
 
     def to_json(self) -> dict[str, Any]:
@@ -169,23 +169,23 @@ class Settings:
         return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the numbers, as JSON values: files by what is in them, not by where they lie."""
+        """Everything that decides the numbers, as JSON values: of files the contents, not the folder."""
         model = self.model and os.path.basename(self.model)
         values = {**self.to_json(), "model": model, "data": self.data.identity()}
-        del values["cuda_graph"]  # which gives the same numbers
+        del values["cuda_graph"]  # it gives the same numbers
         return values
 
     def flat(self) -> dict[str, Any]:
-        """As `identity`, key by key: `lr`, `data.source`, and a custom network's arguments, as `model_args.width`."""
+        """Flatten `identity`: `lr`, `data.source`, and a custom network's arguments such as `model_args.width`."""
         values = self.identity()
         parts = {ARGUMENT_PREFIX: values.pop("model_args") or {}, "data.": values.pop("data")}
         return values | {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
 
     @cached_property
     def trial_id(self) -> str:
-        """8 hex digits over everything that decides the numbers."""
+        """Hash of everything that decides the numbers, as 8 hex digits."""
         values = self.identity()
-        # So that a new setting leaves the ids of the trials that are there already as they are.
+        # Defaults are left out, so that a new setting does not change the ids of existing trials.
         for key in values.keys() & OPTIONAL:
             if getattr(self, key) == getattr(Settings, key):
                 del values[key]
@@ -194,14 +194,14 @@ class Settings:
 
 
 def varied_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The keys of `Settings.flat`, or such, whose values differ between some experiments; an absent one is None."""
+    """Keys, as of `Settings.flat`, whose values differ between some experiments; an absent key counts as None."""
     first, *others = experiments = list(experiments) or [{}]
     keys = dict.fromkeys(key for values in experiments for key in values)
     return [key for key in keys if any(other.get(key) != first.get(key) for other in others)]
 
 
 def telling_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The `varied_keys` that do not follow from another, as `bs_test` does from `bs_train` unless it is set."""
+    """`varied_keys` without those that follow from another, as `bs_test` does from `bs_train` unless it is set."""
     tables = list(experiments)
 
     def follows(key: str) -> bool:
@@ -212,7 +212,7 @@ def telling_keys(experiments: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def with_arguments_apart(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in which each argument of a custom network is a key of its own: `model_args.width`."""
+    """Turn each argument of a custom network into a key of its own: `model_args.width`."""
     arguments = values.get("model_args")
     if not isinstance(arguments, Mapping):
         return dict(values)
@@ -230,15 +230,15 @@ def with_arguments_together(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")
-# The arguments of `run_experiment` end with `ycn`; these are its further keywords.
+# The arguments of `run_experiment` end with `ycn`; these are further keywords.
 OPTIONAL = KEYS[KEYS.index("ycn") + 1 :]
 
 
 def parse_settings(values: Mapping[str, Any], place: str = "settings") -> Settings:
-    """Settings from plain values, or from those of a notebook (`rules.plain`); what is absent keeps its default.
+    """Parse settings from plain values, or from a notebook's (see `rules.plain`); absent ones keep their defaults.
 
     Raises:
-        ConfigError: With every fault, and the place: a file, or what was called.
+        ConfigError: It lists every fault, and `place`: a file or call.
     """
     data, problems = parse_data(values.get("data", DataSettings()))
     settings, found = check(Settings, {**plain(values), "data": data})
@@ -250,7 +250,7 @@ def parse_settings(values: Mapping[str, Any], place: str = "settings") -> Settin
 
 
 def size_fault(settings: Settings) -> str | None:
-    """Whether the network has more layers than anybody can mean; None if not."""
+    """Fault of a network with more layers than anybody can mean; None if there is none."""
     convs = len(settings.filters_per_layer) * settings.layers_per_block
     for key, count, kind in (("layers_per_block", convs, "conv"), ("hidden_dims", len(settings.hidden_dims), "hidden")):
         if count > _MOST_LAYERS:

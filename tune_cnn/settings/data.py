@@ -1,4 +1,4 @@
-"""Which images a training takes, and what the settings of each source may hold."""
+"""Settings of the images of a training, and what each source allows."""
 
 import difflib
 import os
@@ -11,15 +11,15 @@ from tune_cnn.rules import NO_OTHER_KEYS, AsWhole, Count, OneOf, Text, Whole, ch
 
 
 class SourceRules(NamedTuple):
-    """What the settings of a source of images may hold."""
+    """What an image source allows in its settings."""
 
-    path: str  # what `path` must be: a `folder` or a `file`; `optional`; or `none`, as its images are drawn, by a seed
+    path: str  # a `folder` or a `file` is required; `optional`; or `none`, where images are drawn from a seed
     in_size: tuple[int, int, int] | None = None  # (channels, height, width) of all its images; None: any
-    channels: tuple[int, ...] = (3,)  # how many its images may have, where `in_size` is any
+    channels: tuple[int, ...] = (3,)  # numbers of channels allowed where `in_size` is any
     example: str = "/path/to/images"
 
 
-# What each does is told in `data.SOURCES`.
+# `data.SOURCES` has the class of each.
 SOURCES = {
     "cifar10": SourceRules("optional", in_size=(3, 32, 32)),
     "image_folder": SourceRules("folder"),
@@ -31,7 +31,7 @@ SOURCES = {
     "svhn": SourceRules("optional", in_size=(3, 32, 32)),
 }
 
-FOUND_OUT = ("classes", "fingerprint")  # of the images, by `data.resolve`
+FOUND_OUT = ("classes", "fingerprint")  # filled in by `data.resolve`
 _InSize = Annotated[
     tuple[Annotated[int, OneOf(1, 3)], Count, Count],
     Field(description="[channels, height, width] with 1 or 3 channels", examples=[[3, 32, 32]]),
@@ -41,18 +41,18 @@ _InSize = Annotated[
 @with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images.
+    """Settings of the images.
 
     Attributes:
         source: One of `SOURCES`.
-        path: Where the images lie, or will after a download; not part of the trial id.
-        in_size: Channels, height and width of an image; a folder's images are resized to it. Where a source has images
-            of one size only, it is that one.
-        train_images: How many training images (before the validation set is split off); None: all that there are.
-        test_images: How many test images; None: all.
-        seed: Of the drawings, for `shapes`.
-        classes: How many classes; filled in by `data.resolve`.
-        fingerprint: What tells one folder of images from another; filled in by `data.resolve`.
+        path: Path of the images, or where to download them; not part of the trial id.
+        in_size: Channels, height and width of an image; a folder's images are resized to it. Fixed where all images of
+            a source have one size.
+        train_images: Number of training images, before the validation set is split off; None: all.
+        test_images: Number of test images; None: all.
+        seed: Random seed of the drawn images, for `shapes`.
+        classes: Number of classes; filled in by `data.resolve`.
+        fingerprint: Hash of the listing of a folder or array file; filled in by `data.resolve`.
     """
 
     source: Annotated[str, OneOf(*SOURCES)] = "cifar10"
@@ -70,7 +70,7 @@ class DataSettings:
             object.__setattr__(self, "in_size", source.in_size)
 
     def to_json(self) -> dict[str, Any]:
-        """All of them as JSON values."""
+        """All settings as JSON values."""
         return {**vars(self), "in_size": list(self.in_size)}
 
     def identity(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class DataSettings:
 
 
 def source_mapping(value: object) -> tuple[dict[str, Any], list[str]]:
-    """The mapping that `cifar10`, `image_folder:/path` or a mapping stands for; and the faults."""
+    """Expand `cifar10`, `image_folder:/path` or a mapping into a mapping; return the faults too."""
     value = plain(value)
     if isinstance(value, str):
         source, _, path = value.partition(":")
@@ -98,7 +98,7 @@ def source_mapping(value: object) -> tuple[dict[str, Any], list[str]]:
 
 
 def _source_problems(data: DataSettings) -> list[str]:
-    """The settings that contradict what the source supports, one line each."""
+    """List the settings that the source does not support, one line each."""
     source, name = SOURCES[data.source], data.source
     problems = []
     if source.path in ("folder", "file") and data.path is None:
