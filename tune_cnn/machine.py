@@ -70,8 +70,8 @@ def gpu_use() -> str:
     """Use of this machine's GPUs, such as `GPU 87 %, 12 of 80 GB`; empty without NVIDIA's `nvidia-smi`."""
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=2, check=True).stdout
-        gpus = [[float(number) for number in line.split(",")] for line in told.splitlines()]
+        output = subprocess.run(query, capture_output=True, text=True, timeout=2, check=True).stdout
+        gpus = [[float(number) for number in line.split(",")] for line in output.splitlines()]
         return "; ".join(f"GPU {busy:.0f} %, {used / 1024:.0f} of {all_ / 1024:.0f} GB" for busy, used, all_ in gpus)
     except (OSError, subprocess.SubprocessError, ValueError):  # such as a field `[N/A]`
         return ""

@@ -116,11 +116,11 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
             arguments = ", ".join(signature.parameters)
             raise TypeError(f"{function.__name__}() {error}; arguments are {arguments}") from None
         given.apply_defaults()
-        found, problems = check(model, plain(given.arguments))
+        values, problems = check(model, plain(given.arguments))
         if problems:
             problems = [problem.replace(", or null", ", or None") for problem in problems]
             raise ConfigError(f"{function.__name__}()", problems)
-        given.arguments = vars(found)
+        given.arguments = vars(values)
         return function(*given.args, **given.kwargs)
 
     return call
@@ -148,9 +148,9 @@ def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
     if fault["type"] == "missing" and value is None:
         return f"missing; write a pattern such as {schema['examples'][0]}"
     if schema.get("type") == "object" and "examples" in schema:
-        found = "empty" if value is None else f"{shown(value)} is not a mapping"
+        mistake = "empty" if value is None else f"{shown(value)} is not a mapping"
         example = ", ".join(f"{key}: {item}" for key, item in schema["examples"][0].items())
-        return f"{found}; write keys under it, such as {example}, or leave it out"
+        return f"{mistake}; write keys under it, such as {example}, or leave it out"
     if not _is_axis(schema):
         return f"{shown(value)} is not {_wanted(schema)}"
     if value is None:

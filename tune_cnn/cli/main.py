@@ -86,16 +86,16 @@ def parser() -> argparse.ArgumentParser:
         **style,
     )
     root.add_argument("--version", action="version", version=f"tune-cnn {__version__}")
-    listed = root.add_subparsers(title="commands", metavar="COMMAND")
+    subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
     root.set_defaults(command=None)
     names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
     for name in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
         command = importlib.import_module(f"{commands.__name__}.{name}")
         description, epilog = str(command.__doc__), f"Example:\n  {command.EXAMPLE}"
         purpose = description[0].lower() + description[1:].removesuffix(".")
-        taken = listed.add_parser(name, help=purpose, description=description, epilog=epilog, **style)
-        taken.set_defaults(command=name, run=command.run)
-        command.add_arguments(taken)
+        subparser = subparsers.add_parser(name, help=purpose, description=description, epilog=epilog, **style)
+        subparser.set_defaults(command=name, run=command.run)
+        command.add_arguments(subparser)
     return root
 
 

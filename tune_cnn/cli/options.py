@@ -82,12 +82,12 @@ def seconds(text: str) -> float:
     """Argparse type: a length of time, such as `90`, `90s`, `30m` or `2h`, in seconds."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS_S else (text, "s")
     try:
-        found = float(number) * _UNITS_S[unit]
+        duration_s = float(number) * _UNITS_S[unit]
     except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
+        duration_s = 0.0
+    if not 0 < duration_s < float("inf"):
         raise ArgumentTypeError(f"{text!r} is not a length of time; write one such as 90s, 30m or 2h")
-    return found
+    return duration_s
 
 
 def whole(text: str, least: int = 0) -> int:

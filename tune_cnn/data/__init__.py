@@ -48,8 +48,8 @@ def resolve(data: DataSettings) -> DataSettings:
     source = SOURCES[data.source](data)
     found = source.inspect()
     choose(data, found)  # raises if too many images are asked for
-    told = {"path": source.path if data.path else None, "fingerprint": None, **found.settings}
-    resolved = replace(data, classes=found.classes, **told)
+    filled_in = {"path": source.path if data.path else None, "fingerprint": None, **found.settings}
+    resolved = replace(data, classes=found.classes, **filled_in)
     _found[resolved] = found
     return resolved
 

@@ -48,15 +48,15 @@ def views(images: Tensor, count: int) -> list[Tensor]:
     return seen if count == 1 else [view for image in seen for view in (image, image.flip(3))]
 
 
-def _mirrored(places: Tensor, size: int) -> Tensor:
+def _mirrored(positions: Tensor, size: int) -> Tensor:
     """Reflect positions that lie beyond an edge, without repeating the edge."""
     period = max(2 * (size - 1), 1)
-    places = places.remainder(period)
-    return torch.minimum(places, period - places)
+    positions = positions.remainder(period)
+    return torch.minimum(positions, period - positions)
 
 
 def _blanked(size: int, side: int, draws: Tensor) -> Tensor:
     """Mask (B, size) of the positions that a window of `side` around a random centre covers."""
     first = (draws * size).long() - side // 2
-    places = torch.arange(size, device=draws.device)
-    return (places >= first) & (places < first + side)
+    positions = torch.arange(size, device=draws.device)
+    return (positions >= first) & (positions < first + side)

@@ -171,13 +171,13 @@ class _Listing:
 
     def phrases(self) -> list[str]:
         """Describe what was left out."""
-        found = []
+        phrases = []
         for kind, counter in self.left_out.items():
             named = sorted((-count, name) for name, count in counter.items() if count)  # the most frequent first
             if named:
                 names = enumerated([name for _, name in named], most=3)
-                found.append(_LEFT_OUT[kind].format(counter.total(), names, "s" * (counter.total() != 1)))
-        return found
+                phrases.append(_LEFT_OUT[kind].format(counter.total(), names, "s" * (counter.total() != 1)))
+        return phrases
 
 
 def _class_folders(names: Sequence[str]) -> str:

@@ -80,8 +80,8 @@ def _fault(settings: Settings, has_single: bool) -> str | None:
 def conv_layers(model: nn.Module, settings: Settings) -> list[tuple[nn.Conv2d, int, int]]:
     """Conv layers of a trial's network in order, each with the height and width of its input."""
     if settings.model is not None:
-        called = measured_layers(model, settings)
-        return [(layer, shape[-2], shape[-1]) for layer, shape, _ in called if isinstance(layer, nn.Conv2d)]
+        measured = measured_layers(model, settings)
+        return [(layer, shape[-2], shape[-1]) for layer, shape, _ in measured if isinstance(layer, nn.Conv2d)]
     _, height, width = settings.data.in_size
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     # By formula, as both networks halve the image after every P-th conv layer: a forward pass on the meta device would

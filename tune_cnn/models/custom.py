@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from tune_cnn.errors import NetworkError
-from tune_cnn.models.custom_source import network_class, told
+from tune_cnn.models.custom_source import error_text, network_class
 from tune_cnn.rules import suggest
 from tune_cnn.settings import Settings
 
@@ -38,18 +38,18 @@ def measured_layers(model: nn.Module, settings: Settings) -> list[tuple[Any, tup
     Returns:
         For each: the layer, the shape (C, H, W) or (features,) of its input, and its number of output positions.
     """
-    found: list[tuple[Any, tuple[int, ...], int]] = []
+    calls: list[tuple[Any, tuple[int, ...], int]] = []
 
-    def called(layer: Any, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+    def record(layer: Any, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         width = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
-        found.append((layer, tuple([*inputs, *named.values()][0].shape[1:]), output.numel() // width))
+        calls.append((layer, tuple([*inputs, *named.values()][0].shape[1:]), output.numel() // width))
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(called, with_kwargs=True) for layer in layers]
+    hooks = [layer.register_forward_hook(record, with_kwargs=True) for layer in layers]
     _scores(model.eval(), settings, images=1)
     for hook in hooks:
         hook.remove()
-    return found
+    return calls
 
 
 def fault(settings: Settings, has_single: bool = False) -> str | None:
@@ -99,7 +99,7 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
     except NetworkError as error:
         return str(error)
     except (Exception, SystemExit) as error:  # from the network's own code
-        return f"{settings.model} {fails}: {told(error, str(settings.model))}"
+        return f"{settings.model} {fails}: {error_text(error, str(settings.model))}"
     return None
 
 

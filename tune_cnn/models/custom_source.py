@@ -84,11 +84,11 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
     except NetworkError:
         raise
     except (Exception, SystemExit) as error:
-        raise NetworkError(f"{model} cannot be imported: {told(error, model)}") from error
+        raise NetworkError(f"{model} cannot be imported: {error_text(error, model)}") from error
     network = getattr(module, name, None)
     if network is None:
-        found = [k for k, value in vars(module).items() if _is_network(value) and value.__module__ == module.__name__]
-        remedy = suggest(name, found) if found else "it has no class of a network"
+        classes = [k for k, value in vars(module).items() if _is_network(value) and value.__module__ == module.__name__]
+        remedy = suggest(name, classes) if classes else "it has no class of a network"
         raise NetworkError(f"{model}: no class of this name; {remedy.replace('keys are', 'classes are')}")
     if not _is_network(network):
         raise NetworkError(f"{model}: not a torch.nn.Module; derive its class from torch.nn.Module")
@@ -170,7 +170,7 @@ def _file_in(folder: Path, name: str, module: ModuleType) -> str | None:
     return file if file in (f"{path}.py", str(path / "__init__.py")) else None
 
 
-def told(error: BaseException, model: str) -> str:
+def error_text(error: BaseException, model: str) -> str:
     """Describe an error in a custom network's code, with the line of its file that it came from."""
     name = model.rpartition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
