@@ -741,7 +741,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         ([], ["usage: tune-cnn", "sweep ", "train the experiments of config files"]),
         (["sweep"], ["the following arguments are required: FILE"]),
         (["swep", "tiny.yaml"], ["no such command: swep; did you mean sweep?"]),
-        (["sweep"], ["Example:\n  tune-cnn sweep exp1_1 exp1_2", "All there is: tune-cnn sweep --help"]),
+        (["sweep"], ["Example:\n  tune-cnn sweep exp1_1 exp1_2", "All options: tune-cnn sweep --help"]),
         (["sweep", "tiny.yaml", "--fre"], ["unrecognized arguments: --fre"]),
         (["sweep", "tiny.yaml", "--epochs", "3"], ["a setting is changed by --set, such as --set epochs=3"]),
         (

@@ -382,7 +382,7 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("nets.py:Detached", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),
         ("nets.py:Overwriting", "cannot be trained: RuntimeError: one of the variables needed for gradient"),
         ("nets.py:Exits", "cannot classify two images: SystemExit (line "),
-        ("nets.py:Extra", "Extra has an extra state that is no tensor; make it a buffer"),
+        ("nets.py:Extra", "Extra has an extra state that is not a tensor; make it a buffer"),
         ("nets.py:Mistaken", "nets.py:Mistaken cannot classify two images: RuntimeError:"),
         ("nets.py:Empty", "Empty has no weights to train; give it layers in __init__"),
     ],

@@ -375,7 +375,8 @@ def test_all_broken_images_are_named_at_once(image_folder):
         load(settings)
     first, *lines = str(caught.value).splitlines()
     assert first == "3 of 30 images cannot be decoded; repair them, or take them out:"
-    assert lines[1:] == [f"  {image_folder}/train/red/000.png: empty", f"  {image_folder}/test/red/000.png: no image"]
+    train, test = (f"  {image_folder}/{part}/red/000.png" for part in ("train", "test"))
+    assert lines[1:] == [f"{train}: empty", f"{test}: not an image"]
     assert lines[0].startswith(f"  {path}: ")
 
 
@@ -390,7 +391,7 @@ def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
     ("spoil", "message"),
     [
         ("rm -r ../colours", "colours: there is no such folder; check the path of image_folder"),
-        ("rm -r ../colours; touch ../colours", "colours: a file and no folder; unpack it"),
+        ("rm -r ../colours; touch ../colours", "colours: a file, not a folder; unpack it"),
         ("rm -r test", "colours/test: there is no such folder; it must hold one folder of images for each class"),
         (
             "mv train Train; mv test valid",
@@ -416,7 +417,7 @@ def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
         ),
         (
             "rm -r */blue */green",
-            "colours/train: only one class, red, so that there is nothing to tell apart; it must hold one",
+            "colours/train: only one class, red, so there is nothing to tell apart; it must hold one",
         ),
         (
             "for i in train test; do mkdir -p moved/set; mv $i moved/set/images; mv moved $i; done",
@@ -787,7 +788,7 @@ def test_what_is_no_file_of_arrays_is_told(arrays, tmp_path):
     with pytest.raises(DataError, match=r"images\.npz: not an \.npz file \(.*\); write it with numpy\.savez"):
         resolve(settings)
     np.savez(tmp_path / "images.npz", x_train=arrays["train_images"])
-    with pytest.raises(DataError, match="it has no train_images, train_labels, test_images, test_labels; wanted are"):
+    with pytest.raises(DataError, match="it has no train_images, train_labels, test_images, test_labels; it must have"):
         resolve(settings)
     np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(DataError, match=r"in_size: the images of .* are \[3, 6, 5\]; leave it out"):

@@ -161,7 +161,7 @@ def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
         return "an empty list; give at least one value"
     if _is_flat(value, schema):
         return f"{shown(value)} is one list, not a list of lists; write {shown([[item] for item in value])}"
-    return f"{fault['msg'].removeprefix('Value error, ')} stands there twice; keep one"
+    return f"{fault['msg'].removeprefix('Value error, ')} is given twice; keep one"
 
 
 def _is_axis(schema: dict[str, Any]) -> bool:

@@ -68,7 +68,7 @@ class _Parser(argparse.ArgumentParser):
         elif re.match(r"unrecognized arguments: [^\[{]*[\]}]", message):
             message += "; a value with spaces needs quotes, such as --set 'grid.layers_per_block=[1, 2]'"
         example = str(self.epilog).partition("\n")[2]
-        self.exit(2, f"{self.prog}: {message}\nExample:\n{example}\nAll there is: {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {message}\nExample:\n{example}\nAll options: {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -52,13 +52,13 @@ def open_sweep(sweep: str, options: Namespace) -> "SweepFolder":
     return SweepFolder.find(sweep, options.storage)
 
 
-def add_out(parser: ArgumentParser, help: str = "where to") -> None:
+def add_out(parser: ArgumentParser, help: str = "where to write") -> None:
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help=f"{help} (default: results)")
 
 
 def add_storage(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--storage", default="ray_results", metavar="DIR", help="where sweeps lie (default: ray_results)"
+        "--storage", default="ray_results", metavar="DIR", help="where sweeps are stored (default: ray_results)"
     )
 
 

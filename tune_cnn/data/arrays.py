@@ -27,7 +27,7 @@ class Arrays(Source):
         try:
             with zipfile.ZipFile(self.path) as archive, np.load(self.path) as arrays:
                 if absent := [name for name in _NAMES if name not in arrays.files]:
-                    raise DataError(f"{self.path}: it has no {', '.join(absent)}; wanted are {', '.join(_NAMES)}")
+                    raise DataError(f"{self.path}: it has no {', '.join(absent)}; it must have {', '.join(_NAMES)}")
                 sums = [archive.getinfo(f"{name}.npy") for name in _NAMES]
                 shapes = {part: _header(archive, f"{part}_images.npy") for part in _PARTS}
                 labels = {part: arrays[f"{part}_labels"] for part in _PARTS}
@@ -39,7 +39,7 @@ class Arrays(Source):
             if sizes["train"] != sizes["test"]:
                 problems.append("train_images and test_images differ in size")
             if len(present := np.unique(labels["train"])) < 2:
-                problems.append("train_labels has only one class, so that there is nothing to tell apart")
+                problems.append("train_labels has only one class, so there is nothing to tell apart")
             elif labels["test"].max() > (last := labels["train"].max()):
                 problems.append(f"test_labels has classes beyond {last}, the last one of train_labels")
             elif len(present) <= last:

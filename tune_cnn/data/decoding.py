@@ -127,7 +127,7 @@ def _decode(image: ImageFile, height: int, width: int) -> NDArray[np.uint8] | _D
                 shown = file.convert("RGB")
         return np.asarray(_resized(shown, height, width))
     except UnidentifiedImageError:
-        return "no image" if image.size_bytes else "empty"
+        return "not an image" if image.size_bytes else "empty"
     except Exception as error:  # Pillow's decoders raise all kinds of exceptions
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
 

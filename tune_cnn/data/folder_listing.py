@@ -43,7 +43,7 @@ def list_folder(root: str) -> tuple[Found, list[ImageFile]]:
         DataError: The folder cannot be read, or is not what `ImageFolder` needs; every fault is named.
     """
     if not os.path.isdir(root):
-        fault = "a file and no folder; unpack it" if os.path.exists(root) else "there is no such folder"
+        fault = "a file, not a folder; unpack it" if os.path.exists(root) else "there is no such folder"
         raise DataError(f"{root}: {fault}; check the path of image_folder")
     try:
         return _list(root)
@@ -129,7 +129,7 @@ class _Listing:
             fault = f"no images in {_class_folders(empty)}{there and f', but {there}'}; fill or remove what is empty"
         elif len(names) == 1:
             around, below = inner[names[0]]
-            fault = f"only one class, {names[0]}, so that there is nothing to tell apart; "
+            fault = f"only one class, {names[0]}, so there is nothing to tell apart; "
             fault += f"move the folders {enumerated(below)} of {around} up into {part}/" if below else wanted
         else:
             self.left_out["inner"].update(name for _, below in inner.values() for name in below)

@@ -153,6 +153,6 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
             left_out.append(f"no verdict on {settings.network}, which may train all the same: {named(error)}")
     left_out = list(dict.fromkeys(left_out))
     if late:
-        remedy = "tune-cnn diagnose takes its time"
+        remedy = "tune-cnn diagnose has no time limit"
         left_out.append(f"no verdict on {late} of {len(distinct)} trials within {within_s:g} s; {remedy}")
     return Diagnoses({trial_id: found[trial_id] for trial_id in distinct if trial_id in found}, left_out)

@@ -73,7 +73,7 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
             if any(isinstance(weight, UninitializedParameter) for weight in model.parameters()):
                 return f"{settings.network} has lazy layers; call it once in __init__, so that they get their shapes"
             if not all(isinstance(value, Tensor) for value in model.state_dict().values()):
-                return f"{settings.network} has an extra state that is no tensor; make it a buffer"
+                return f"{settings.network} has an extra state that is not a tensor; make it a buffer"
             if not any(weight.requires_grad for weight in model.parameters()):
                 return f"{settings.network} has no weights to train; give it layers in __init__"
             if (name := _plain_list(model)) is not None:

@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_only(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all)")
     parser.add_argument("--device", metavar="NAME", default="cpu", help="where to compute, such as cuda (default: cpu)")
-    parser.add_argument("--batches", type=positive, default=20, metavar="N", help="per turn (default: 20)")
+    parser.add_argument("--batches", type=positive, default=20, metavar="N", help="batches per turn (default: 20)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each (default: 5)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
 

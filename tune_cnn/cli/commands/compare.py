@@ -12,7 +12,7 @@ EXAMPLE = "tune-cnn compare exp1_1 exp1_1_he"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="folders or names; the first is what it was before")
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="folders or names; the first is the baseline")
     add_storage(parser)
 
 

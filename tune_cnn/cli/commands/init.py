@@ -13,7 +13,7 @@ EXAMPLE = "tune-cnn init configs"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("configs"), metavar="DIR", help="where to (default: configs)"
+        "folder", nargs="?", type=Path, default=Path("configs"), metavar="DIR", help="copy to here (default: configs)"
     )
 
 
@@ -25,7 +25,7 @@ def run(options: Namespace) -> int:
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
         if there := [str(path) for path in files if (options.folder / path).exists()]:
-            raise StorageError(f"{options.folder}: {', '.join(there)} there already; name another folder")
+            raise StorageError(f"{options.folder}: {', '.join(there)} already there; name another folder")
         for path in files:
             (options.folder / path).parent.mkdir(exist_ok=True)
             shutil.copyfile(shipped / path, options.folder / path)

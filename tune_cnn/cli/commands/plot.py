@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "patterns", nargs="*", default=["*"], metavar="PATTERN", help="names of experiments (default: all)"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the result files' folder")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the result files' folder)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the result files' folder)")
     parser.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="default: png")
 
 

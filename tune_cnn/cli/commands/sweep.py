@@ -14,7 +14,7 @@ _DIAGNOSES_S = 10.0  # time limit for the verdicts of a dry run
 def add_arguments(parser: ArgumentParser) -> None:
     add_files(parser)
     parser.add_argument("--name", help="the sweep's name (default: made from the files' names)")
-    add_out(parser, "result files")
+    add_out(parser, "folder of the result files")
     add_storage(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
     finish = "train experiments of these names to the end, also those that a scheduler stopped"
@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop 90s, 30m, 2h, ... after Ray's start")
     track = "also report each trial to MLflow or Weights & Biases"
     parser.add_argument("--track", choices=["mlflow", "wandb"], help=track, **MANY)
-    parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run so many trials at once at most")
+    parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run at most N trials at once")
     parser.add_argument(
         "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
     )
