@@ -247,7 +247,7 @@ _NAME_RULE = "use at most 100 letters, digits and . _ + = - without '..', and be
 
 
 def name_problems(name: object) -> list[str]:
-    """Check that the name of an experiment or sweep is a valid file name on every system; return at most one fault."""
+    """Check that the name of an experiment or sweep can be a file name everywhere; return no fault, or one."""
     if isinstance(name, str) and _NAME.fullmatch(name) and ".." not in name:
         return []
     return [f"{shown(name)} cannot be a name; {_NAME_RULE}"]
