@@ -1,3 +1,3 @@
-"""The one training loop, its optimizers, weight averaging and checkpoints."""
+"""The only training loop, with its optimizers, EMA and checkpoints."""
 
 from tune_cnn.training.trainer import AUTOCAST, TorchTrainer

@@ -1,4 +1,4 @@
-"""A training step as a CUDA graph: one launch for all kernels. In small networks, a launch outlasts its kernel."""
+"""A training step as one CUDA graph launch: in small networks, launching a kernel takes longer than running it."""
 
 import warnings
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from torch.optim import Optimizer
 from tune_cnn.errors import SlowerWarning
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-_COMPARED = 3  # steps on the first batch; the second one's loss depends on what the first one did
+_COMPARED = 3  # steps on the first batch; from the second on, the loss depends on the update before
 
 
 class GraphedStep:
-    """A training step that is replayed on batches of the first one's shape; others, such as an epoch's last, run as is.
+    """A training step, replayed as a graph on batches of the first one's shape; others, such as the last, run eagerly.
 
-    The first batch is trained on as it is, then by the graph, and forgotten again: where a graph cannot be captured, or
-    its losses are not those of the step bit for bit, the step goes on as it is, with a warning.
+    As a check, the first batch is trained on eagerly, then by the graph, and both are undone. If the capture fails, or
+    the losses are not equal bit for bit, all steps run eagerly, with a warning.
     See https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture.
 
-    A call is given the step, which trains on images (B, C, H, W) and labels (B,), and returns tensors, the loss first.
-    What it does depends on nothing else that changes from batch to batch but the tensors of `model` and `optimizer`.
+    Each call gets the step, which trains on images (B, C, H, W) and labels (B,), and returns tensors, the loss first.
+    Nothing else that the step uses may change from batch to batch, except the tensors of `model` and `optimizer`.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -31,7 +31,7 @@ class GraphedStep:
         self._replay: Callable[[], Any] | None = None
 
     def forget(self) -> None:
-        """Capture the next batch's step anew, since the optimizer has other tensors now."""
+        """Capture a new graph at the next batch, since the optimizer's tensors have been replaced."""
         self._is_new, self._replay = True, None
 
     def __call__(self, step: Step, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -39,7 +39,7 @@ class GraphedStep:
             self._is_new = False
             try:
                 self._record(step, images, labels)
-            except Exception as error:  # PyTorch raises AssertionError, too
+            except Exception as error:  # PyTorch raises AssertionErrors too
                 fault = str(error).strip().partition("\n")[0]
                 told = f"cuda_graph: not possible here, so steps run as they are ({fault})"
                 warnings.warn(told, SlowerWarning, stacklevel=2)
@@ -52,16 +52,16 @@ class GraphedStep:
         for mine, theirs in zip(self._batch, (images, labels), strict=True):
             mine.copy_(theirs)
         self._replay()
-        return tuple(result.clone() for result in self._results)  # the next replay writes to the same place
+        return tuple(result.clone() for result in self._results)  # the next replay overwrites them
 
     def _record(self, step: Step, images: Tensor, labels: Tensor) -> None:
-        self._batch = images.clone(), labels.clone()  # where the graph looks for each batch
+        self._batch = images.clone(), labels.clone()  # input buffers of the graph
         before = {tensor: tensor.clone() for tensor in self._changed()}
         state = self._optimizer.state
         trained, fixed = {*state}, [g for g in self._optimizer.param_groups if g.get("capturable") is False]
         try:
             expected = on_side_stream(lambda: self._losses(step))
-            for group in fixed:  # else PyTorch refuses, though a fused optimizer needs nothing for it
+            for group in fixed:  # else PyTorch refuses, though fused optimizers can be captured as they are
                 group["capturable"] = True
             self._results, self._replay = capture(lambda: step(*self._batch))
             self._restore(before)
@@ -78,13 +78,13 @@ class GraphedStep:
             self._restore(before)
 
     def _losses(self, step: Step) -> Tensor:
-        """Losses of some steps on the first batch, with the random numbers that come next."""
+        """Losses of a few steps on the first batch; the random state is restored afterwards."""
         gpus = [self._batch[0].device] if self._batch[0].is_cuda else []
         with torch.random.fork_rng(gpus):
             return torch.cat([step(*self._batch)[0] for _ in range(_COMPARED)])
 
     def _changed(self) -> list[Tensor]:
-        """All that a step changes; a new optimizer has its part only after the first."""
+        """All tensors that a step changes; a new optimizer has none before its first step."""
         states = [value for state in self._optimizer.state.values() for value in state.values()]
         changed = [*self._model.parameters(), *self._model.buffers(), *states]
         return [value for value in changed if isinstance(value, Tensor)]
@@ -92,11 +92,11 @@ class GraphedStep:
     @torch.no_grad()
     def _restore(self, before: dict[Tensor, Tensor]) -> None:
         for tensor in self._changed():
-            tensor.copy_(before.get(tensor, torch.zeros_like(tensor)))  # optimizers begin with zeros
+            tensor.copy_(before.get(tensor, torch.zeros_like(tensor)))  # optimizer states start at zero
 
 
 def on_side_stream(run: Callable[[], Tensor]) -> Tensor:
-    """Run what will be captured, as it has to be run before, on a stream of its own."""
+    """Run a function on a side stream, which PyTorch requires as a warm-up before its capture."""
     current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(current)
     with torch.cuda.stream(side):
@@ -106,10 +106,10 @@ def on_side_stream(run: Callable[[], Tensor]) -> Tensor:
 
 
 def capture(run: Callable[[], tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], Callable[[], Any]]:
-    """What a function gives, and what does its work on the GPU once more, into the same tensors."""
+    """Capture a function: return its results, and a function that repeats its GPU work into the same tensors."""
     graph = torch.cuda.CUDAGraph()
-    current = torch.cuda.stream(torch.cuda.current_stream())  # again at the end, where PyTorch's own context fails
-    # Other threads, such as a DataLoader's that pins memory, may go on.
+    current = torch.cuda.stream(torch.cuda.current_stream())  # also restored where PyTorch's own context fails
+    # thread_local: other threads, such as the one in which a DataLoader pins memory, may go on using CUDA.
     with current, torch.cuda.graph(graph, capture_error_mode="thread_local"):
         results = run()
     return results, graph.replay

@@ -10,12 +10,12 @@ _WARM_UP = 10  # batches; see `Ema`
 
 
 class Ema(AveragedModel):
-    """The EMA of a model, updated by its `update_parameters`.
+    """The EMA of a model, updated by `update_parameters`.
 
-    The decay of the n-th update is min(decay, n / (n + 10)), so that a short training is not averaged with its random
-    initialisation. Buffers are averaged too: running statistics of a batch normalisation belong to their weights.
+    The decay of update n, counted from 0, is min(decay, n / (n + 10)), so that a short training is not averaged with
+    its random initialisation. Buffers are averaged too: the running statistics of batch normalisation fit the weights.
 
-    PyTorch's own update sends the count, which is kept on the CPU, to a GPU at each batch, and waits for that.
+    It replaces PyTorch's own update, which copies its counter from CPU to GPU at each batch, and waits for it.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -24,7 +24,7 @@ class Ema(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Move the averages towards the values of the model."""
+        """Move the averages towards the model's current values."""
         weight = torch.clamp(_WARM_UP / (self.n_averaged + _WARM_UP), min=1 - self._decay).item()
         is_first = int(self.n_averaged) == 0
         mine, theirs = (chain(module.parameters(), module.buffers()) for module in (self.module, model))
@@ -33,7 +33,7 @@ class Ema(AveragedModel):
             if not is_first and average.is_floating_point():
                 averages.append(average)
                 values.append(value)
-            else:  # or it is `num_batches_tracked` of a batch normalisation
+            else:  # first update, or the integer `num_batches_tracked` of batch normalisation
                 average.copy_(value)
         if averages:
             steps = torch._foreach_sub(values, averages)

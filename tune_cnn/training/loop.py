@@ -1,4 +1,4 @@
-"""The loop over batches, which every training runs through, and that over epochs, for trainings outside a sweep."""
+"""The loop over batches, used by every training, and the loop over epochs, used outside sweeps."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from tune_cnn.training.state_file import load_state, save_state
 # Images (B, C, H, W) and labels (B,); a plain DataLoader gives them as a list.
 Batch = tuple[Tensor, Tensor] | list[Tensor]
 
-# How often a progress bar asks for the running loss, in seconds: each time, a GPU has to be waited for.
+# Seconds between updates of the loss in a progress bar: each one has to wait for the GPU.
 _LOSS_INTERVAL_S = 1.0
 
 _STOPPED = {
@@ -31,7 +31,7 @@ _STOPPED = {
 
 
 class Training(Protocol):
-    """What the loop runs: a trial, or a `TorchTrainer` with its batches."""
+    """What `run_epochs` runs: a `Trial`, or a call of `TorchTrainer.fit`."""
 
     history: FitResult
 
@@ -50,7 +50,7 @@ def run_epochs(
     print_every: int = 1,
     post_epoch_fn: Callable[[int, EpochResult, EpochResult, bool], None] | None = None,
 ) -> None:
-    """Run all the epochs that are left; arguments are those of `TorchTrainer.fit`.
+    """Run all remaining epochs; the arguments are as in `TorchTrainer.fit`.
 
     Raises:
         ResultError: The checkpoint is damaged, or does not continue this training.
@@ -84,11 +84,11 @@ def run_batches(
     verbose: bool,
     max_batches: int | None,
 ) -> EpochResult:
-    """Run one pass over the batches; arguments not listed here are those of `TorchTrainer.train_epoch`.
+    """Run one pass over the batches; the other arguments are as in `TorchTrainer.train_epoch`.
 
     Args:
-        step: Gives the losses (at least one), the number of images that are classified correctly, and of all.
-        name: What the progress bar calls the pass.
+        step: Returns the losses (at least one), the number of correctly classified images, and of all images.
+        name: Label of the progress bar.
 
     Raises:
         ValueError: There are no batches.
@@ -118,7 +118,7 @@ def run_batches(
 
 
 def losses_of_parts(loss_fn: Callable[[Tensor, Tensor], Tensor], scores: Tensor, labels: Tensor, size: int) -> Tensor:
-    """The mean loss of every `size` images, from scores (B, classes) and labels (B,)."""
+    """The mean loss of each chunk of `size` images, from scores (B, classes) and labels (B,)."""
     if scores.is_cuda and type(loss_fn) is nn.CrossEntropyLoss and _is_plain(loss_fn):
         smoothing = loss_fn.label_smoothing
         return means(nn.functional.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing), size)
@@ -127,12 +127,12 @@ def losses_of_parts(loss_fn: Callable[[Tensor, Tensor], Tensor], scores: Tensor,
 
 
 def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
-    """Whether every image counts, and alike."""
+    """Whether all images have the same weight, and none is ignored."""
     return loss.weight is None and loss.reduction == "mean" and loss.ignore_index < 0
 
 
 def means(values: Tensor, size: int) -> Tensor:
-    """The mean of every `size` of some values, and of the rest, in few operators: a GPU waits for each to be sent."""
+    """The mean of each chunk of `size` values, and of the remainder, in few operators: a GPU waits for each launch."""
     whole = len(values) // size * size
     found = values[:whole].reshape(-1, size).mean(dim=1)
     return found if whole == len(values) else torch.cat([found, values[whole:].mean().reshape(1)])

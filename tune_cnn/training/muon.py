@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 # Learning rate of all other weights, relative to that of the conv weights.
 _OTHERS = 20
-# Linear layers learn as if their outputs were divided by 9, as the logits are in Jordan's network: a weight that is 9
-# times as large needs 1/81 of the learning rate and 81 times the weight decay. At the full rate it grows unchecked.
+# Linear layers learn as if their outputs were divided by 9, like the logits of Jordan's network: without the division,
+# that takes 1/81 of the learning rate and 81 times the weight decay. At the full rate, their weights grow unchecked.
 _DIVISOR = 9
 _ITERATIONS = 3
 _LEAST_NORM = 1e-12
@@ -23,7 +23,7 @@ class Muon(Optimizer):
     The update of a conv layer, as a matrix (filters, inputs), is made orthogonal, so that rare directions count as much
     as those that dominate the gradient (Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
     2024, kellerjordan.github.io/posts/muon). Conv weights keep their initial norm, as in that author's CIFAR-10 speed
-    run: before a batch normalisation, the norm has no effect.
+    run: batch normalisation after the layer cancels the norm.
 
     Args:
         weights: Parameters; those with four or more dimensions are conv weights.
@@ -47,8 +47,8 @@ class Muon(Optimizer):
         ]
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    # A GradScaler then leaves it to `step` to divide the gradients, and to do nothing if one of them is not finite,
-    # instead of waiting for the device after each batch to know.
+    # Makes GradScaler leave it to `step` to unscale the gradients, and to skip the update if one of them is not finite;
+    # otherwise GradScaler waits for the device after each batch to find out.
     _step_supports_amp_scaling = True
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class Muon(Optimizer):
 def _update_conv(weight: Tensor, direction: Tensor, lr: float) -> None:
     norm = weight.norm()
     step = orthogonalised(direction.flatten(1)).reshape(weight.shape)
-    # Of a layer whose ReLUs are dead the step is 0, as are weights that start so: they stay as they are.
+    # The step of a layer of dead ReLUs is 0, and so is the norm of weights that start at 0: neither changes.
     weight.sub_(step.to(weight.dtype) * (lr * norm / step.norm().clamp_min(_LEAST_NORM)))
     weight.mul_(norm / weight.norm().clamp_min(_LEAST_NORM))
 

@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from tune_cnn.settings import Settings
 from tune_cnn.training.muon import Muon
 
-# PyTorch's optimizers import torch._dynamo, a second and 150 MB in each process, only to keep a compiler out of their
-# methods. No step is compiled here (`compile` is for the model), so the methods are called as they were written.
+# PyTorch's optimizers import torch._dynamo, which takes a second and 150 MB in each process, only to exclude their
+# methods from compilation. Only the model is ever compiled here, so the undecorated methods are called.
 
 
 def _undecorated(kind: Any) -> Callable[..., Optimizer]:
@@ -25,14 +25,14 @@ _SGD, _Adam, _AdamW = map(_undecorated, (SGD, Adam, AdamW))
 
 
 def _spare_dynamo() -> None:
-    """Let `torch._disable_dynamo` find the methods that it decorated as disabled already."""
+    """Mark the methods decorated by `torch._disable_dynamo` as disabled already, so that it imports nothing."""
     for method in vars(Optimizer).values():
         if original := getattr(method, "__wrapped__", None):
             original.__dynamo_disable = original
 
 
 def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> Optimizer:
-    """The optimizer of a trial; PyTorch's own are fused, which takes one pass over the weights instead of several.
+    """The optimizer of a trial; PyTorch's are fused, and so pass over the weights once instead of several times.
 
     A new one also needs its name in `Settings.optimizer`, and its limits in `diagnosis`.
     """
@@ -41,7 +41,7 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> Opti
     match settings.optimizer:
         case "sgd":
             sgd = _SGD(weights, lr, momentum=momentum, weight_decay=reg, nesterov=momentum > 0, fused=True)
-            if momentum > 0:  # in fp16, if the first step overflows, PyTorch would leave it as memory that is not set
+            if momentum > 0:  # PyTorch would leave it uninitialised if the first step in fp16 overflows
                 for weight in sgd.param_groups[0]["params"]:
                     sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
             return sgd
@@ -56,14 +56,14 @@ def build_optimizer(weights: Iterable[nn.Parameter], settings: Settings) -> Opti
 
 
 def build_scheduler(optimizer: Optimizer, settings: Settings, batches: int) -> LambdaLR | None:
-    """The scheduler, stepped after each of the `batches` in all epochs; None if the learning rate is constant."""
+    """The learning rate scheduler, to step after each of the `batches` of all epochs; None for a constant rate."""
     if settings.schedule == "constant" and settings.warmup == 0:
         return None
     return LambdaLR(optimizer, lambda batch: learning_rate_factor(settings, batch, batches))
 
 
 def learning_rate_factor(settings: Settings, batch: int, batches: int) -> float:
-    """Factor of `lr`, 0 to 1, for a batch, counted from 0, of the `batches` in all epochs."""
+    """Factor of `lr`, 0 to 1, at a batch, counted from 0, of the `batches` of all epochs."""
     rising = settings.warmup * batches
     if batch < rising:
         return (batch + 1) / (rising + 1)

@@ -12,20 +12,20 @@ from tune_cnn.settings import Settings, parse_settings
 
 
 class TrainingState(NamedTuple):
-    """All that changes from batch to batch."""
+    """Everything that changes from batch to batch."""
 
-    parts: Mapping[str, Any]  # `model`, `optimizer`, and if there are such, `scheduler`, `average` and `scaler`
+    parts: Mapping[str, Any]  # `model`, `optimizer`, and `scheduler`, `average` and `scaler` if used
     device: torch.device
 
     def to_dict(self) -> dict[str, Any]:
-        """As tensors and plain values, with the random state."""
+        """The state as tensors and plain values, with the random state."""
         rng = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.device)
         return {name: part.state_dict() for name, part in self.parts.items()} | {"rng": rng}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Restore what `to_dict` returned; if parts lack or do not fit, raise a ResultError and change nothing."""
+        """Restore what `to_dict` returned; if parts are missing or unfit, raise a ResultError and change nothing."""
         before = copy.deepcopy(self.to_dict())
         try:
             check_tensors(state["model"], self.parts["model"].state_dict())
@@ -36,7 +36,7 @@ class TrainingState(NamedTuple):
         except Exception as error:
             self._load(before)
             if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise  # it says nothing of the state, which serves the next try
+                raise  # not a fault of the state, which can be loaded at the next try
             kind = "" if isinstance(error, ResultError) else f"{type(error).__name__}: "
             raise ResultError(kind + " ".join(str(error).split())) from error
 
@@ -48,7 +48,7 @@ class TrainingState(NamedTuple):
             torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), self.device)
 
     def _rehearse(self) -> None:
-        """Take a step without a gradient: optimizers and schedules do not look at what they load before they use it."""
+        """Take a step with zero gradients: optimizers and schedulers check what they load only when they use it."""
         optimizer = self.parts["optimizer"]
         for group in optimizer.param_groups:
             for weight in group["params"]:
@@ -60,7 +60,7 @@ class TrainingState(NamedTuple):
 
 
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Raise a ResultError with the first tensor that has not the shape and type of the one that it would replace."""
+    """Raise a ResultError that names the first tensor whose shape or dtype differs from that of the expected one."""
     for name in [*expected, *found]:
         mine, other = expected.get(name), found.get(name)
         if not isinstance(mine, Tensor) or not isinstance(other, Tensor):
@@ -70,7 +70,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> N
 
 
 def _check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Check that each tensor has its parameter's shape, where the optimizer is fused, and its step would not."""
+    """Check that each tensor has the shape of its parameter, which the step of a fused optimizer does not check."""
     if not any(group.get("fused") for group in state["param_groups"]):
         return
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -91,7 +91,7 @@ def course(settings: Settings) -> dict[str, Any]:
 
 
 def check_settings(state: Mapping[str, Any], settings: Settings) -> None:
-    """Raise a ResultError if these settings do not continue the training of a state: with the first that differs."""
+    """Raise a ResultError with the first difference if these settings cannot continue the training of a state."""
     if state.get("trial_id") == settings.trial_id:
         return
     try:

@@ -1,4 +1,4 @@
-"""The format of checkpoint files: tensors and plain values, whole or not at all; for sweeps, see `trial_folder`."""
+"""Checkpoint files: tensors and plain values, written atomically. For those of sweeps, see `trial_folder`."""
 
 import io
 import pickle
@@ -11,23 +11,23 @@ import torch
 from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file, replace_file
 
-MOST_BYTES = 4 * 2**30  # of a checkpoint whose network is not known
+MOST_BYTES = 4 * 2**30  # limit for a checkpoint whose network is unknown
 _REMEDY = "delete it, or choose another name"
 
 
 def state_to_bytes(state: dict[str, Any]) -> bytes:
-    """Tensors and plain values as the content of a file."""
+    """Serialise tensors and plain values into the content of a file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
 def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
-    """What `state_to_bytes` was given, on the CPU; a ResultError names `place` if it is damaged, or not ours."""
+    """Load the output of `state_to_bytes` onto the CPU; a ResultError names `place` if it is damaged or not ours."""
     try:
         # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            # What we write is not compressed; what unpacks to more than its own size could fill the memory.
+            # Our files are not compressed; one that unpacks to more than its own size could fill the memory.
             parts = archive.infolist()
             if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > len(content):
                 raise ResultError(f"{place}: compressed, so not ours; {_REMEDY}")
@@ -36,11 +36,11 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except ResultError:
         raise
-    except pickle.UnpicklingError as error:  # its own message tells how to run the code that may be in there
+    except pickle.UnpicklingError as error:  # its message suggests running any code in the file
         raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; {_REMEDY}") from error
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            raise  # it says nothing of the file
+            raise  # not a fault of the file
         raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); {_REMEDY}") from error
     if not isinstance(state, dict):
         raise ResultError(f"{place}: not a checkpoint of ours; {_REMEDY}")
@@ -48,10 +48,10 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values as one file, whole or not at all."""
+    """Write tensors and plain values to a file, atomically."""
     replace_file(path, state_to_bytes(state))
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU; a ResultError if the file is damaged, or not one of ours."""
+    """Load a file written by `save_state` onto the CPU; raise a ResultError if it is damaged or not ours."""
     return state_from_bytes(read_file(path, MOST_BYTES), str(path))

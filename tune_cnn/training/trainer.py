@@ -1,4 +1,4 @@
-"""What trains a network. Notebooks, single runs and sweeps all train through `TorchTrainer`."""
+"""`TorchTrainer`, with which notebooks, single runs and sweeps all train their networks."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from tune_cnn.training.ema import Ema
 from tune_cnn.training.loop import Batch, losses_of_parts, run_batches, run_epochs
 from tune_cnn.training.state import TrainingState
 
-# The dtype of autocast; other precisions run without it.
+# autocast dtype per precision; the other precisions run without autocast.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,19 +31,19 @@ class TorchTrainer:
     Args:
         model: Maps images (B, C, H, W) to class scores (B, classes). It is moved to `device`.
         loss_fn: Maps scores (B, classes) and labels (B,) to the mean loss.
-        optimizer: Over the model's parameters.
-        device: Where to compute; None: where the model is.
+        optimizer: Updates the model's parameters.
+        device: Device to compute on; None: that of the model.
         train_loss_fn: Training loss; defaults to `loss_fn`.
         scheduler: Changes the learning rate; it is stepped after each batch.
         augment: Changes training images (B, C, H, W), before they become floats.
-        average: Decay per batch of an exponential moving average (EMA) of the weights, which is then evaluated in their
+        average: Decay per batch of an exponential moving average (EMA) of the weights, which is evaluated in their
             place; 0: no EMA; None: the model's attribute `average`, or 0 if it has none.
         precision: `bf16` or `fp16`, by autocast, with weights in fp32; else fp32, with TF32 as PyTorch's flags say.
-        compile: Compile the model; where that fails, it runs as it is.
-        cuda_graph: Train by a CUDA graph; see `cuda_graph.GraphedStep`. Not with a scheduler, nor in fp16.
+        compile: Compile the model; if that fails, it runs uncompiled.
+        cuda_graph: Replay training steps as a CUDA graph (`cuda_graph.GraphedStep`); not with a scheduler, nor in fp16.
 
     Attributes:
-        evaluated: The model that is validated and tested: `model`, or the average.
+        evaluated: The model that is validated and tested: `model`, or its EMA.
 
     Images may be floats, which are used as they are, or uint8, which become floats in [0, 1] on the device.
     """
@@ -73,12 +73,12 @@ class TorchTrainer:
         self.precision = precision
         if average is None:
             average = getattr(model, "average", 0.0)
-            average = average if isinstance(average, float) and average < 1 else 0.0  # a layer of this name
+            average = average if isinstance(average, float) and average < 1 else 0.0  # not if it is a layer
         self._average = Ema(self.model, average) if average else None
         self.evaluated: nn.Module = self._average.module if self._average is not None else self.model
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         if compile:
-            torch.compiler.reset()  # what an earlier trial of this process has compiled
+            torch.compiler.reset()  # frees what earlier trials of this process compiled
         self._forward, self._evaluate = (compiled(net) if compile else net for net in (self.model, self.evaluated))
         can_be_graph = scheduler is None and not self._scaler.is_enabled()
         if cuda_graph and not can_be_graph:
@@ -101,16 +101,16 @@ class TorchTrainer:
         Args:
             dl_train: Training batches of images and labels.
             dl_val: Validation batches.
-            num_epochs: The most epochs, those in the checkpoint included.
-            checkpoints: Save to `<checkpoints>.pt` whenever the validation accuracy improves; if that file is
-                there already, continue from it.
-            early_stopping: Stop after so many consecutive epochs without improvement; None: never.
-            print_every: Show progress every so many epochs, and in the last; 0: never.
-            post_epoch_fn: Called after each epoch with its index from 0, the two results, and whether it was shown.
-            max_batches: The most training batches an epoch takes; None: all.
+            num_epochs: Maximum number of epochs, including those in the checkpoint.
+            checkpoints: Save to `<checkpoints>.pt` whenever the validation accuracy improves; if that file exists
+                already, continue from it.
+            early_stopping: Stop after this many consecutive epochs without improvement; None: never.
+            print_every: Show progress in every `print_every`-th epoch, and in the last; 0: never.
+            post_epoch_fn: Called after each epoch with its index from 0, both results, and whether progress was shown.
+            max_batches: Maximum number of training batches per epoch; None: all.
 
         Raises:
-            ResultError: The checkpoint file is damaged, not one of ours, or that of another network or optimizer.
+            ResultError: The checkpoint file is damaged, not ours, or of another network or optimizer.
         """
         fit = _Fit(self, dl_train, dl_val, max_batches)
         checkpoint = Path(f"{checkpoints}.pt") if checkpoints else None
@@ -118,7 +118,7 @@ class TorchTrainer:
         return fit.history
 
     def train_epoch(self, dl: DataLoader[Any], verbose: bool = True, max_batches: int | None = None) -> EpochResult:
-        """Train on each batch of images and labels once, or on `max_batches`; with `verbose`, show a progress bar.
+        """Train once on each batch of images and labels, or on `max_batches`; with `verbose`, show a progress bar.
 
         Raises:
             ValueError: There are no batches.
@@ -137,12 +137,12 @@ class TorchTrainer:
     ) -> EpochResult:
         """Measure loss and accuracy on each batch without changing the weights; arguments as in `train_epoch`.
 
-        A loader with an attribute `loss_batch_size` gives several such batches at once, for speed; the losses are
-        still those of the small batches.
+        A loader with the attribute `loss_batch_size` yields several batches of that size as one, for speed; there is
+        still a loss for each of them.
 
         Args:
-            predictions: Gets the classes (B,) that each batch is given.
-            views: Makes several of each batch of images, whose scores are averaged.
+            predictions: The predicted classes (B,) of each batch are appended to it.
+            views: Test-time augmentation: makes views of a batch of images, whose scores are averaged.
         """
         self.model.eval()
         self.evaluated.eval()
@@ -153,26 +153,26 @@ class TorchTrainer:
             )
 
     def train_batch(self, batch: Batch) -> BatchResult:
-        """One optimizer step on images (B, C, H, W) and labels (B,)."""
+        """Take one optimizer step on images (B, C, H, W) and labels (B,)."""
         losses, correct, _ = self._train_step(batch)
         return BatchResult(losses.item(), int(correct.item()))
 
     @torch.inference_mode()
     def test_batch(self, batch: Batch) -> BatchResult:
-        """Loss and correct classifications of images (B, C, H, W) and labels (B,)."""
+        """Measure loss and correct classifications of images (B, C, H, W) and labels (B,)."""
         with self._autocast():
             losses, correct, _ = self._test_step(batch)
         return BatchResult(losses.item(), int(correct.item()))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything from which training continues as if it had never stopped: weights, optimizer, random state."""
+        """Everything needed to continue as if training had never stopped: weights, optimizer, random state."""
         return self._state().to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; if it does not fit, raise an error and change nothing.
 
         Raises:
-            ResultError: The state lacks parts, or they do not fit this network or optimizer.
+            ResultError: Parts of the state are missing, or do not fit this network or optimizer.
         """
         self._state().load(state)
         if self._graph is not None:
@@ -207,7 +207,7 @@ class TorchTrainer:
         return loss, correct, len(labels)
 
     def _update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the optimizer: the loss (1,), and how many images were classified correctly."""
+        """Take one optimizer step; return the loss (1,) and the number of correctly classified images."""
         self.optimizer.zero_grad()
         with self._autocast():
             scores = self._forward(images)  # (B, classes)
@@ -237,7 +237,7 @@ class TorchTrainer:
 
 @dataclass
 class _Fit:
-    """A call of `TorchTrainer.fit`, as the loop over epochs wants it."""
+    """A call of `TorchTrainer.fit`, in the form that `run_epochs` takes."""
 
     trainer: TorchTrainer
     dl_train: DataLoader[Any]
