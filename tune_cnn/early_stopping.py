@@ -1,11 +1,11 @@
-"""When a training ends: after its last epoch, early, or because it diverged; and how that is said."""
+"""The rule that ends a training (after its last epoch, early, or because it diverged), and its words."""
 
 from tune_cnn.texts import counted
 from tune_cnn.train_results import FitResult
 
 
 def stop_reason(history: FitResult, epochs: int, early_stopping: int | None) -> str | None:
-    """The rule that ends a training: after so many `epochs`, or `early_stopping` ones without a better accuracy.
+    """Why a training ends now: it has run `epochs` epochs, or `early_stopping` of them without a better accuracy.
 
     Returns:
         `diverged` (a loss is not a finite number), `plateau`, `epochs`, or None if the training goes on.
@@ -18,7 +18,7 @@ def stop_reason(history: FitResult, epochs: int, early_stopping: int | None) -> 
 
 
 def until_stop(history: FitResult, epochs: int, early_stopping: int | None) -> FitResult:
-    """The part of a history that a training which ends by such a rule would have."""
+    """The history up to the epoch after which `stop_reason` would have ended the training."""
     for epoch in range(1, history.num_epochs):
         accuracies = FitResult(epoch, [], [], [], history.test_acc[:epoch])  # only the last epoch can have diverged
         if stop_reason(accuracies, epochs, early_stopping) is not None:
@@ -29,7 +29,7 @@ def until_stop(history: FitResult, epochs: int, early_stopping: int | None) -> F
 def how_ended(
     reason: str | None, epochs_run: int, epochs: int, early_stopping: int | None, failure: str | None = None
 ) -> str:
-    """A `stop_reason` for people, or how far a training without one is, or why it failed.
+    """How a training ended, in words: its `stop_reason`, or how far it has got if unfinished, or why it failed.
 
     >>> how_ended("epochs", 8, 8, 5), how_ended(None, 3, 30, 5)
     ('finished 8 of 8 epochs', 'unfinished: 3 of 30 epochs')

@@ -1,4 +1,4 @@
-"""What a training yields: per batch, per epoch, per fit."""
+"""Results of a training: per batch, per epoch and per fit."""
 
 import math
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ def chance(classes: int) -> float:
 
 
 def learned_above(classes: int, images: int | None = None, majority: float = 0.0) -> float:
-    """The validation accuracy, in percent, that tells a network which has learned: 1.5 times that of guessing.
+    """Validation accuracy, in percent, above which a network counts as having learned: 1.5 times that of guessing.
 
-    Of few images, luck guesses more: it must also be more than three standard deviations above guessing on so many
-    `images`, if that is known. Where classes are so unequal that always answering the most frequent one would do,
-    which gives `majority` percent, it must be as far above that.
+    With few images, guessing may do better by luck: the limit is at least three standard deviations above guessing on
+    that many `images`, if known. If the classes are so unequal that always predicting the most frequent one, which
+    scores `majority` percent, would exceed that, the limit is three standard deviations above `majority`.
     """
     guessing = chance(classes)
     needed = max(1.5 * guessing, guessing + _luck(guessing, images))
@@ -27,9 +27,9 @@ def learned_above(classes: int, images: int | None = None, majority: float = 0.0
 
 
 def _luck(accuracy: float, images: int | None) -> float:
-    """Three standard deviations of an accuracy, in percent, that is reached without looking at the images.
+    """Margin for luck, in percent: three standard deviations of an accuracy reached without looking at the images.
 
-    Where one class has more than half of them, other answers gain by luck what they lose on average.
+    If one class has more than half of them, predicting another must first make up for what that loses on average.
     """
     if not images:
         return 0.0
@@ -45,13 +45,13 @@ def epoch_means(losses: Sequence[float], epochs: int) -> list[float]:
 
 
 def of_epoch(losses: Sequence[float], epoch: int, epochs: int) -> Sequence[float]:
-    """The losses of an epoch, counted from 1; in files of others, epochs may be of unequal length, or empty."""
+    """The losses of an epoch, counted from 1; in other programs' files, epochs may differ in length or be empty."""
     start, end = (round(number * len(losses) / epochs) for number in (epoch - 1, epoch))
     return losses[start:end]
 
 
 class BatchResult(NamedTuple):
-    """One batch: mean loss in nats, and how many images were classified correctly."""
+    """One batch: mean loss in nats, and number of correctly classified images."""
 
     loss: float
     num_correct: int
@@ -82,7 +82,7 @@ class FitResult(NamedTuple):
 
     @classmethod
     def from_state(cls, values: Any, equal_epochs: bool = True) -> "FitResult":
-        """The history in a checkpoint, from what `_asdict` gave; a ResultError if it is none."""
+        """Restore a history from the `_asdict` in a checkpoint; raise a ResultError if it is not one."""
         try:
             history = cls(**values)
             epochs = history.num_epochs
@@ -118,7 +118,7 @@ class FitResult(NamedTuple):
 
     @property
     def _known(self) -> list[float]:
-        """The validation accuracies that are numbers; NaN stands for one that a file lacks."""
+        """The validation accuracies that are numbers; NaN stands for a value that a file lacks."""
         return list(filter(math.isfinite, self.test_acc))
 
     @property
@@ -132,7 +132,7 @@ class FitResult(NamedTuple):
         return all(map(math.isfinite, chain(self.train_loss, self.test_loss)))
 
     def first_difference(self, other: "FitResult") -> str | None:
-        """Where another history first differs from this one, bit for bit, or None; NaN equals NaN.
+        """The first place where another history differs from this one, bit for bit, or None; NaN equals NaN.
 
         >>> FitResult(1, [2.3], [10.0], [2.3], [10.0]).first_difference(FitResult(1, [2.4], [10.0], [2.3], [10.0]))
         'train_loss[0]: 2.3 and 2.4'
@@ -148,6 +148,6 @@ class FitResult(NamedTuple):
         return None
 
     def first(self, epochs: int) -> "FitResult":
-        """The history of the first epochs; all have equally many batches."""
+        """The history of the first `epochs`; all epochs must have the same number of batches."""
         curves = [curve[: len(curve) * epochs // max(self.num_epochs, 1)] for curve in self[1:]]
         return FitResult(epochs, *curves)

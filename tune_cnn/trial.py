@@ -1,7 +1,7 @@
 """One training, epoch by epoch: from settings and images to a history, the best weights and their test accuracy.
 
-A trial knows nothing of what runs it: the notebook, a single run and a sweep get the same numbers from it. It can stop
-after any epoch and continue elsewhere, bit for bit.
+A trial does not know what runs it, so the notebook, a single run and a sweep get the same numbers. It can stop after
+any epoch and continue elsewhere, bit for bit.
 """
 
 import copy
@@ -32,20 +32,20 @@ from tune_cnn.training.optimizers import build_optimizer, build_scheduler
 from tune_cnn.training.state import check_settings, check_tensors, course
 from tune_cnn.training.state_file import save_state
 
-_MOST_CONFUSED = 100  # classes; the confusions of more would be a file of their own
+_MOST_CONFUSED = 100  # classes; beyond that, the confusion matrix would bloat the result file
 
 
 class Trial:
-    """A training of some settings, on some images, that runs one epoch at a time."""
+    """One training of given settings on given images, run one epoch at a time."""
 
     def __init__(self, settings: Settings, images: Images, device: torch.device | str = "cpu") -> None:
         self.settings, self.images, self.device = settings, images, torch.device(device)
         keep_freed_memory()
         self._cost = models.cost(settings)
-        # The draws of the whole training follow from here, in this order: the weights, then each epoch's order.
+        # Seeds all random draws of the training, in this order: the initial weights, then each epoch's shuffling.
         if settings.seed is not None:
             torch.manual_seed(settings.seed)
-        with numerics(self.device, settings.precision):  # which has a part to be set before CUDA starts
+        with numerics(self.device, settings.precision):  # sets an environment variable that must precede CUDA's start
             model = models.build(settings).to(self.device)
         self._images_on = self.device if fits(images.nbytes, self.device) else None
         self.train_batches = Batches(
@@ -66,17 +66,17 @@ class Trial:
             compile=settings.compile,
             cuda_graph=settings.cuda_graph and self.device.type == "cuda",
         )
-        self.validation_batches = self._evaluation_batches(images.validation)  # large: a loss per `bs_test` images
+        self.validation_batches = self._evaluation_batches(images.validation)  # large; one loss per `bs_test` images
         self.history = FitResult.empty()
-        # After the last epoch: why it is that; what the best weights reach on the test set, and their classes (N,).
-        self.stop_reason: str | None = None  # `epochs`, `plateau`, `diverged` or what `end` was given
+        # Set after the last epoch: why training ended, and the best weights' test result and predicted classes (N,).
+        self.stop_reason: str | None = None  # `epochs`, `plateau`, `diverged`, or the argument of `end`
         self.test_result: EpochResult | None = None
         self.test_predictions: NDArray[np.int64] | None = None
         self.best_weights: dict[str, Tensor] = {}
         self.epoch_durations_s: list[float] = []
-        self.further_facts: dict[str, Any] = {}  # that whoever runs the trial adds to its summary, as JSON values
-        self.moved = ""  # how the machine of the loaded state differs from this one, in a line for people
-        self._is_cut = False  # a state with more epochs than `history` keeps was loaded
+        self.further_facts: dict[str, Any] = {}  # added to the summary by the caller, as JSON values
+        self.moved = ""  # message: how this machine differs from the one of the loaded state
+        self._is_cut = False  # whether the loaded state has more epochs than `history`
 
     def run_epoch(self, verbose: bool = False) -> tuple[EpochResult, EpochResult]:
         """Train and validate one epoch; after the last one, also measure the best weights on the test set."""
@@ -93,11 +93,11 @@ class Trial:
         return train, validation
 
     def run(self, checkpoint: Path | None = None, epochs: int | None = None) -> None:
-        """Run all the epochs that are left, and show progress bars.
+        """Run all remaining epochs, with progress bars.
 
         Args:
-            epochs: End after so many, where a scheduler stopped the training that this one repeats.
-            checkpoint: Saved whenever the validation accuracy improves, and at the end; continued from if it is there.
+            checkpoint: Saved whenever the validation accuracy improves, and at the end; if it exists, continue from it.
+            epochs: Stop after this many, where a scheduler did so in the training to be repeated; None: run all.
 
         Raises:
             ResultError: The checkpoint is damaged, or does not continue this training.
@@ -111,12 +111,12 @@ class Trial:
             save_state(checkpoint, self.state_dict())
 
     def end(self, reason: str) -> None:
-        """End the training here; the state after its last epoch stays one that can be continued."""
+        """End the training now; it can still be continued from the state after its last epoch."""
         self.stop_reason = reason
         self.measure_test()
 
     def measure_test(self, verbose: bool = False) -> None:
-        """Measure the best weights so far on the test set; the training could go on as if nothing had happened."""
+        """Test the best weights so far; the current weights and random state are restored, so training can go on."""
         evaluated = self.trainer.evaluated
         trained = copy.deepcopy(evaluated.state_dict())
         predictions: list[Tensor] = []
@@ -149,10 +149,10 @@ class Trial:
         return evaluation_batches(image_set, self.settings.bs_test, at_once, self._images_on)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values from which another `Trial` continues bit for bit; as at the end of the last epoch.
+        """Tensors and plain values, as of the end of the last epoch, from which another `Trial` continues bit for bit.
 
-        Its settings may differ in what only ends a training: `epochs`, unless the learning rate depends on it, and
-        `early_stopping`.
+        That trial's settings may differ in what only decides when training ends: `epochs`, unless the learning rate
+        depends on it, and `early_stopping`.
         """
         return {
             "trial_id": self.settings.trial_id,
@@ -170,8 +170,8 @@ class Trial:
         If the state has more epochs than these settings allow, its history is truncated.
 
         Raises:
-            ResultError: It is the state of another training, incomplete, or its best weights are of a later epoch than
-                this trial has.
+            ResultError: The state is incomplete, or of another training, or its best weights are from an epoch beyond
+                this trial's last one.
         """
         check_settings(state, self.settings)
         history = FitResult.from_state(state.get("history"))
@@ -196,9 +196,9 @@ class Trial:
 
     @property
     def confusion(self) -> list[list[int]] | None:
-        """Numbers of test images by true class (rows) and predicted class (columns), after the last epoch.
+        """Confusion matrix after the last epoch: numbers of test images by true class (row) and predicted class.
 
-        None before it, and where there are more than a hundred classes.
+        None before that, and for more than 100 classes.
         """
         count = len(self.images.classes)
         if self.test_predictions is None or count > _MOST_CONFUSED:
@@ -207,7 +207,7 @@ class Trial:
         return pairs.reshape(count, count).tolist()  # type: ignore[no-any-return]
 
     def summary(self) -> dict[str, Any]:
-        """The facts that the result file adds to the history, as JSON values; accuracies in percent, losses in nats."""
+        """Facts that the result file adds to the history, as JSON values; accuracies in percent, losses in nats."""
         test, labels = self.test_result, self.images.validation.labels
         return {
             "id": self.settings.trial_id,
