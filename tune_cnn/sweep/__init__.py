@@ -1,6 +1,6 @@
-"""Many trainings: from config files to trials, over the cores and GPUs of one machine or of a cluster.
+"""Sweeps of many trainings: from config files to trials, on the cores and GPUs of one machine or a cluster.
 
-The only folder that imports ray, and it does so when something runs, not when it is imported.
+No other folder imports ray, and this one only when something runs, not when it is imported.
 """
 
 import os

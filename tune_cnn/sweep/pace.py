@@ -1,4 +1,4 @@
-"""How fast a trial's network trains here, and what it takes of a GPU's memory: told from a few steps."""
+"""Training speed and GPU memory of a trial's network on this machine, measured in a few steps."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ from tune_cnn.training.loop import Batch
 from tune_cnn.trial import Trial
 
 _MOST_BATCHES = 100
-_SMALL_BATCH = 6  # images; enough to tell the time of an image where a whole batch takes too long
+_SMALL_BATCH = 6  # images; enough to estimate the time per image where a whole batch takes too long
 _GPU_MEASURING_S = 120.0
 
 
 class Pace(NamedTuple):
-    """Seconds of a training batch, and of an image of the validation or test set."""
+    """Seconds per training batch, and per image of the validation or test set."""
 
     train_batch_s: float
     evaluated_image_s: float
@@ -33,7 +33,7 @@ def network_of(settings: Settings) -> Settings:
     """Settings as a key for timing: those that do not affect the time of a batch are set to fixed values."""
     shapes = DataSettings("shapes", in_size=settings.data.in_size, classes=settings.data.classes)
     neutral = replace(settings, seed=0, lr=1e-3, reg=1e-3, epochs=1000, batches=1000, early_stopping=None, data=shapes)
-    # To compile a network takes longer than all the rest here; without it, the times are still the most it takes.
+    # Compiling a network would take longer than the timing; the times without it are an upper bound.
     return replace(neutral, compile=False)
 
 
@@ -60,8 +60,8 @@ def _seconds(one: Callable[[Batch], object], many: Callable[[int], object], batc
         return time.perf_counter() - started
 
     small = batch[0][:_SMALL_BATCH], batch[1][:_SMALL_BATCH]
-    one(small)  # the first time, kernels are chosen and memory is fetched
-    # The fastest of a few: on a busy machine, one that had to wait would stand for hours.
+    one(small)  # warm-up: kernels are selected and memory is allocated
+    # The fastest of three: on a busy machine, a delayed step would be extrapolated to hours.
     batch_s = min(timed(lambda: one(small)) for _ in range(3)) * len(batch[1]) / len(small[1])
     count = min(int(within_s / batch_s), _MOST_BATCHES) - 1
     if count < 1:
@@ -71,9 +71,9 @@ def _seconds(one: Callable[[Batch], object], many: Callable[[int], object], batc
 
 
 def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, dict[str, str]]) -> dict[str, GpuMemory]:
-    """What each trial takes of this process's GPU, by trial id; nothing where there is no GPU.
+    """GPU memory that each trial needs, by trial id, measured on this process's GPU; empty without a GPU.
 
-    A trial that does not fit into the GPU needs all of it. After two minutes, no further network is measured.
+    A trial that does not fit counts as needing the whole GPU. After two minutes, no further network is measured.
     `networks` are the `models.sources` of the trials.
     """
     models.adopt(networks)
@@ -92,7 +92,7 @@ def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, di
 
 
 def _reserved(settings: Settings, device: torch.device) -> int:
-    """The most bytes of a GPU that PyTorch reserves for some steps of a trial; what was before has to be gone."""
+    """Peak bytes of GPU memory that PyTorch reserves for a few steps of a trial; earlier ones must have been freed."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     trial = _trial(settings, device)

@@ -1,4 +1,4 @@
-"""Confusion matrix and misclassified images of a finished trial for TensorBoard, drawn by its process with Pillow."""
+"""Confusion matrix and misclassified images of a finished trial for TensorBoard, drawn in its process with Pillow."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from tune_cnn.texts import printable
 from tune_cnn.trial import Trial
 
 _PAPER, _INK, _LINE, _WRONG = (255, 255, 255), (30, 30, 30), (200, 200, 200), (178, 24, 43)
-_DARKEST = (8, 69, 148)  # of a confusion matrix: all images of a class
-# In pixels. TensorBoard's cards are so wide; it stretches or shrinks a picture, and its letters, to that.
+_DARKEST = (8, 69, 148)  # of a confusion matrix: 100 % of a class
+# In pixels. TensorBoard scales each picture, letters included, to the width of its cards, `_CARD`.
 _CARD = 345
 _TEXT, _MARGIN = 13, 5
 _CELL = 24  # of a confusion matrix
 _TILE = 80  # of a misclassified image
-_SHOWN = (4, 5)  # columns and rows of those
+_SHOWN = (4, 5)  # columns and rows of misclassified images
 
 
 def pictures(trial: Trial) -> dict[str, Image.Image]:
-    """The pictures of a trial that has been tested, by their tag."""
+    """The pictures of a trial that has been tested, by tag."""
     assert trial.test_predictions is not None
     classes, test, predictions = trial.images.classes, trial.images.test, trial.test_predictions
     found = {}
@@ -33,7 +33,7 @@ def pictures(trial: Trial) -> dict[str, Image.Image]:
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Image.Image:
-    """Each true class (a row) by what it was taken for (columns), in percent of the row, from numbers of images."""
+    """Draw the predicted classes (columns) of each true class (row), in percent of the row, from numbers of images."""
     counts = np.array(confusion)
     percent = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     cell = max(9, min(_CELL, 600 // len(classes)))  # pixels
@@ -53,7 +53,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str])
         draw.text((left + row * cell + (cell - width) // 2, top - _MARGIN // 2 - height), name, _INK, upwards)
         for column, value in enumerate(percent[row]):
             x = left + column * cell
-            # The root, so that the few that are taken for another class can be seen.
+            # The square root makes small percentages visible.
             share = (value / 100) ** 0.5
             colour = tuple(round(a + share * (b - a)) for a, b in zip(_PAPER, _DARKEST, strict=True))
             draw.rectangle((x, y, x + cell, y + cell), fill=colour, outline=_LINE)
@@ -64,10 +64,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str])
 
 
 def misclassified(test: ImageSet, predictions: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
-    """Some test images that were taken for another class, spread evenly over all of those.
-
-    `predictions` are what each was taken for, (N,).
-    """
+    """Draw some misclassified test images, spread evenly over all of them; `predictions` are classes (N,)."""
     wrong = np.flatnonzero(predictions != test.labels)
     columns, rows = _SHOWN
     shown = wrong[np.linspace(0, len(wrong) - 1, min(columns * rows, len(wrong))).round().astype(int)]
@@ -97,7 +94,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, cut where it is wider than so many pixels."""
+    """The text, truncated with an ellipsis to `width` pixels."""
     shown = printable(text)[:width]
     while shown and font.getlength(shown) > width:
         shown = shown.removesuffix("…")[:-1] + "…" * (len(shown) > 1)

@@ -21,35 +21,35 @@ State = Literal["done", "continue", "new"]
 
 @dataclass(frozen=True)
 class PlannedExperiment(Experiment):
-    """One line of the plan: an experiment, and how its trial stands."""
+    """One line of the plan: an experiment, and the state of its trial."""
 
     shares_with: str | None = None  # the first experiment with the same trial; None if this is the first
-    start: Earlier | None = None  # the training that its trial has behind it; None: it is new
+    start: Earlier | None = None  # the training that its trial starts from; None: it is new
 
     @property
     def state(self) -> State:
-        """`continue` from a checkpoint."""
+        """`done`, `new`, or `continue` from a checkpoint."""
         return "new" if self.start is None else "done" if self.start.is_finished else "continue"
 
     @property
     def epochs_done(self) -> int:
-        """Those that its trial has behind it."""
+        """Epochs that its trial has completed."""
         return 0 if self.start is None else self.start.epoch
 
     @property
     def epochs_left(self) -> int:
-        """Those that its trial still has to train, without early stopping."""
+        """Epochs that its trial still has to train, if it does not stop early."""
         has_ended = self.start is not None and (self.start.is_finished or self.start.ends)
         return 0 if has_ended else self.settings.epochs - self.epochs_done
 
     @property
     def elsewhere(self) -> Earlier | None:
-        """The other training that its trial is taken from, if it is the first experiment with that trial."""
+        """The other training that its trial is copied from, if this is the first experiment with that trial."""
         return self.start if self.start is not None and not self.start.is_own and self.shares_with is None else None
 
 
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
-    """Find out which experiments are done, to be continued or new, from the files of this sweep and of others."""
+    """Find out which experiments are done, to be continued or new, from the files of this and other sweeps."""
     known = [experiment for experiment in experiments if not experiment.is_open]
     found, first = find_earlier(known, folder), dict[str, str]()
     plan = []
@@ -63,7 +63,7 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
 
 
 def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
-    """How many trials start from trainings of a sweep, and what is left to do of them, a line each."""
+    """Lines that say how many trials are taken from which sweep, and what is left to do for them."""
     found: Counter[str] = Counter()
     for earlier in filter(None, (line.elsewhere for line in plan)):
         left = "finished" if earlier.is_finished else "only to be tested" if earlier.ends else "to be continued"
@@ -77,7 +77,7 @@ def expected_work(settings: Settings) -> int:
 
 
 def setting_rows(trials: Collection[Settings]) -> list[list[str]]:
-    """K and L, unless all networks are own ones, and all other telling settings: titles, then a row a trial."""
+    """K and L, unless all networks are custom, and the other settings that differ: titles, then a row per trial."""
     flat = [settings.flat() for settings in trials]
     grid = [] if all(settings.model for settings in trials) else ["filters_per_layer", "layers_per_block"]
     keys = dict.fromkeys([*grid, *telling_keys(flat)])
@@ -88,9 +88,9 @@ def setting_rows(trials: Collection[Settings]) -> list[list[str]]:
 def plan_table(
     plan: Sequence[PlannedExperiment], verdicts: Mapping[str, str] = {}, times_s: Mapping[str, float] = {}
 ) -> str:
-    """The plan for a terminal, one line an experiment, and the count of experiments and trials.
+    """The plan for a terminal: one line per experiment, then the numbers of experiments and trials.
 
-    `verdicts` are whether a trial will learn, and `times_s` how long it takes at most, by trial id.
+    `verdicts` say whether a trial will learn, and `times_s` how long it takes at most, by trial id.
     """
     known = [line for line in plan if not line.is_open]
     titles, *settings = setting_rows([line.settings for line in known])
@@ -119,25 +119,25 @@ def plan_summary(plan: Sequence[PlannedExperiment]) -> str:
 
 
 def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> tuple[int, int]:
-    """Bytes that the trials which are not done need, if so many run at once: at most while they run, and in the end."""
+    """Bytes that unfinished trials need, with `at_once` of them running at once: at the peak, and in the end."""
     written = [line for line in plan if line.shares_with is None and (line.state != "done" or line.elsewhere)]
     sizes = sorted((_checkpoint_bytes(line.settings) for line in written), reverse=True)
-    finished = sum(sizes)  # what stays of a trial, since more epochs could follow
-    # One more than is kept: the new checkpoint is written before the oldest is deleted.
+    finished = sum(sizes)  # each trial keeps its last state, since more epochs could follow
+    # One more than are kept: a new checkpoint is written before the oldest is deleted.
     return finished + (KEPT_CHECKPOINTS + 1) * sum(sizes[:at_once]), finished
 
 
 def _checkpoint_bytes(settings: Settings) -> int:
-    """Weights, two numbers of Adam for each, the best weights, and the EMA if there may be one, of 4 bytes."""
+    """Size of a checkpoint: weights, Adam's two moments, best weights and possibly EMA, of 4 bytes a parameter."""
     has_ema = settings.average > 0 or settings.network != "ConvClassifier"
     return 4 * (5 if has_ema else 4) * cost(settings).parameters
 
 
 def check_disk(folder: SweepFolder, needed: int) -> None:
-    """Make sure that a sweep which needs so many bytes will fit on its disk.
+    """Make sure that the disk of a sweep has as many bytes free as are `needed`.
 
     Raises:
-        StorageError: There is not enough room; the message has the numbers. Or its folder would lie in a file.
+        StorageError: There is not enough room (the message has the numbers), or a file is in the way of its folder.
     """
     if not folder.folder.is_local:
         return

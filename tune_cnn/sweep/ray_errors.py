@@ -1,16 +1,16 @@
-"""Why Ray does not start, and why one of its processes ended, each in one line."""
+"""Reasons, in one line, why Ray does not start, or why one of its processes died."""
 
 import os
 import re
 from pathlib import Path
 
-_OPEN_FILES = 1024  # with which Ray starts for sure
+_OPEN_FILES = 1024  # a limit at which Ray is sure to start
 
 
 def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
     """Why `ray.init` raised an error and, if known, the remedy: an environment variable or a limit to change.
 
-    `gpus` were requested, and images of `data_bytes` should have been shared.
+    `gpus` is the number requested, and `data_bytes` the size of the images to be shared.
     """
     reason = " ".join(str(error).split())
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
@@ -25,7 +25,7 @@ def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
         return f"{where}: cannot be used by Ray ({error.strerror}); set RAY_TMPDIR to a folder that can be written"
     if "object_store_memory" in reason:
         return f"the images take {data_bytes / 1e9:.1f} GB, more than this machine can share; use fewer or smaller ones"
-    import resource  # which Windows lacks
+    import resource  # missing on Windows
 
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if 0 <= files < _OPEN_FILES:
@@ -34,14 +34,14 @@ def why_no_start(error: Exception, gpus: int | None, data_bytes: int) -> str:
 
 
 def logs_folder() -> Path:
-    """Where the processes of this Ray leave what they say."""
+    """The folder with the logs of this Ray's processes."""
     from ray._private.worker import _global_node
 
     return Path(_global_node.get_logs_dir_path())
 
 
 def lost_daemon() -> str | None:
-    """Which daemon of a Ray of one's own has ended, after which Ray soon ends this process; None: all are there."""
+    """Name of a daemon of our own Ray that has died, after which Ray soon ends this process; None: all are alive."""
     from ray._private.worker import _global_node
 
     ended = [kind for kind, _ in _global_node.dead_processes()] if _global_node is not None else []
@@ -49,7 +49,7 @@ def lost_daemon() -> str | None:
 
 
 def words_of_dead_workers(logs: Path) -> str | None:
-    """Why all worker processes ended before they were ready; None: one is alive, or none was started."""
+    """Why all worker processes died before they were ready; None: one is alive, or none was started."""
     try:
         log = (logs / "raylet.out").read_text(errors="replace")
     except OSError:  # RAY_LOG_TO_STDERR=1
@@ -57,7 +57,7 @@ def words_of_dead_workers(logs: Path) -> str | None:
     started = re.findall(r"Started worker process with pid (\d+)", log)
     if not started or any(map(_is_there, map(int, started))):
         return None
-    # Until a worker has a file of its own, it speaks through the daemon that has started it.
+    # Until a worker has its own log, its output goes to that of the daemon that started it.
     said = [path.read_text(errors="replace") for path in (logs / "raylet.err", *logs.glob("worker-*.err"))]
     return _last_line("\n".join(said)) or "killed, perhaps out of memory"
 
@@ -71,7 +71,7 @@ def _is_there(pid: int) -> bool:
 
 
 def last_words(error: str, logs: Path) -> str:
-    """Why the process of a trial ended: its own last line, if it left any; `error` is what Tune keeps of failures."""
+    """Why the process of a trial died: the last line that it logged, if any; `error` is Tune's record of failures."""
     last = re.sub(r"\x1b\[\d+m", "", re.split(r"^Failure # .*$", error, flags=re.MULTILINE)[-1])
     if "node has died" in last:
         return "its machine was lost"
@@ -82,5 +82,5 @@ def last_words(error: str, logs: Path) -> str:
 
 
 def _last_line(said: str) -> str:
-    # What is indented, or begins with a date, belongs to a list of calls; `:actor_name:...` is Ray's own.
+    # Skips stack traces, whose lines are indented or begin with a [date], and Ray's own `:actor_name:...`.
     return next((line.strip() for line in reversed(said.splitlines()) if re.match(r"[^\s\[:]", line)), "")

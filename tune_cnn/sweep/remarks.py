@@ -1,4 +1,4 @@
-"""What is said before a sweep starts: what will be slow, long, replaced, or was trained elsewhere."""
+"""Remarks before a sweep starts: what will be slow, take long or be replaced, and what was trained elsewhere."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.texts import counted, duration, enumerated, tell
 
 _LONG_S = 3600.0
-# Of a core, about; with AVX-512, twice as many as with AVX2.
+# Approximate speed of a core; with AVX-512, it is twice that of AVX2.
 _MULTIPLY_ADDS_PER_S = 1e11 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 5e10
-_BATCH_S = 1e-3  # that a batch takes of however small a network
-_ESTIMATE_S = 15.0  # that a dry run takes for its times, after a few for the start of processes
+_BATCH_S = 1e-3  # minimum time of a batch, however small the network
+_ESTIMATE_S = 15.0  # time that a dry run spends on timing, once its processes have started
 
 
 def describe(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None:
-    """Say which images the experiments take, what is slow on the machines, and that nothing is left to finish."""
+    """Print which images the experiments use, what is slow on this machine, and whether nothing is left to finish."""
     for source in {line.settings.data: None for line in plan}:
         tell(data.describe(source), file=sys.stderr)
     for remark in _of_this_machine(plan, cluster):
@@ -42,14 +42,14 @@ def before_start(
     out_dir: Path,
     others: Mapping[str, TrialFolder] = {},
 ) -> list[str]:
-    """Remarks on what the start of a sweep means for the user; of `others`, what is there is exported too."""
+    """Remarks on what starting a sweep means for the user; the existing results of `others` are exported too."""
     written = {name: trial.trial_id for name, trial in others.items() if trial.folder.names()}
     written |= {line.name: line.settings.trial_id for line in plan if not line.is_open}
     return [*found_elsewhere(plan), *_long(plan, cluster), *replaced(written, out_dir)]
 
 
 def _of_this_machine(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> Iterator[str]:
-    """Remarks on cores and GPUs that this machine lacks, though Ray hands them out, and on what its cores do slowly."""
+    """Remarks on cores and GPUs that Ray hands out but this machine lacks, and on precisions slow on its cores."""
     there, asked = own_node(ClusterOptions(cluster.address)), own_node(cluster)
     if there is None or asked is None:
         return
@@ -63,7 +63,7 @@ def _of_this_machine(plan: Sequence[PlannedExperiment], cluster: ClusterOptions)
 
 
 def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[str]:
-    """A remark on a sweep that takes hours by its multiply-adds alone; a dry run measures, which takes longer."""
+    """A remark if a sweep takes hours by its multiply-adds alone; to measure, as a dry run does, takes longer."""
     node = own_node(cluster)
     if node is None or node.gpus:
         return []
@@ -73,7 +73,7 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
         if line.shares_with is None and line.epochs_left:
             slowdown = SLOWDOWN if slow_here(settings.precision) else 1
             image_s = cost(settings).multiply_adds / _MULTIPLY_ADDS_PER_S * slowdown
-            # Backward takes twice as long as forward.
+            # The backward pass takes twice as long as the forward pass.
             pace = Pace(3 * settings.bs_train * image_s + _BATCH_S, image_s)
             seconds += trial_duration(settings, line.epochs_left, pace) / node.cpus
     if seconds < _LONG_S:
@@ -85,9 +85,9 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
 
 
 def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
-    """A remark on result files of other settings, or of other programs, that will be written over.
+    """A remark on result files, of other settings or other programs, that will be overwritten.
 
-    `trial_ids` are those of the experiments whose files will be written, by name.
+    `trial_ids` has the trial id of each experiment whose file will be written, by name.
     """
     changed = []
     for name, trial_id in trial_ids.items():
@@ -103,15 +103,15 @@ def replaced(trial_ids: Mapping[str, str], out_dir: Path) -> list[str]:
 
 
 def times(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> tuple[dict[str, float], str]:
-    """The seconds that each trial takes, by trial id, and a line about all of them."""
+    """Estimated seconds per trial, by trial id, and a line about the whole sweep."""
     node = own_node(cluster)
     if node is None:
         return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
     busy = load()
     try:
         trial_s, line = estimate(plan, node, within_s=_ESTIMATE_S)
-    except Exception as error:  # also one in the code of a custom network
-        error.__traceback__ = None  # which keeps what the timing processes share: Python would call it leaked
+    except Exception as error:  # even one in the code of a custom network
+        error.__traceback__ = None  # it refers to what the timing processes share, which Python would report as leaked
         return {}, f"time: not estimated ({' '.join(str(error).split())})"
     reservation = f"; timed while other work kept the machine busy ({busy})" if busy and trial_s else ""
     return trial_s, line + reservation

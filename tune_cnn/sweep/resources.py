@@ -10,30 +10,30 @@ from tune_cnn.errors import ResourceError
 from tune_cnn.sweep.config.load import Experiment
 
 MOST_TRIALS_PER_GPU = 4  # small networks leave most of a GPU idle; more of them compete for its memory
-# What each process that uses a GPU takes of its memory beside its tensors: CUDA's context and its kernels.
+# GPU memory of a process besides its tensors: CUDA's context and kernels.
 _GPU_CONTEXT_BYTES = 700 * 2**20
 
 
 class Node(NamedTuple):
-    """What one machine of the cluster has."""
+    """Cores and GPUs of one machine of the cluster."""
 
     cpus: float
     gpus: float
 
 
 class Request(NamedTuple):
-    """What one trial asks for."""
+    """Cores and GPU fraction that one trial requests."""
 
     cpus: int
     gpus: float
 
     def with_twice_the_gpu(self) -> "Request":
-        """Twice the part of a GPU, or a whole one."""
+        """The request with twice the GPU fraction, up to a whole GPU."""
         return Request(self.cpus, _fitting(min(2 * self.gpus, 1.0)))
 
 
 class GpuMemory(NamedTuple):
-    """Bytes that the tensors of a trial take on a GPU at their most, and bytes that the GPU has."""
+    """Peak bytes of a trial's tensors on a GPU, and total bytes of that GPU."""
 
     needed: int
     total: int
@@ -45,14 +45,14 @@ def requests(
     trial_count: int,
     memory: Mapping[str, GpuMemory] = {},
 ) -> dict[str, Request]:
-    """What each trial that is not finished asks for, by trial id.
+    """The requests of all unfinished trials, by trial id.
 
     Args:
-        todo: These trials.
+        todo: The unfinished trials, by trial id.
         nodes: The machines.
         trial_count: Number of trials in the sweep, finished ones included, so that a resumed sweep gives each trial
             as many threads as before: floating-point rounding depends on the number of threads.
-        memory: What was measured.
+        memory: The GPU memory that was measured, by trial id.
     """
     found = {}
     for trial_id, experiment in todo.items():
@@ -67,10 +67,10 @@ def requests(
 
 
 def cpu_count(wanted: int | Literal["auto"], nodes: Sequence[Node], trial_count: int, on_gpu: bool = False) -> int:
-    """The cores, and threads, that each trial gets.
+    """The number of cores, and threads, that each trial gets.
 
-    `auto` is the most with which as many trials run at once as there are trials and cores, since two trials with a
-    thread each are faster than one after the other with two; and one on a GPU, where there is nothing more to compute.
+    `auto` is the largest number with which as many trials run at once as there are trials and cores: two trials at once
+    with one thread each are faster than in turn with two. It is 1 on a GPU, where the CPU has nothing more to compute.
     """
     if wanted != "auto":
         return wanted
@@ -85,10 +85,10 @@ def cpu_count(wanted: int | Literal["auto"], nodes: Sequence[Node], trial_count:
 def gpu_fraction(
     wanted: float | Literal["auto"], nodes: Sequence[Node], trial_count: int, memory: GpuMemory | None = None
 ) -> float:
-    """The part of a GPU that a trial gets.
+    """The fraction of a GPU that a trial gets.
 
-    `auto` is as small a part as lets all trials run at once, but no less than a quarter, and with memory enough, if
-    what the trial needs was measured; one that needs more than a GPU has gets a whole one. Nothing without a GPU.
+    `auto` is small enough for all trials to run at once, but at least a quarter, and large enough for the memory that
+    the trial needs, if that was measured: up to a whole GPU, even if it needs more. Without a GPU, it is 0.
 
     Returns:
         0, 1/n or a whole number: a fraction cannot span two GPUs, so any other would leave parts unused.
@@ -112,7 +112,7 @@ def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
     """Make sure that some node can run each trial.
 
     Raises:
-        ResourceError: No node has what a trial asks for; Ray would let it wait for ever.
+        ResourceError: No node has what a trial requests; Ray would let it wait forever.
     """
     for cpus, gpus in sorted(set(requests)):
         if any(cpus <= node.cpus and gpus <= node.gpus for node in nodes):

@@ -1,4 +1,4 @@
-"""Runs a sweep: trains what is missing, and shows how it gets on."""
+"""Runs a sweep: trains what is missing, and shows the progress."""
 
 import signal
 import threading
@@ -20,7 +20,7 @@ from tune_cnn.sweep.study import UPCOMING, Suggestions, open_studies
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
 
-_GPU_WAIT_S = 180.0  # for a whole GPU, and what is measured there
+_GPU_WAIT_S = 180.0  # to get a whole GPU and measure on it
 
 
 def run_sweep(
@@ -35,19 +35,19 @@ def run_sweep(
     """Train every trial that is not finished yet, several at once; continue those that were interrupted.
 
     Args:
-        plan: What was asked for; those with equal settings are trained once.
-        folder: Where the sweep lies; the caller holds its lock.
-        keep_others: The folder's earlier experiments of other names stay part of the sweep, though they are not run.
-        check_lock: Raises StorageError if another process may be running the sweep now; asked all the time.
+        plan: The experiments to run; those with equal settings are trained once.
+        folder: The folder of the sweep; the caller holds its lock.
+        keep_others: Keep the folder's earlier experiments of other names in the sweep, without running them.
+        check_lock: Raises StorageError if another process may be running the sweep now; called repeatedly.
         tune_options: Further arguments of `tune.TuneConfig`, such as `time_budget_s`.
 
     Returns:
-        Why trials failed for good, in one line each, by trial id. What is finished is in the folder.
+        Why trials failed for good, in one line each, by trial id. Finished trials are in the folder.
 
     Raises:
         DataError: The images cannot be found or read.
-        ResourceError: A trial asks for what no node has.
-        StorageError: The folder fails, or a node does not reach it, or the lock is lost; what was finished is kept.
+        ResourceError: A trial requests what no node has.
+        StorageError: The storage fails, a node cannot reach it, or the lock is lost; finished trials are kept.
         KeyboardInterrupt: On Ctrl-C or SIGTERM; the same sweep continues from the checkpoints in the folder.
     """
     upcoming: list[Experiment] = [e for e in plan if e.is_open]
@@ -60,11 +60,11 @@ def run_sweep(
         if line.start is not None and line.start.is_cut_short:
             trial.reopen()
         if line.state == "done" and (not line.elsewhere or trial.is_finished()):
-            trial.forget_training(line.epochs_done)  # if its process was killed before it could
+            trial.forget_training(line.epochs_done)  # in case its process was killed before doing so
         else:
             todo[line.settings.trial_id], behind[trial.label] = line, line.epochs_done
     node = own_node(cluster)
-    # The trials that Optuna will suggest are not known yet: a possible one stands for all of them.
+    # The settings that Optuna will suggest are not known yet: one experiment stands for all of them.
     possible = todo | ({UPCOMING: upcoming[0]} if upcoming else {})
     done, count = len(distinct) - len(todo), len(distinct) + len(upcoming)
     if possible and node is not None:
@@ -81,14 +81,14 @@ def run_sweep(
         suggestions = None
         if any(experiment.study for experiment in (*experiments, *upcoming)):
             studies = stack.enter_context(open_studies(folder))
-            studies.tell(experiments)  # if the sweep was killed before it could
+            studies.tell(experiments)  # in case the sweep was killed before doing so
             suggestions = Suggestions(studies, experiments, upcoming, save)
         if not possible:
             return {}
         sources = {e.settings.data for e in possible.values()}
-        with waiting("loading images"):  # before Ray, whose start takes seconds: what is missing is told at once
+        with waiting("loading images"):  # before Ray's slow start, so that missing ones are reported at once
             images = {source: data.load(source, progress=True) for source in sources}
-        # Once more, since from its start on Ray takes SIGTERM for a crash, and aborts three seconds after it.
+        # Set again, since Ray, once started, takes SIGTERM for a crash and aborts three seconds later.
         with connected(cluster, sum(map(data.nbytes, sources))) as (nodes, is_new), terminated_like_ctrl_c():
             asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
             check_feasible(list(asked.values()), nodes)
@@ -108,7 +108,7 @@ def run_sweep(
                     run_tune(todo, asked, images, folder, watcher, callbacks, options, suggestions)
                     left_s = None if left_s is None else left_s - (time.monotonic() - began)
                     suggestions = None
-                    # A trial that a part of a GPU was too small for gets twice as much, up to a whole one.
+                    # A trial that ran out of memory on a fraction of a GPU gets twice as much, up to a whole GPU.
                     again = [trial_id for trial_id in watcher.out_of_memory if 0 < asked[trial_id].gpus < 1]
                     asked = {trial_id: asked[trial_id].with_twice_the_gpu() for trial_id in again}
                     todo = {trial_id: todo[trial_id] for trial_id in again}
@@ -117,7 +117,7 @@ def run_sweep(
 
 
 def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: ClusterOptions) -> dict[str, GpuMemory]:
-    """What each trial needs, told by a machine that has a GPU; nothing if no share depends on it, or there is none."""
+    """GPU memory of each trial, measured on a machine with a GPU; empty if there is none, or no fraction is `auto`."""
     trials = {trial_id: e.settings for trial_id, e in todo.items() if e.resources.gpus_per_trial == "auto"}
     only_in_name = cluster.address is None and not torch.cuda.is_available()
     if not trials or only_in_name or not any(node.gpus for node in nodes):
@@ -131,15 +131,15 @@ def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: 
     try:
         with waiting("measuring GPU memory"):
             found: dict[str, GpuMemory] = ray.get(measured, timeout=_GPU_WAIT_S)
-    except ray.exceptions.RayError:  # the shares are then told from the number of trials alone
-        ray.cancel(measured, force=True)  # it may wait for a whole GPU
+    except ray.exceptions.RayError:  # the fractions then depend on the number of trials alone
+        ray.cancel(measured, force=True)  # it may still be waiting for a whole GPU
         return {}
     return found
 
 
 @contextmanager
 def terminated_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, and the end of the terminal, end the sweep as Ctrl-C does."""
+    """Let SIGTERM, and SIGHUP when the terminal closes, end the sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -147,7 +147,7 @@ def terminated_like_ctrl_c() -> Iterator[None]:
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores the end of the terminal
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                     restore: Callable[..., Any] = signal.signal
                     stack.callback(restore, number, signal.signal(number, interrupt))
         yield

@@ -1,4 +1,4 @@
-"""Tune's schedulers. A trial that one stops ends in its own way: tested, recorded, and able to go on later."""
+"""Tune's schedulers. A trial that they stop ends like any other: tested, recorded, and able to continue later."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,16 +13,16 @@ _METRIC, _TIME = "best_validation_accuracy", "epoch"
 
 
 class _Candidate(NamedTuple):
-    """Stands for a trial of Tune: it is equal to that of the same id after a lost process, or in a resumed sweep."""
+    """Stands for a Tune trial, and equals that of the same id after a lost process or in a resumed sweep."""
 
     trial_id: str
 
 
 class _EndsTrials:
-    """What Tune would stop at once ends itself: the decision is written down, and the trial's next step obeys it."""
+    """Saves each decision to stop a trial, which its next step obeys; Tune itself would stop the trial at once."""
 
     folders: Mapping[str, TrialFolder]
-    seen: dict[_Candidate, int]  # the last epoch that was decided about; some are trained again after a lost process
+    seen: dict[_Candidate, int]  # the last epoch decided about; epochs repeat after a lost process
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
         super().on_trial_add(controller, _candidate(trial))  # type: ignore[misc]
@@ -36,7 +36,7 @@ class _EndsTrials:
 
     def _decide(self, candidate: _Candidate, result: dict[str, Any]) -> Any:
         self.seen[candidate] = result[_TIME]
-        # The median rule takes it for a fault if a trial goes on that it stopped, as one does that is finished later.
+        # The median rule fails if a trial that it stopped reports again, as one does that is continued later.
         vars(self).get("_stopped_trials", set()).discard(candidate)
         return super().on_trial_result(None, candidate, result)  # type: ignore[misc]
 
@@ -48,7 +48,7 @@ class _EndsTrials:
         super().on_trial_remove(controller, _candidate(trial))  # type: ignore[misc]
 
     def recall(self, trial_id: str, accuracies: Iterable[float]) -> None:
-        """Count what a trial reported before this sweep was resumed."""
+        """Take into account what a trial reported before the sweep was resumed."""
         candidate, best = _Candidate(trial_id), 0.0
         super().on_trial_add(None, candidate)  # type: ignore[misc]
         for epoch, accuracy in enumerate(accuracies, start=1):
@@ -68,9 +68,9 @@ def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings],
     """Tune's scheduler on the best validation accuracy by epoch, with what the trials have reported so far.
 
     Args:
-        spec: Its arguments, by its name.
-        trials: All trials that it compares, the finished ones too.
-        folder: The sweep's.
+        spec: The scheduler's name, with its arguments.
+        trials: All trials to compare, including finished ones.
+        folder: The folder of the sweep.
     """
     ((name, arguments),) = spec.items()
     trials = list(trials)
@@ -78,7 +78,7 @@ def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings],
     made: _Asha | _Median
     if name == "asha":
         made = _Asha(max_t=max(settings.epochs for settings in trials), stop_last_trials=False, **common)
-    else:  # it never pauses a trial, since none can be paused in mid-epoch
+    else:  # it never pauses a trial, as none can be paused in mid-epoch
         made = _Median(min_time_slice=float("inf"), **common)
     made.seen, made.folders = {}, {settings.trial_id: folder.trial(settings) for settings in trials}
     for trial_id, trial in made.folders.items():

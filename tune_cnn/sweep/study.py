@@ -1,7 +1,7 @@
-"""Optuna's suggestions: the studies of a sweep, in its folder, and the experiments that they make.
+"""Optuna's suggestions: the studies of a sweep, in its folder, and the experiments made from them.
 
-A sweep has a study for each cell of its grid. `study.db` is an SQLite file, which Optuna's own tools read too. What was
-suggested is in it before a trial begins, so a sweep that is killed continues with the same settings.
+A sweep has a study for each cell of its grid. `study.db` is an SQLite file, which Optuna's own tools can read. A
+suggestion is saved there before its trial begins, so a sweep that was killed continues with the same settings.
 """
 
 import json
@@ -24,9 +24,9 @@ from tune_cnn.sweep.config.search_space import rounded
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 _FILE = "study.db"
-UPCOMING = "upcoming"  # in place of the id of a trial that is not suggested yet
-_NAME = "experiment"  # an attribute of Optuna's trials
-_MOST_TRIES = 100  # for settings that can be trained
+UPCOMING = "upcoming"  # stands for the ids of trials that are not suggested yet
+_NAME = "experiment"  # a user attribute of Optuna's trials
+_MOST_TRIES = 100  # to get settings that can be trained
 
 
 class Studies:
@@ -45,10 +45,10 @@ class Studies:
         self._storage.engine.dispose()
 
     def suggest(self, experiment: Experiment) -> Experiment:
-        """Settings for an experiment that has none yet; they are in the folder when this returns.
+        """Suggest settings for an experiment that has none yet, and save them in the folder.
 
         Raises:
-            ConfigError: However often Optuna is asked, its settings are such as cannot be trained.
+            ConfigError: None of Optuna's suggestions, out of 100, can be trained.
         """
         import optuna
 
@@ -65,7 +65,7 @@ class Studies:
         raise ConfigError(experiment.name, [f"{problem}; or narrow the search" for problem in problems])
 
     def tell(self, experiments: Iterable[Experiment]) -> None:
-        """Tell the studies what has come of the experiments that are finished."""
+        """Tell the studies the results of the experiments that are finished."""
         import optuna
 
         is_news = False
@@ -84,7 +84,7 @@ class Studies:
             self._publish()
 
     def suggested(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
-        """What the studies of some experiments have suggested so far: Optuna's trials, by the experiments' names."""
+        """Optuna's trials that the studies of some experiments have suggested so far, by the experiments' names."""
         studies = {experiment.study: self._study(experiment) for experiment in experiments}
         trials = [trial for study in studies.values() for trial in study.get_trials(deepcopy=False)]
         return {trial.user_attrs[_NAME]: trial for trial in trials if _NAME in trial.user_attrs}
@@ -98,7 +98,7 @@ class Studies:
             study = optuna.create_study(
                 storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
             )
-            # A sampler begins its random numbers anew, so a resumed study needs others, or it would repeat itself.
+            # With the same seed, the sampler of a resumed study would repeat its first suggestions.
             mixed = np.random.SeedSequence([seed, int(name, 16), len(study.get_trials(deepcopy=False))])
             study.sampler = optuna.samplers.TPESampler(seed=int(mixed.generate_state(1)[0]))
             self._opened[name] = study
@@ -110,13 +110,13 @@ class Studies:
 
 @contextmanager
 def open_studies(folder: SweepFolder) -> Iterator[Studies]:
-    """The studies of a sweep, on a copy that is written back after every change: SQLite cannot be on S3.
+    """Open the studies of a sweep on a local copy, written back after every change: SQLite cannot work on S3.
 
     Raises:
         StorageError: The file is damaged.
     """
     with temporary_folder() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna's, about what it calls experimental
+        warnings.simplefilter("ignore")  # Optuna's, about experimental features
         path = scratch / _FILE
         if (content := folder.folder.read(_FILE)) is not None:
             path.write_bytes(content)
@@ -131,7 +131,7 @@ def open_studies(folder: SweepFolder) -> Iterator[Studies]:
 
 
 def settled(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Experiment]:
-    """The experiments, those that Optuna suggested already with their settings."""
+    """The experiments, with their settings where Optuna has suggested them already."""
     upcoming = [experiment for experiment in experiments if experiment.is_open]
     if not upcoming:
         return list(experiments)
@@ -142,15 +142,15 @@ def settled(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Expe
 
 @dataclass
 class Suggestions:
-    """What is left to be suggested in a sweep."""
+    """The suggestions that are left to make in a sweep."""
 
     studies: Studies
-    experiments: list[Experiment]  # those whose settings are known; each suggestion is added
-    left: list[Experiment]  # the others
+    experiments: list[Experiment]  # with known settings; each suggestion is added
+    left: list[Experiment]  # without settings yet
     save: Callable[[], object]  # called after each suggestion, to keep the experiments
 
     def next(self) -> Experiment | None:
-        """The next suggestion; None: there are as many as were asked for."""
+        """The next suggestion; None: none is left."""
         if not self.left:
             return None
         self.experiments.append(self.studies.suggest(self.left.pop(0)))
@@ -158,12 +158,12 @@ class Suggestions:
         return self.experiments[-1]
 
     def tell(self) -> None:
-        """Tell the studies what is finished."""
+        """Tell the studies the results of finished experiments."""
         self.studies.tell(self.experiments)
 
 
 def _space(search: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Optuna's distributions, by Tune's own conversion; a choice is stored as JSON, since it may be of lists."""
+    """Optuna's distributions, converted by Tune; choices are stored as JSON, since they may be lists."""
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
@@ -179,7 +179,7 @@ def _with(experiment: Experiment, params: Mapping[str, Any]) -> Experiment:
     values = {key: json.loads(value) if isinstance(value, str) else rounded(value) for key, value in params.items()}
     before = experiment.settings
     if "bs_train" in values and before.bs_test == max(before.bs_train // 4, 1):
-        values["bs_test"] = None  # follows from it
+        values["bs_test"] = None  # derived from `bs_train`
     if "model" in values:
         values["model_fingerprint"] = None
     changed = with_arguments_together(with_arguments_apart(before.to_json()) | values)

@@ -1,18 +1,18 @@
 """Every path and file name of a sweep, on a local disk or on S3.
 
     <storage>/<sweep>/
-        sweep.json                  the experiments that were asked for last
+        sweep.json                  the experiments that were requested last
         lock.json                   who is running the sweep, while it runs
         trials/K32_L2_<trial id>/   (trials-2, trials-3, ... after --fresh)
-            epoch_0007.pt           where the training continues: the two newest, until it ends; then the last one, if
-                                    more epochs could follow it
-            record.json             settings, results, facts: there exactly when the trial is finished
-            best.pt                 its weights with the best validation accuracy
+            epoch_0007.pt           checkpoint after epoch 7: the two newest during training; later the last one, if
+                                    more epochs could follow
+            record.json             settings, results, facts; exists exactly when the trial is finished
+            best.pt                 weights with the best validation accuracy
             error.txt               why it failed last
             stop.txt                after which epoch a scheduler ends it
             events.out.tfevents.*   for TensorBoard
 
-Ray's own state is not kept: what is finished is known from these files alone, so a sweep can grow, shrink and resume.
+Ray's own state is not kept: these files alone say what is finished, so a sweep can grow, shrink and resume.
 """
 
 import difflib
@@ -42,7 +42,7 @@ _MOST_NAMED = 5
 
 
 class SweepFolder:
-    """The files of one sweep; `storage` is where sweeps lie: a path, or a URI that pyarrow knows."""
+    """The files of one sweep; `storage` is the folder of all sweeps: a path, or a URI that pyarrow supports."""
 
     def __init__(self, storage: str, name: str) -> None:
         self.name = name
@@ -51,17 +51,17 @@ class SweepFolder:
         self.folder = self.storage / name
         manifest = self._manifest()
         self.trials = self.folder / (manifest.get("trials") or _generation(max(self._newest(), 1)))
-        self.is_fresh = manifest.get("fresh") is True  # by --fresh: no trials of other sweeps are reused
+        self.is_fresh = manifest.get("fresh") is True  # after --fresh: no trials of other sweeps are reused
 
     def __str__(self) -> str:
         return str(self.folder)
 
     @classmethod
     def find(cls, sweep: str, storage: str) -> "SweepFolder":
-        """A sweep that exists: its folder as a path or a URI, or its name below `storage`.
+        """Find an existing sweep by its folder, as a path or a URI, or by its name in `storage`.
 
         Raises:
-            StorageError: There is none.
+            StorageError: There is no such sweep.
         """
         sweep = path_or_uri(sweep)
         if "://" in sweep:
@@ -95,9 +95,9 @@ class SweepFolder:
             tell(f"training everything in {self.trials}; what is in {before} stays there, and is not used", sys.stderr)
 
     def save_experiments(self, experiments: Mapping[str, Settings], searches: Mapping[str, Search] = {}) -> None:
-        """Keep what was asked for, names and settings, and the distributions of those that a search drew, by name.
+        """Save the requested experiments, as settings by name, and the distributions from which a search drew them.
 
-        The settings of what was asked for before are kept too.
+        The settings of earlier requests are kept too.
         """
         asked = {settings.trial_id for settings in experiments.values()}
         before = [settings.to_json() for settings in self.known_settings() if settings.trial_id not in asked]
@@ -111,7 +111,7 @@ class SweepFolder:
         self.folder.write("sweep.json", to_strict_json(content).encode())
 
     def experiments(self) -> dict[str, Settings]:
-        """What was asked for last: names and settings.
+        """The experiments that were requested last, as settings by name.
 
         Raises:
             StorageError: The file is missing or damaged.
@@ -124,26 +124,26 @@ class SweepFolder:
             if len(asked) > _MOST_EXPERIMENTS:
                 raise ConfigError("", [f"{len(asked):,} experiments; at most {_MOST_EXPERIMENTS:,} are read"])
             experiments = {name: parse_settings(values) for name, values in asked.items()}
-            if problems := [problem for name in experiments for problem in name_problems(name)]:  # of file names
+            if problems := [problem for name in experiments for problem in name_problems(name)]:  # as file names
                 raise ConfigError("experiments", problems)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise self._damaged(error) from error
         return experiments
 
     def earlier_experiments(self) -> dict[str, Settings]:
-        """As `experiments`; none if nothing was asked for yet, or what was cannot be read."""
+        """As `experiments`, but empty if there are none yet, or they cannot be read."""
         with suppress(StorageError):
             return self.experiments()
         return {}
 
     def searches(self) -> dict[str, Search]:
-        """The distributions of the experiments that a search drew, by name."""
+        """The distributions from which a search drew experiments, by their names."""
         found = self._manifest().get("searches", {})
         usable = found.items() if isinstance(found, dict) else ()
         return {n: s for n, s in usable if isinstance(s, dict) and not any(map(distribution_fault, s.values()))}
 
     def known_settings(self) -> list[Settings]:
-        """The settings of all trials that were ever asked for; none if that cannot be read."""
+        """The settings of all trials that were ever requested; empty if they cannot be read."""
         try:
             manifest = self._manifest()
             known = [*manifest["experiments"].values(), *manifest.get("before", [])][:_MOST_EXPERIMENTS]
@@ -163,7 +163,7 @@ class SweepFolder:
         return manifest
 
     def _newest(self) -> int:
-        """The number of the newest folder of trials; 0: there is none."""
+        """The number of the newest folder of trials; 0 if there is none."""
         found = [match for name in self.folder.names() if (match := _GENERATION.fullmatch(name))]
         return max((int(match[1] or 1) for match in found), default=0)
 
@@ -177,7 +177,7 @@ def _generation(number: int) -> str:
 
 
 def _sweeps_like(name: str, storage: Folder) -> Iterator[str]:
-    """The names of the sweeps of a storage, those that are most like a name first."""
+    """The names of the sweeps in a storage, the most similar to `name` first."""
     with suppress(StorageError):
         names = storage.names()
         for near in dict.fromkeys([*difflib.get_close_matches(name, names), *names]):

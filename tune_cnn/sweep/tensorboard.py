@@ -28,15 +28,15 @@ SCALARS = {
     "accuracy/test": "test_accuracy",
     "time/epoch_s": "epoch_duration_s",
 }
-# A chart of custom scalars shows every trial that has its tag, so the trials of one chart have a tag of their own:
-# category, what its charts have in common, group of the tag, key.
+# A custom scalars chart shows every trial that has its tag, so each chart has a tag that only its trials write.
+# Title of the category, setting that is fixed in each chart, prefix of the tags, key of the result.
 _COMPARISONS = (
     ("Depth at fixed width: validation accuracy in %", "K", "accuracy_by_depth", "validation_accuracy"),
     ("Depth at fixed width: training loss in nats", "K", "loss_by_depth", "train_loss"),
     ("Width at fixed depth: validation accuracy in %", "L", "accuracy_by_width", "validation_accuracy"),
     ("Width at fixed depth: training loss in nats", "L", "loss_by_width", "train_loss"),
 )
-# Columns of the table of hyperparameters, by tag.
+# Titles of the metrics in the hyperparameter table, by tag.
 _METRICS = {
     "accuracy/best_validation": "best val acc %",
     "accuracy/test": "test acc %",
@@ -45,11 +45,11 @@ _METRICS = {
 
 
 def overview(trials: Collection[Settings]) -> list[Summary]:
-    """What TensorBoard shows of a sweep as a whole: the table of hyperparameters, and the layout of custom scalars.
+    """What TensorBoard shows of the whole sweep: the hyperparameter table, and the layout of the custom scalars.
 
     The table has K, L and the other settings that differ between the trials. The layout has a chart of all depths for
-    each width, and one of all widths for each depth. Each trial brings both along, so the grid may grow: TensorBoard
-    joins the layouts.
+    each width, and one of all widths for each depth. Each trial writes both, so that the grid may grow: TensorBoard
+    merges the layouts.
     """
     tables = [_hyperparameters(settings) for settings in trials]
     columns = []
@@ -87,10 +87,10 @@ class TrialBoard:
         self._append([Event(file_version="brain.Event:2"), *(Event(summary=s) for s in (*overview, session))])
 
     def report(self, result: Mapping[str, Any]) -> None:
-        """Write one epoch, and the end of the trial where the result tells why it stops.
+        """Write one epoch, and the end of the trial if the result has a `stop_reason`.
 
-        The first result brings those of the `earlier_epochs` along: they replace whatever a predecessor wrote, who may
-        have died after an epoch's events and before its checkpoint.
+        The first result carries the `earlier_epochs`, which replace what a previous process wrote: it may have died
+        between the events of an epoch and its checkpoint.
         """
         events = []
         earlier = result.get("earlier_epochs")
@@ -108,7 +108,7 @@ class TrialBoard:
         self._append(events)
 
     def _append(self, events: Iterable[Event]) -> None:
-        # In one go, where SummaryWriter keeps a file and a thread, which on a full disk dies with a traceback.
+        # In one write; SummaryWriter would keep a file and a thread, which dies with a traceback when the disk is full.
         content = io.BytesIO()
         records = RecordWriter(content)
         for event in events:
@@ -118,7 +118,7 @@ class TrialBoard:
             self._folder.local_path.mkdir(parents=True, exist_ok=True)
             with (self._folder.local_path / self._name).open("ab") as file:
                 file.write(content.getvalue())
-        else:  # S3 does not append
+        else:  # S3 cannot append
             self._uploaded += content.getvalue()
             self._folder.write(self._name, self._uploaded)
 
@@ -135,12 +135,12 @@ def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
 
 
 def _sizes(settings: Settings) -> dict[str, str | int]:
-    """The two that the grid varies."""
+    """K and L, which the grid varies."""
     return {"K": setting_text(settings.filters_per_layer), "L": settings.layers_per_block}
 
 
 def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
-    """What distinguishes trials. A name has values of one type, which TensorBoard relies on, or none."""
+    """The hyperparameters of a trial. In all trials, a name has values of one type, as TensorBoard expects, or none."""
     values = settings.flat()
     del values["filters_per_layer"], values["layers_per_block"]
     widths = settings.filters_per_layer

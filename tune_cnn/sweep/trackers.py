@@ -1,4 +1,4 @@
-"""Callbacks of the user, kept from ending a sweep; and Ray's own of trackers: MLflow and Weights & Biases."""
+"""Keeps failing user callbacks from ending a sweep; sets up Ray's callbacks for MLflow and Weights & Biases."""
 
 import importlib
 import os
@@ -14,10 +14,10 @@ from tune_cnn.texts import named, tell
 def tracker(name: str, sweep: str) -> Callback:
     """A callback that reports each trial as a run of an MLflow experiment, or a W&B group, named after the sweep.
 
-    Where the runs go is what the tracker's own environment variables say, such as `MLFLOW_TRACKING_URI`.
+    The tracker's own environment variables, such as `MLFLOW_TRACKING_URI`, say where the runs go.
 
     Raises:
-        ConfigError: It is not installed, or cannot be reached.
+        ConfigError: The tracker is not installed, or cannot be reached.
     """
     place = f"--track {name}"
     try:
@@ -30,11 +30,11 @@ def tracker(name: str, sweep: str) -> Callback:
             from ray.air.integrations.wandb import WandbLoggerCallback
 
             project = os.environ.get("WANDB_PROJECT", "tune_cnn")
-            # Ray's own choice is the trial's folder of Tune, which is deleted at the end.
+            # Ray's default is Tune's folder of the trial, which is deleted at the end.
             folder = os.environ.get("WANDB_DIR", os.getcwd())
             inner = WandbLoggerCallback(project=project, group=sweep, log_config=True, dir=folder)
         inner.setup()
-        inner.setup = lambda **_: None  # Tune would do it once more
+        inner.setup = lambda **_: None  # Tune would call it again
     except ImportError:
         raise ConfigError(place, [f"not installed; pip install 'tune_cnn[{name}]'"]) from None
     except Exception as error:
@@ -44,13 +44,13 @@ def tracker(name: str, sweep: str) -> Callback:
 
 
 class Guarded(Callback):  # type: ignore[misc]
-    """A callback whose errors are told once; Tune would end the sweep, or train the trial again."""
+    """Wraps a callback to report only its first error; Tune would end the sweep, or train the trial again."""
 
     def __init__(self, inner: Callback) -> None:
         self._inner, self._told = inner, False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its callbacks into a state of its own, from which we never restore
+        return {}  # Tune pickles its callbacks into its own state, which we never restore
 
     def setup(self, **info: Any) -> None:
         self._inner.setup(**info)

@@ -35,9 +35,9 @@ from tune_cnn.train_results import of_epoch
 from tune_cnn.training.devices import default_device, is_cuda_error, is_out_of_memory
 from tune_cnn.trial import Trial
 
-# How long to retry failing storage; with 15 s for the last request and 40 s for the driver to exit: under 2 min.
+# How long to retry failing storage: with 15 s for the last request and 40 s for the driver to exit, under 2 min.
 _PATIENCE_S = float(os.environ.get("TUNE_CNN_PATIENCE_S", "30"))
-# So long after a checkpoint none is written: epochs of a second would otherwise wait for their files.
+# Minimum time between checkpoints: otherwise, epochs of a second would wait for their files.
 _CHECKPOINT_S = float(os.environ.get("TUNE_CNN_CHECKPOINT_S", "10"))
 
 
@@ -53,11 +53,11 @@ class TrialPlan(NamedTuple):
 class CnnTrainable(Trainable):  # type: ignore[misc]
     """Trains one trial of a sweep, epoch by epoch, from its newest checkpoint.
 
-    Its config holds the trial id and the hyperparameters that differ in the sweep; all settings of that id come with
-    `tune.with_parameters`, as do the images, which are read-only views of one copy per node. It checkpoints into the
-    sweep's own folder after epochs, every 10 s at most, so whoever starts the trial again, Tune after a lost process or
-    the user after a lost night, continues from there. TensorBoard's events of an epoch are written before its
-    checkpoint: what is kept is not trained again. Both are written while the next epoch trains.
+    Its config holds the trial id and the hyperparameters that differ in the sweep. All settings of that id come with
+    `tune.with_parameters`, as do the images, which are read-only views of one copy per node. Checkpoints go to the
+    sweep's own folder, after an epoch and at most every 10 s, so a trial continues from there whether Tune restarts it
+    after a lost process or the user after a lost night. TensorBoard's events of an epoch are written before its
+    checkpoint, since a saved epoch is not trained again. Both are written while the next epoch trains.
     """
 
     def setup(
@@ -81,10 +81,10 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.trial: Trial | None = None
         self.board: TrialBoard | None = None
         self.warnings: list[str] = []
-        self.unkept: Trial | None = None  # if its last epoch ended well, and has no checkpoint
-        self.checkpoint_at = -math.inf  # when the last one was taken, as `time.monotonic` tells
+        self.unkept: Trial | None = None  # set if its last epoch succeeded, but has no checkpoint
+        self.checkpoint_at = -math.inf  # `time.monotonic` of the last checkpoint
         if torch.cuda.is_available():
-            gc.collect()  # what refers to itself keeps its memory until then
+            gc.collect()  # frees reference cycles, which hold GPU memory
             torch.cuda.empty_cache()
         self.plan = self.plans.get(new_config["trial_id"]) or self.plans[UPCOMING]._replace(
             settings=parse_settings(json.loads(new_config["settings"])), is_scheduled=new_config["is_scheduled"]
@@ -102,7 +102,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
                 raise
             except Exception as error:
                 return self._fail(error)
-        except StorageError as error:  # the sweep ends: nothing of it can be kept
+        except StorageError as error:  # the sweep ends, as nothing more can be saved
             return {"done": True, "failure": str(error), "storage_failed": True}
 
     def _run_epoch(self) -> dict[str, Any]:
@@ -141,8 +141,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         return self.trial.history.num_epochs + 1 if self.trial is not None else 1
 
     def cleanup(self) -> None:
-        if self.unkept is not None:  # as when the time budget is used up
-            with contextlib.suppress(Exception):  # which nobody is left to be told
+        if self.unkept is not None:  # for example, when the time budget is used up
+            with contextlib.suppress(Exception):  # nobody is left to report it to
                 self._wait_for_writer()
                 if not self.folder.is_finished():  # by another process
                     self.folder.save_checkpoint(self.unkept.history.num_epochs, self.unkept.state_dict())
@@ -163,7 +163,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             self.warnings.append(trial.moved)
         trial.train_batches = CountedBatches(  # type: ignore[assignment]
             trial.train_batches,
-            # By way of self: a closure over the trial would keep it, weights on the GPU and all, after its end.
+            # Through self: a closure over the trial would keep it, with its weights on the GPU, after its end.
             lambda batch, batches: publish(self.folder.folder, EpochProgress(self._epoch_begun, batch, batches)),
         )
         with self._only_warned("TensorBoard"):
@@ -172,7 +172,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _only_warned(self, what: str) -> Iterator[None]:
-        # The training matters more than its watching.
+        # Training goes on without what only serves to watch it.
         try:
             yield
         except StorageError:
@@ -208,7 +208,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
                 self.board.report(shown)
 
     def _wait_for_writer(self) -> None:
-        """Raises what the writer raised."""
+        """Wait until the writer is done, and raise its error if it failed."""
         writing, self.writing = self.writing, None
         if writing is not None:
             writing.result()
@@ -228,7 +228,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
 
 
 def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
-    """Where the curves are after an epoch, counted from 1; accuracies in percent, losses in nats."""
+    """Points of the curves at an epoch, counted from 1; accuracies in percent, losses in nats."""
     history = trial.history
     return {
         "epoch": epoch,
@@ -242,7 +242,7 @@ def _curve_points(trial: Trial, epoch: int) -> dict[str, Any]:
 
 
 def has_ended(trial_id: str, result: Mapping[str, Any]) -> bool:
-    """The stopper that Tune asks: a trial stops if it reports a `stop_reason`, or that it has failed for good.
+    """Tune's stopper: a trial ends when it reports a `stop_reason`, or that it has failed for good.
 
     It has no state: each trial counts its epochs without improvement in its own checkpoint and applies the rule itself
     (`early_stopping.stop_reason`), so a retry, a resume or a second sweep cannot make it drift.

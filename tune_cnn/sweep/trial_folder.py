@@ -19,7 +19,7 @@ from tune_cnn.training.state_file import state_from_bytes, state_to_bytes
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
 _STOP = "stop.txt"  # after which epoch a scheduler ends the trial
 _MOST_CHARACTERS = 1000  # of a failure
-KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it serves
+KEPT_CHECKPOINTS = 2  # if the newest is damaged, the one before it is used
 
 
 class TrialFolder:
@@ -33,20 +33,20 @@ class TrialFolder:
 
     @property
     def _most(self) -> int:
-        """Bytes of its largest file: weights, two moments, an average and the best weights take 20 bytes a weight."""
-        if self._settings.model is not None:  # its code would run to tell
+        """Maximum bytes of a file: weights, Adam's two moments, EMA and best weights take 20 bytes a parameter."""
+        if self._settings.model is not None:  # its cost is unknown without running its code
             return MOST_STATE_BYTES
         return MOST_BYTES + 40 * cost(self._settings).parameters
 
     def checkpoints(self) -> dict[int, str]:
-        """The names of its checkpoints by the epochs that they have behind them, the newest first."""
+        """The names of its checkpoints by their number of completed epochs, the newest first."""
         found = {int(match[1]): name for name in self.folder.names() if (match := _CHECKPOINT.fullmatch(name))}
         return dict(sorted(found.items(), reverse=True))
 
     def save_checkpoint(self, epoch: int, state: dict[str, Any]) -> None:
-        """Add a checkpoint, and delete those that are too old, and a failure that has been overcome."""
+        """Add a checkpoint; delete those that are too old, and the file of a failure that has been overcome."""
         self.folder.write(_checkpoint(epoch), state_to_bytes(state))
-        # Those of later epochs were damaged: otherwise the training would have continued from them.
+        # Checkpoints of later epochs are damaged: otherwise the training would have continued from them.
         found = self.checkpoints()
         kept = [number for number in found if number <= epoch][:KEPT_CHECKPOINTS]
         for name in [name for number, name in found.items() if number not in kept]:
@@ -57,9 +57,9 @@ class TrialFolder:
                 self.folder.delete("error.txt")
 
     def resume(self, load: Callable[[dict[str, Any]], object]) -> list[str]:
-        """Hand the newest checkpoint that is whole to `load`, and the one before if it raises a ResultError.
+        """Pass the newest undamaged checkpoint to `load`, and the one before it if `load` raises a ResultError.
 
-        Only the one who trains the trial may ask: what a killed predecessor left half written is deleted.
+        Only for the process that trains the trial: files that a killed one left half-written are deleted.
 
         Returns:
             A warning for each checkpoint that is damaged or does not fit.
@@ -81,8 +81,8 @@ class TrialFolder:
         return warnings
 
     def newest_state(self) -> dict[str, Any] | None:
-        """What the newest checkpoint that is whole holds, also of a trial that trains now; None: there is none."""
-        for _ in range(2):  # whoever trains it may have replaced those that were listed
+        """The content of the newest undamaged checkpoint, even of a trial that is training; None: there is none."""
+        for _ in range(2):  # a process that trains it may have replaced the listed ones
             for name in self.checkpoints().values():
                 with contextlib.suppress(ResultError):
                     if (state := self._state(name)) is not None:
@@ -103,13 +103,13 @@ class TrialFolder:
             "duration_s": math.fsum(durations_s),
             "epoch_durations_s": durations_s,
             **state.get("summary", {}),  # version 0.1.0 kept none
-            "id": self.trial_id,  # the state may be that of a trial with other epochs, which this one continues
+            "id": self.trial_id,  # not of a trial with other `epochs`, whose state this one continues
             **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
             "unfinished": True,
         }
 
     def best_weights(self) -> dict[str, Any] | None:
-        """Those with the best validation accuracy so far; None: no epoch is finished."""
+        """The weights with the best validation accuracy so far; None: no epoch is finished."""
         best = self._load("best.pt") if self.is_finished() else None
         return best if best is not None else (self.newest_state() or {}).get("best_weights")
 
@@ -126,14 +126,14 @@ class TrialFolder:
     def finish(
         self, results: FitResult, summary: dict[str, Any], best: dict[str, Any], last: Mapping[str, Any] | None = None
     ) -> None:
-        """Keep the outcome, the best weights, and the state after the last epoch if more epochs could follow."""
+        """Save the results, the best weights, and the state after the last epoch if more epochs could follow."""
         self.folder.write("best.pt", state_to_bytes(best))
         if last is not None:
             content = state_to_bytes({key: value for key, value in last.items() if key != "best_weights"})
             self.folder.write(_checkpoint(results.num_epochs), content)
         record = {"config": self._settings.to_json(), "results": results._asdict(), "trial": summary}
         content = to_strict_json(record).encode()
-        parse_json(content)  # before the checkpoints go: what cannot be read again is no record
+        parse_json(content)  # fails if it cannot be read back, before checkpoints are deleted
         self.folder.write("record.json", content)
         self.forget_training(0 if last is None else results.num_epochs)
 
@@ -145,7 +145,7 @@ class TrialFolder:
                 self.folder.delete(name)
 
     def copy_from(self, other: "TrialFolder", names: Iterable[str]) -> None:
-        """Copy those of another trial's files that are there and can be read, in this order."""
+        """Copy files of another trial in this order, except those that are missing or cannot be read."""
         for name in names:
             content = None
             with contextlib.suppress(ResultError, OSError):
@@ -157,7 +157,7 @@ class TrialFolder:
         """Results and facts of the finished trial; None if it is not finished.
 
         Raises:
-            ResultError: The record is damaged, or that of another trial.
+            ResultError: The record is damaged, or belongs to another trial.
         """
         place = f"{self.folder}/record.json"
         try:
@@ -174,33 +174,33 @@ class TrialFolder:
         return results, summary
 
     def whole_record(self) -> tuple[FitResult, dict[str, Any]] | None:
-        """As `record`; also None if it is damaged, as the trial will run again."""
+        """As `record`, but None if it is damaged, since the trial will run again."""
         try:
             return self.record()
         except ResultError:
             return None
 
     def is_finished(self) -> bool:
-        """Whether there is a record, and it is whole."""
+        """Whether there is an undamaged record."""
         return self.whole_record() is not None
 
     def stop_after(self, epoch: int) -> None:
-        """Keep the decision of a scheduler that the trial ends after an epoch."""
+        """Save the decision of a scheduler to end the trial after an epoch."""
         self.folder.write(_STOP, str(epoch).encode())
 
     def is_to_stop(self, epoch: int) -> bool:
-        """Whether a scheduler ends the trial after this epoch, or decided so for an earlier one."""
+        """Whether a scheduler decided to end the trial after this epoch or an earlier one."""
         content = self.folder.read(_STOP)
         return content is not None and content.isdigit() and epoch >= int(content[:9])
 
     def reopen(self) -> None:
-        """Let a trial that a scheduler stopped go on from its last state, unless another process has finished it."""
+        """Let a trial that a scheduler stopped continue from its last state, unless another process has finished it."""
         if (record := self.whole_record()) is not None and record[1].get("stop_reason") == "scheduler":
             self.folder.delete(_STOP)
             self.folder.delete("record.json")
 
     def save_failure(self, failure: str, trace: str) -> None:
-        """Keep why the trial failed: one line, and the traceback."""
+        """Save why the trial failed: one line, and the traceback."""
         self.folder.write("error.txt", f"{failure}\n\n{trace}".encode())
 
     def failure(self) -> str | None:

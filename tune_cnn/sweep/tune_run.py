@@ -1,4 +1,4 @@
-"""One run of Tune: trials that are known, and those that are suggested."""
+"""One run of Tune, with the trials that are known and those that Optuna suggests meanwhile."""
 
 import json
 import logging
@@ -29,9 +29,9 @@ MAX_FAILURES = 3  # lost processes and nodes per trial; an error that repeats is
 
 
 class Suggester(Searcher):  # type: ignore[misc]
-    """A Tune searcher that hands out the configs of `known` trials, then what `suggest` gives until that is None.
+    """A Tune searcher that returns the configs of `known` trials, then those from `suggest` until it returns None.
 
-    `tell` is called when a trial has ended. It cannot be saved: the sweep's folder has everything.
+    `tell` is called when a trial has ended. The searcher cannot be saved: the sweep's folder has everything.
     """
 
     def __init__(
@@ -60,22 +60,22 @@ def run_tune(
     tune_options: Mapping[str, Any],
     suggestions: Suggestions | None,
 ) -> None:
-    """Run Tune until every trial has ended; the watcher knows how.
+    """Run Tune until every trial has ended; the watcher records how.
 
     Args:
-        todo: The trials to run, by id; those that are suggested are added.
-        asked: What each gets of the machine; what a suggested one gets, under `UPCOMING`.
+        todo: The trials to run, by id; suggested ones are added.
+        asked: The resources of each, by id; those of suggested ones under `UPCOMING`.
         tune_options: Further arguments of `tune.TuneConfig`.
-        suggestions: What is left to be suggested; None: nothing.
+        suggestions: The suggestions that are left to make; None: there are none.
     """
-    # Tune reads these when it starts: no log files and no working directory beside ours, and Ctrl-C as usual.
+    # Tune reads these when it starts; it then writes no log files, keeps our working directory, and ignores Ctrl-C.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails has none
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher tells what happens
-    usage.tag_callbacks = lambda *_: False  # to count them, it imports MLflow and Weights & Biases, for 1.5 s
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # failing trials report no metric
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher reports what happens
+    usage.tag_callbacks = lambda *_: False  # imports MLflow and Weights & Biases to count callbacks: 1.5 s
     plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
@@ -84,7 +84,7 @@ def run_tune(
     networks = models.sources([*(plan.settings for plan in plans.values()), *left])
     if left:
         plans[UPCOMING] = TrialPlan(left[0], *asked[UPCOMING])
-        models.adopt(networks)  # for what will be suggested, whatever becomes of the files meanwhile
+        models.adopt(networks)  # for suggested trials, even if the files change meanwhile
     sweep = [*folder.experiments().values(), *left]
     shown = overview(sweep)
     varied = varied_keys(settings.flat() for settings in sweep)
@@ -119,7 +119,7 @@ def run_tune(
         return None
 
     def config(experiment: Experiment, keys: Iterable[str]) -> dict[str, Any]:
-        # Beside the id, the hyperparameters, for whoever logs, plots or schedules trials.
+        # Besides the id, the hyperparameters, for loggers, plots and schedulers.
         values = experiment.settings.flat()
         return {"trial_id": experiment.settings.trial_id, **{key: values.get(key) for key in keys}}
 
@@ -131,7 +131,7 @@ def run_tune(
     else:
         space = {key: tune.sample_from(lambda spec, key=key: configs[spec.config.trial_id][key]) for key in varied}
         space["trial_id"] = tune.grid_search(longest_first)
-    # What Tune itself wants to remember is not needed: the sweep's folder says what is finished.
+    # Tune's own state is not needed: the sweep's folder says what is finished.
     with temporary_folder() as scratch:
         tuner = tune.Tuner(
             trainable,
@@ -151,17 +151,17 @@ def run_tune(
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[watcher, *map(Guarded, callbacks)],
-                progress_reporter=tune.CLIReporter(),  # silent; in a notebook, Tune's own clears the cell's output
+                progress_reporter=tune.CLIReporter(),  # silent; Tune's default in a notebook clears the cell's output
                 verbose=0,
             ),
         )
         try:
             tuner.fit()
-        except tune.TuneError as error:  # what a callback raises comes out as its text
+        except tune.TuneError as error:  # has only the text of what a callback raised
             raise watcher.end or error from None
 
 
 def _name(trial: Any) -> str:
-    # A function of this module, which is pickled by name: Tune keeps its pickle with each trial, and a closure over all
-    # trials made that 0.4 MB for each of a thousand.
+    # At module level, so that it is pickled by name: Tune keeps its pickle with each trial, and with a closure over all
+    # trials, that was 0.4 MB for each of a thousand.
     return str(trial.config["trial_id"])

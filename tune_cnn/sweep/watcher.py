@@ -1,4 +1,4 @@
-"""Follows a running sweep: what failed, and how far each trial is within its epoch, which its process publishes."""
+"""Follows a running sweep: its failures, and the progress within each epoch, as published by the trials' processes."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ray.experimental import internal_kv  # the store that Ray itself keeps; an actor for it would be one more process
+from ray.experimental import internal_kv  # Ray's own key-value store; an actor would be one more process
 from ray.tune import Callback
 
 from tune_cnn.errors import ResourceError, StorageError, TuneCnnError
@@ -22,12 +22,12 @@ _NAMESPACE = b"tune_cnn"
 
 
 class Watcher(Callback):  # type: ignore[misc]
-    """A Tune callback.
+    """A Tune callback that records failures, shows progress, and ends a sweep that cannot go on.
 
     Args:
-        trials: Their settings.
+        trials: The settings of the trials.
         check_lock: Raises StorageError if another process may be running the sweep now.
-        is_new_ray: No worker process has started yet, and none may be able to.
+        is_new_ray: Whether no worker process has started yet, and perhaps none can.
     """
 
     def __init__(
@@ -39,23 +39,23 @@ class Watcher(Callback):  # type: ignore[misc]
         is_new_ray: bool = False,
     ) -> None:
         self.failures: dict[str, str] = {}  # why trials failed for good, in one line, by trial id
-        self.out_of_memory: list[str] = []  # the ids of those whose GPU memory was too small
-        self.end: TuneCnnError | None = None  # of the sweep: its storage or Ray fails, or another process runs it now
+        self.out_of_memory: list[str] = []  # ids of the trials that ran out of GPU memory
+        self.end: TuneCnnError | None = None  # why the sweep ends: storage or Ray failed, or another process runs it
         self._folders = {settings.trial_id: folder.trial(settings) for settings in trials}
         self.progress = progress
         self._check_lock, self._is_new_ray = check_lock, is_new_ray
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks into a state of its own, from which we never restore.
+        # Tune pickles its callbacks into its own state, which we never restore.
         return {}
 
     def add(self, settings: Settings, trial: TrialFolder, epochs_done: int) -> None:
-        """A trial has got its settings."""
+        """Add a trial whose settings have been suggested."""
         self._folders[settings.trial_id] = trial
         self.progress.added(trial.label, settings, epochs_done)
 
     def forget(self, failed: Iterable[str]) -> None:
-        """Trials that failed will run again; who was out of memory is known no more."""
+        """Forget the failures of trials that will run again, and all trials that ran out of memory."""
         self.out_of_memory.clear()
         for trial_id in failed:
             self.failures.pop(trial_id, None)
@@ -93,7 +93,7 @@ class Watcher(Callback):  # type: ignore[misc]
             if result.get("out_of_memory"):
                 self.out_of_memory.append(trial_id)
             return
-        if "epoch" not in result:  # it was finished already
+        if "epoch" not in result:  # it was already finished
             return
         for warning in result["warnings"]:
             self.progress.say(f"{folder.label}: {warning}")
@@ -129,9 +129,9 @@ def _failure(folder: TrialFolder) -> str | None:
 
 
 class CountedBatches:
-    """Wraps a DataLoader; every two seconds, `report` gets how many batches it has yielded so far, and their total.
+    """Wraps a DataLoader; every two seconds, `report` gets the number of batches yielded so far, and their total.
 
-    It does not wait for the GPU.
+    It does not wait for the GPU, which may lag behind.
     """
 
     def __init__(self, batches: Any, report: Callable[[int, int], object]) -> None:
@@ -156,7 +156,7 @@ def publish(folder: Folder, progress: EpochProgress) -> None:
 
 
 def published(folder: Folder) -> EpochProgress | None:
-    """What the trial of a folder published last; None: nothing yet."""
+    """The progress that the trial of a folder published last; None: nothing yet."""
     with contextlib.suppress(Exception):
         return EpochProgress(*json.loads(internal_kv._internal_kv_get(str(folder).encode(), namespace=_NAMESPACE)))
     return None
