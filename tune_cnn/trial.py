@@ -188,8 +188,8 @@ class Trial:
             raise ResultError(f"{best_of}, and this training ends with epoch {cut.num_epochs}")
         self.trainer.load_state_dict(state.get("trainer", {}))
         self.history, self.best_weights, self._is_cut = cut, best, cut is not history
-        there = state.get("summary")
-        if changed := changed_machine(there if isinstance(there, dict) else {}, machine_facts(self.device), "before"):
+        saved = state.get("summary")
+        if changed := changed_machine(saved if isinstance(saved, dict) else {}, machine_facts(self.device), "before"):
             self.moved = f"continued on another machine, where the last digits differ ({'; '.join(changed.values())})"
         self.epoch_durations_s = durations[: cut.num_epochs]
         self._finish_if_over()

@@ -77,18 +77,18 @@ def measure_gpu_memory(trials: Mapping[str, Settings], networks: Mapping[str, di
     `networks` are the `models.sources` of the trials.
     """
     models.adopt(networks)
-    found: dict[Settings, GpuMemory] = {}
+    measured: dict[Settings, GpuMemory] = {}
     ended, device = time.monotonic() + _GPU_MEASURING_S, default_device()
     for settings in dict.fromkeys(map(network_of, trials.values())):
         if device.type == "cuda" and time.monotonic() < ended:
             total = torch.cuda.get_device_properties(device).total_memory
             try:
-                found[settings] = GpuMemory(_reserved(settings, device), total)
+                measured[settings] = GpuMemory(_reserved(settings, device), total)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                found[settings] = GpuMemory(total, total)
-    return {key: found[network] for key, s in trials.items() if (network := network_of(s)) in found}
+                measured[settings] = GpuMemory(total, total)
+    return {key: measured[network] for key, s in trials.items() if (network := network_of(s)) in measured}
 
 
 def _reserved(settings: Settings, device: torch.device) -> int:

@@ -24,12 +24,12 @@ def pictures(trial: Trial) -> dict[str, Image.Image]:
     """The pictures of a trial that has been tested, by tag."""
     assert trial.test_predictions is not None
     classes, test, predictions = trial.images.classes, trial.images.test, trial.test_predictions
-    found = {}
+    drawn = {}
     if trial.confusion is not None:
-        found["test/confusion"] = confusion_matrix(trial.confusion, classes)
+        drawn["test/confusion"] = confusion_matrix(trial.confusion, classes)
     if (predictions != test.labels).any():
-        found["test/misclassified"] = misclassified(test, predictions, classes)
-    return found
+        drawn["test/misclassified"] = misclassified(test, predictions, classes)
+    return drawn
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Image.Image:

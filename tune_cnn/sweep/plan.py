@@ -51,12 +51,12 @@ class PlannedExperiment(Experiment):
 def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[PlannedExperiment]:
     """Find out which experiments are done, to be continued or new, from the files of this and other sweeps."""
     known = [experiment for experiment in experiments if not experiment.is_open]
-    found, first = find_earlier(known, folder), dict[str, str]()
+    earlier, first = find_earlier(known, folder), dict[str, str]()
     plan = []
     for experiment in experiments:
         line, trial_id = PlannedExperiment(**vars(experiment)), experiment.settings.trial_id
         if not line.is_open:
-            line = replace(line, shares_with=first.get(trial_id), start=found.get(trial_id))
+            line = replace(line, shares_with=first.get(trial_id), start=earlier.get(trial_id))
             first.setdefault(trial_id, line.name)
         plan.append(line)
     return plan
@@ -64,11 +64,11 @@ def make_plan(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Pl
 
 def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
     """Lines that say how many trials are taken from which sweep, and what is left to do for them."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for earlier in filter(None, (line.elsewhere for line in plan)):
         left = "finished" if earlier.is_finished else "only to be tested" if earlier.ends else "to be continued"
-        found[f"taken from sweep {earlier.sweep}, {left}"] += 1
-    return [f"{counted(count, 'trial')} {how}" for how, count in found.items()]
+        counts[f"taken from sweep {earlier.sweep}, {left}"] += 1
+    return [f"{counted(count, 'trial')} {how}" for how, count in counts.items()]
 
 
 def expected_work(settings: Settings) -> int:
@@ -98,9 +98,9 @@ def plan_table(
     costs = ["parameters", "mult-adds", "verdict", "time"]
     rows = [["experiment", "trial", *titles, *conv, *costs, "state", "shares its trial with"]]
     for line, cells in zip(known, settings, strict=True):
-        trial_id, found = line.settings.trial_id, cost(line.settings)
+        trial_id, network = line.settings.trial_id, cost(line.settings)
         cells += [str(len(line.settings.filters)) for _ in conv]
-        cells += [f"{found.parameters:,}", f"{found.multiply_adds / 1e6:,.1f} M", verdicts.get(trial_id, "-")]
+        cells += [f"{network.parameters:,}", f"{network.multiply_adds / 1e6:,.1f} M", verdicts.get(trial_id, "-")]
         cells += [duration(times_s[trial_id]) if trial_id in times_s else "-", line.state, line.shares_with or ""]
         rows.append([line.name, trial_id, *cells])
     lines = [aligned(rows)] if known else []

@@ -54,7 +54,7 @@ def requests(
             as many threads as before: floating-point rounding depends on the number of threads.
         memory: The GPU memory that was measured, by trial id.
     """
-    found = {}
+    asked = {}
     for trial_id, experiment in todo.items():
         cpus, gpus = experiment.resources.cpus_per_trial, experiment.resources.gpus_per_trial
         needs = memory.get(trial_id)
@@ -62,8 +62,8 @@ def requests(
         if needs is not None and images <= needs.total // RESIDENT_PART:
             needs = needs._replace(needed=needs.needed + images)
         fraction = gpu_fraction(gpus, nodes, len(todo), needs)
-        found[trial_id] = Request(cpu_count(cpus, nodes, trial_count, on_gpu=fraction > 0), fraction)
-    return found
+        asked[trial_id] = Request(cpu_count(cpus, nodes, trial_count, on_gpu=fraction > 0), fraction)
+    return asked
 
 
 def cpu_count(wanted: int | Literal["auto"], nodes: Sequence[Node], trial_count: int, on_gpu: bool = False) -> int:

@@ -130,11 +130,11 @@ def _gpu_memory(todo: Mapping[str, Experiment], nodes: Sequence[Node], cluster: 
     measured = ray.remote(num_gpus=1, max_retries=0)(measure_gpu_memory).remote(trials, sources)
     try:
         with waiting("measuring GPU memory"):
-            found: dict[str, GpuMemory] = ray.get(measured, timeout=_GPU_WAIT_S)
+            memory: dict[str, GpuMemory] = ray.get(measured, timeout=_GPU_WAIT_S)
     except ray.exceptions.RayError:  # the fractions then depend on the number of trials alone
         ray.cancel(measured, force=True)  # it may still be waiting for a whole GPU
         return {}
-    return found
+    return memory
 
 
 @contextmanager

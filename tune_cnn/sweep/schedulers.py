@@ -82,8 +82,8 @@ def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings],
         made = _Median(min_time_slice=float("inf"), **common)
     made.seen, made.folders = {}, {settings.trial_id: folder.trial(settings) for settings in trials}
     for trial_id, trial in made.folders.items():
-        if found := trial.whole_record() or trial.as_it_stands(trial.newest_state()):
-            made.recall(trial_id, found[0].test_acc)
+        if reported := trial.whole_record() or trial.as_it_stands(trial.newest_state()):
+            made.recall(trial_id, reported[0].test_acc)
     return made
 
 

@@ -138,8 +138,8 @@ class SweepFolder:
 
     def searches(self) -> dict[str, Search]:
         """The distributions from which a search drew experiments, by their names."""
-        found = self._manifest().get("searches", {})
-        usable = found.items() if isinstance(found, dict) else ()
+        searches = self._manifest().get("searches", {})
+        usable = searches.items() if isinstance(searches, dict) else ()
         return {n: s for n, s in usable if isinstance(s, dict) and not any(map(distribution_fault, s.values()))}
 
     def known_settings(self) -> list[Settings]:
@@ -147,10 +147,10 @@ class SweepFolder:
         try:
             manifest = self._manifest()
             known = [*manifest["experiments"].values(), *manifest.get("before", [])][:_MOST_EXPERIMENTS]
-            found = [parse_settings(values) for values in known]
+            trials = [parse_settings(values) for values in known]
         except (StorageError, KeyError, TypeError, AttributeError, ConfigError):
             return []
-        return list({settings.trial_id: settings for settings in found}.values())
+        return list({settings.trial_id: settings for settings in trials}.values())
 
     def _manifest(self) -> dict[str, Any]:
         try:
@@ -164,8 +164,8 @@ class SweepFolder:
 
     def _newest(self) -> int:
         """The number of the newest folder of trials; 0 if there is none."""
-        found = [match for name in self.folder.names() if (match := _GENERATION.fullmatch(name))]
-        return max((int(match[1] or 1) for match in found), default=0)
+        generations = [match for name in self.folder.names() if (match := _GENERATION.fullmatch(name))]
+        return max((int(match[1] or 1) for match in generations), default=0)
 
     def _damaged(self, error: Exception) -> StorageError:
         place = f"{self}/sweep.json"

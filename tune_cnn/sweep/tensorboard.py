@@ -126,8 +126,8 @@ class TrialBoard:
 def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
     """Events of the diagnosis before training; the step of its scalars is the index of the conv layer, from 1."""
     remedies = "".join(f"\n\n- {remedy}" for remedy in diagnosis["remedies"])
-    told = f"**{diagnosis['verdict']}**: {diagnosis['reason']}{remedies}"
-    return [Event(summary=text("diagnosis/verdict", told), step=1)] + [
+    verdict = f"**{diagnosis['verdict']}**: {diagnosis['reason']}{remedies}"
+    return [Event(summary=text("diagnosis/verdict", verdict), step=1)] + [
         Event(summary=scalar(f"diagnosis/{key}", value), step=layer)
         for key in ("gradient_to_weight", "dead_units")
         for layer, value in enumerate(diagnosis[key], start=1)

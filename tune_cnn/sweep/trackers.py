@@ -47,7 +47,7 @@ class Guarded(Callback):  # type: ignore[misc]
     """Wraps a callback to report only its first error; Tune would end the sweep, or train the trial again."""
 
     def __init__(self, inner: Callback) -> None:
-        self._inner, self._told = inner, False
+        self._inner, self._has_warned = inner, False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks into its own state, which we never restore
@@ -65,9 +65,9 @@ class Guarded(Callback):  # type: ignore[misc]
             try:
                 getattr(self._inner, "on_trial_error" if has_failed else name)(*args, **kwargs)
             except Exception as error:
-                if not self._told:
+                if not self._has_warned:
                     who = type(self._inner).__name__
                     tell(f"warning: {who} has failed, and the sweep goes on ({named(error)})", file=sys.stderr)
-                self._told = True
+                self._has_warned = True
 
         return guarded

@@ -133,8 +133,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             earlier = [_curve_points(trial, number) for number in range(1, epoch)]
             shown |= {**trial.further_facts, "earlier_epochs": earlier}
         self._keep(trial, shown)
-        told, self.warnings = [*self.warnings, *dict.fromkeys(str(warning.message) for warning in slower)], []
-        return {**curves, **end, "epochs": trial.settings.epochs, "warnings": told}
+        messages, self.warnings = [*self.warnings, *dict.fromkeys(str(warning.message) for warning in slower)], []
+        return {**curves, **end, "epochs": trial.settings.epochs, "warnings": messages}
 
     @property
     def _epoch_begun(self) -> int:

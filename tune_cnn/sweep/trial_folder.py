@@ -40,16 +40,16 @@ class TrialFolder:
 
     def checkpoints(self) -> dict[int, str]:
         """The names of its checkpoints by their number of completed epochs, the newest first."""
-        found = {int(match[1]): name for name in self.folder.names() if (match := _CHECKPOINT.fullmatch(name))}
-        return dict(sorted(found.items(), reverse=True))
+        by_epoch = {int(match[1]): name for name in self.folder.names() if (match := _CHECKPOINT.fullmatch(name))}
+        return dict(sorted(by_epoch.items(), reverse=True))
 
     def save_checkpoint(self, epoch: int, state: dict[str, Any]) -> None:
         """Add a checkpoint; delete those that are too old, and the file of a failure that has been overcome."""
         self.folder.write(_checkpoint(epoch), state_to_bytes(state))
         # Checkpoints of later epochs are damaged: otherwise the training would have continued from them.
-        found = self.checkpoints()
-        kept = [number for number in found if number <= epoch][:KEPT_CHECKPOINTS]
-        for name in [name for number, name in found.items() if number not in kept]:
+        checkpoints = self.checkpoints()
+        kept = [number for number in checkpoints if number <= epoch][:KEPT_CHECKPOINTS]
+        for name in [name for number, name in checkpoints.items() if number not in kept]:
             self.folder.delete(name)
         if (failure := self.failure()) is not None:
             failed = re.match(r"epoch (\d+)", failure, re.ASCII)
@@ -165,12 +165,12 @@ class TrialFolder:
             if content is None:
                 return None
             config, results, summary = parse_result(parse_json(content), place)
-            found = parse_settings(config).trial_id
+            recorded_id = parse_settings(config).trial_id
         except (ValueError, ConfigError, ResultError) as error:
             fault = fault_of(error, place)
             raise ResultError(f"{place}: damaged ({fault}); the sweep's command runs the trial again") from error
-        if found != self.trial_id:
-            raise ResultError(f"{place}: it is that of trial {found}; the sweep's command runs the trial again")
+        if recorded_id != self.trial_id:
+            raise ResultError(f"{place}: it is that of trial {recorded_id}; the sweep's command runs the trial again")
         return results, summary
 
     def whole_record(self) -> tuple[FitResult, dict[str, Any]] | None:

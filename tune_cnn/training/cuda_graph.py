@@ -41,8 +41,8 @@ class GraphedStep:
                 self._record(step, images, labels)
             except Exception as error:  # PyTorch raises AssertionErrors too
                 fault = str(error).strip().partition("\n")[0]
-                told = f"cuda_graph: not possible here, so steps run as they are ({fault})"
-                warnings.warn(told, SlowerWarning, stacklevel=2)
+                message = f"cuda_graph: not possible here, so steps run as they are ({fault})"
+                warnings.warn(message, SlowerWarning, stacklevel=2)
         if self._replay is None or images.shape != self._batch[0].shape:
             return step(images, labels)
         return self._replayed(images, labels)

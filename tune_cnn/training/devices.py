@@ -31,8 +31,8 @@ def default_device() -> torch.device:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a GPU ran out of memory, in PyTorch or in cuBLAS or cuDNN, which also allocate on their own."""
-    told = re.search(r"CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|CUDA error: out of memory", str(error))
-    return isinstance(error, torch.OutOfMemoryError) or told is not None
+    library_error = re.search(r"CU(BLAS|DNN)_STATUS_\w*ALLOC\w*_FAILED|CUDA error: out of memory", str(error))
+    return isinstance(error, torch.OutOfMemoryError) or library_error is not None
 
 
 def is_cuda_error(error: Exception) -> bool:
@@ -112,8 +112,8 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
             if forward is model:
                 raise
             fault = str(error).strip().partition("\n")[0]
-            told = f"compile: not possible here, so the network runs as it is ({fault})"
-            warnings.warn(told, SlowerWarning, stacklevel=2)
+            message = f"compile: not possible here, so the network runs as it is ({fault})"
+            warnings.warn(message, SlowerWarning, stacklevel=2)
             forward = model
             return model(images)  # type: ignore[no-any-return]
 

@@ -134,5 +134,5 @@ def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
 def means(values: Tensor, size: int) -> Tensor:
     """The mean of each chunk of `size` values, and of the remainder, in few operators: a GPU waits for each launch."""
     whole = len(values) // size * size
-    found = values[:whole].reshape(-1, size).mean(dim=1)
-    return found if whole == len(values) else torch.cat([found, values[whole:].mean().reshape(1)])
+    chunks = values[:whole].reshape(-1, size).mean(dim=1)
+    return chunks if whole == len(values) else torch.cat([chunks, values[whole:].mean().reshape(1)])
