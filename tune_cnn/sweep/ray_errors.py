@@ -1,4 +1,4 @@
-"""Reasons, in one line, why Ray does not start, or why one of its processes died."""
+"""One-line reasons why Ray does not start, or why one of its processes died."""
 
 import os
 import re

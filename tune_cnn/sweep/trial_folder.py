@@ -103,7 +103,7 @@ class TrialFolder:
             "duration_s": math.fsum(durations_s),
             "epoch_durations_s": durations_s,
             **state.get("summary", {}),  # version 0.1.0 kept none
-            "id": self.trial_id,  # not of a trial with other `epochs`, whose state this one continues
+            "id": self.trial_id,  # that of the state differs if it was trained with other `epochs`
             **dict.fromkeys(("test_accuracy", "test_loss", "confusion", "stop_reason")),
             "unfinished": True,
         }

@@ -68,14 +68,14 @@ def run_tune(
         tune_options: Further arguments of `tune.TuneConfig`.
         suggestions: The suggestions that are left to make; None: there are none.
     """
-    # Tune reads these when it starts; it then writes no log files, keeps our working directory, and ignores Ctrl-C.
+    # Tune reads these when it starts: it then writes no log files, keeps our working directory and leaves Ctrl-C to us.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # failing trials report no metric
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher reports what happens
-    usage.tag_callbacks = lambda *_: False  # imports MLflow and Weights & Biases to count callbacks: 1.5 s
+    usage.tag_callbacks = lambda *_: False  # the original imports MLflow and W&B to count callbacks, for 1.5 s
     plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
