@@ -105,7 +105,7 @@ def test_too_few_open_files_and_what_is_not_known_have_a_remedy_too(monkeypatch)
         (DIED, ":job_id:01000000\n:actor_name:CnnTrainable\n", "killed, perhaps out of memory"),
         (RAISED, "", "ImportError: libfoo.so.7: cannot open shared object file"),
         ("Failure # 1 ()\nThe actor is dead because its node has died. Node Id: 1\n", "", "its machine was lost"),
-        ("", "", "it has left no reason"),
+        ("", "", "it left no reason"),
     ],
 )  # fmt: skip
 def test_a_process_that_ended_is_explained_by_its_own_last_words(tmp_path: Path, error, log, words):

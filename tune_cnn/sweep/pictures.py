@@ -45,7 +45,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     extent = len(names) * cell + _MARGIN
     picture = Image.new("RGB", (max(_CARD, left + extent), top + extent), _PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, _MARGIN), "% of each class (row) taken for a class (column)", _INK, _font(_TEXT))
+    draw.text((_MARGIN, _MARGIN), "% of each true class (row) by prediction (column)", _INK, _font(_TEXT))
     for row, name in enumerate(names):
         y = top + row * cell
         draw.text((left - _MARGIN / 2, y + cell / 2), name, _INK, font, anchor="rm")

@@ -78,7 +78,7 @@ def last_words(error: str, logs: Path) -> str:
     if process := re.search(r"^\s*pid: (\d+)$", last, re.MULTILINE):
         said = "".join(path.read_text(errors="replace") for path in logs.glob(f"worker-*-{process[1]}.err"))
         return _last_line(said) or "killed, perhaps out of memory"
-    return _last_line(last) or "it has left no reason"
+    return _last_line(last) or "it left no reason"
 
 
 def _last_line(said: str) -> str:

@@ -80,7 +80,7 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
         return []
     return [
         f"time: some {duration(seconds)} on {counted(int(node.cpus), 'core')}, if no trial stops early; --dry-run "
-        "tells more exactly, fewer epochs or a part of the experiments make it less"
+        "gives a closer estimate, and fewer epochs or experiments take less"
     ]
 
 
