@@ -321,6 +321,12 @@ def test_want_of_memory_or_threads_is_a_line(here, capsys, monkeypatch, error, t
     assert told in capsys.readouterr().err
 
 
+def test_a_fault_that_only_mentions_memory_keeps_its_traceback(here, monkeypatch):
+    monkeypatch.setattr("tune_cnn.experiments.train", raising(RuntimeError("CUDA error: an illegal memory access")))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run("trial", "tiny.yaml", "tiny_L1_K4")
+
+
 def test_results_that_other_settings_will_replace_are_named(finished, runner, capsys):
     runner(trains)
     assert run("sweep", "tiny.yaml") == 0

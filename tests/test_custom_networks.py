@@ -500,6 +500,19 @@ def test_networks_with_files_of_the_same_name_beside_them_each_get_their_own(pro
     assert len(set.union(*ids.values())) == len(ids) == 3
 
 
+def test_what_a_network_that_fails_imported_beside_it_is_not_taken_for_that_of_another(project, tmp_path):
+    for folder, width, end in (("p", 3, "fails"), ("q", 5, "")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sizes.py").write_text(f"WIDTH = {width}")
+        (tmp_path / folder / "nets.py").write_text(f"from sizes import WIDTH\n{end}\n{NETS}")
+        (tmp_path / folder / "wide.yaml").write_text(CONFIG)
+    with pytest.raises(ConfigError, match="name 'fails' is not defined"):
+        load_experiments([tmp_path / "p/wide.yaml"])
+    settings = load_experiments([tmp_path / "q/wide.yaml"])[0].settings
+    assert [Path(path).name for path in sources([settings])[settings.model_fingerprint]] == ["nets.py", "sizes.py"]
+    assert sys.modules[type(models.build(settings)).__module__].WIDTH == 5
+
+
 def test_the_source_of_a_class_that_a_package_hands_on_is_that_of_its_module(project, monkeypatch):
     monkeypatch.syspath_prepend(project)
     package = project / "handing_on"

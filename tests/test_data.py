@@ -778,6 +778,20 @@ def test_arrays_that_are_damaged_within_the_images_are_told(arrays, tmp_path):
         load(settings)
 
 
+def test_arrays_that_are_encrypted_are_told(arrays, tmp_path):
+    path = tmp_path / "images.npz"
+    np.savez(path, **arrays)
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = content.find(signature)
+        while place >= 0:
+            content[place + flags] |= 1
+            place = content.find(signature, place + 4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"not an \.npz file \(.* is encrypted, .*\); write it with numpy\.savez"):
+        resolve(DataSettings("arrays", str(path)))
+
+
 def test_what_is_no_file_of_arrays_is_told(arrays, tmp_path):
     settings = DataSettings("arrays", str(tmp_path / "images.npz"))
     with pytest.raises(DataError, match=r"images\.npz: there is no such file"):

@@ -38,6 +38,11 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         (V1.format("/"), {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 8),
         (V1.format("/"), {"cpu,cpuacct/cpu.cfs_quota_us": "250000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 2),
         (V1.format("/a/b"), {"cpu,cpuacct/a/cpu.cfs_quota_us": "60000", "cpu,cpuacct/a/cpu.cfs_period_us": "20000"}, 3),
+        (
+            "4:cpuacct,cpu:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "250000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            2,
+        ),
         ("1:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "400000", "cpu/x/cpu.cfs_period_us": "100000"}, 4),
     ],
 )

@@ -60,12 +60,27 @@ def test_a_trial_whose_process_is_lost_too_often_has_failed_for_others_too(tmp_p
     assert text.getvalue().endswith(f"failed: {failure}; see {trial.folder}/error.txt\n")
 
 
+def test_why_a_trial_failed_in_an_earlier_sweep_is_not_taken_for_the_reason_now(tmp_path: Path):
+    text, folder = StringIO(), SweepFolder(str(tmp_path), "sweep")
+    trial = folder.trial(SETTINGS)
+    trial.save_failure("epoch 1: RuntimeError: boom", "Traceback")
+    watcher = Watcher([SETTINGS], folder, Progress({trial.label: SETTINGS}, console=Console(file=text)))
+    started = SimpleNamespace(**vars(TRIAL), num_failures=0)
+    watcher.on_trial_start(0, [], started)
+    watcher.on_trial_recover(0, [], started)
+    assert text.getvalue().endswith("its process was lost; retrying\n")
+    trial.save_failure("epoch 1: RuntimeError: boom", "Traceback")
+    started.num_failures = 1
+    watcher.on_trial_start(0, [], started)  # again, and an error that repeats is final
+    assert trial.failure() == "epoch 1: RuntimeError: boom"
+
+
 def test_a_resumed_trial_has_the_epochs_of_its_checkpoint_behind_it(tmp_path: Path):
     folder, other = SweepFolder(str(tmp_path), "sweep"), replace(SETTINGS, seed=2)
     label = folder.trial(SETTINGS).label
     progress = Progress({label: SETTINGS}, {label: 7}, console=Console(file=StringIO()))
     watcher = Watcher([SETTINGS], folder, progress)
     watcher.add(other, folder.trial(other), 6)
-    watcher.on_trial_start(0, [], TRIAL)
+    watcher.on_trial_start(0, [], SimpleNamespace(**vars(TRIAL), num_failures=0))
     watcher.on_trial_result(0, [], TRIAL, result(8, "scheduler"))
     assert "about 4.0 s left" in progress._summary()  # an epoch of the one and three of the other, 1 s each

@@ -87,11 +87,12 @@ def replace_file(path: Path, content: bytes) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # elsewhere, folders cannot be opened
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some network file systems refuse to sync them
         folder = os.open(path.parent, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # some network file systems refuse
+        try:
             os.fsync(folder)  # makes the rename durable before the caller deletes an old file
-        os.close(folder)
+        finally:
+            os.close(folder)
 
 
 def publish_file(path: Path, content: bytes) -> None:

@@ -13,8 +13,9 @@ from tune_cnn import __version__
 
 SLOWDOWN = 20  # of a precision that the CPU has no instructions for; measured: 19 to 28
 
-# Folders of the CPU quotas, by cgroup controller: cgroup v2, and the two names of v1's controller.
-_CONTROLLERS = {"": "sys/fs/cgroup", "cpu": "sys/fs/cgroup/cpu", "cpu,cpuacct": "sys/fs/cgroup/cpu,cpuacct"}
+# Folders of the CPU quotas, by cgroup controller: cgroup v2, and the three names of v1's controller.
+_CONTROLLERS = {"": "sys/fs/cgroup", "cpu": "sys/fs/cgroup/cpu"}
+_CONTROLLERS |= dict.fromkeys(("cpu,cpuacct", "cpuacct,cpu"), "sys/fs/cgroup/cpu,cpuacct")
 
 
 def cores(root: Path = Path("/")) -> int:

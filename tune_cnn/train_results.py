@@ -132,7 +132,9 @@ class FitResult(NamedTuple):
         return all(map(math.isfinite, chain(self.train_loss, self.test_loss)))
 
     def first_difference(self, other: "FitResult") -> str | None:
-        """The first place where another history differs from this one, bit for bit, or None; NaN equals NaN.
+        """The first place where another history differs from this one, bit for bit, or None.
+
+        Values that are not finite count as equal: a file has null for all of them.
 
         >>> FitResult(1, [2.3], [10.0], [2.3], [10.0]).first_difference(FitResult(1, [2.4], [10.0], [2.3], [10.0]))
         'train_loss[0]: 2.3 and 2.4'

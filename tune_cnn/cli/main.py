@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "new thread" in reason:
             tell(f"too many threads ({reason}); ask for fewer with --threads", file=sys.stderr)
         # In the words of PyTorch's errors on CPUs and GPUs, and of the loader of its libraries.
-        elif isinstance(error, MemoryError) or "memory" in reason or "failed to map segment" in reason:
+        elif isinstance(error, MemoryError) or re.search("of memory|allocate|enough memory|map segment", reason):
             tell(
                 f"out of memory ({reason}); end other programs, or ask for smaller networks or batches, fewer images",
                 file=sys.stderr,

@@ -3,6 +3,7 @@
 import os
 import zipfile
 import zlib
+from tokenize import TokenError
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from tune_cnn.settings import DataSettings
 from tune_cnn.texts import digest
 
 _PARTS = ("train", "test")
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+# RuntimeError: encrypted, or compressed by an unknown method; TokenError: a header that is cut short.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, TokenError, zipfile.BadZipFile, zlib.error)
 _NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 

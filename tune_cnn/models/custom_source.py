@@ -149,15 +149,15 @@ def _from_files(place: str, planned: Texts, model: str) -> tuple[ModuleType, lis
         sys.path.insert(0, str(folder))
         try:
             exec(compile(source, place, "exec"), vars(module))
-            beside = {n: file for n, m in sorted(sys.modules.items()) if (file := _file_in(folder, n, m))}
         except BaseException:
             del sys.modules[module.__name__]
             raise
         finally:
             sys.path.remove(str(folder))
+            beside = {n: file for n, m in sorted(sys.modules.items()) if (file := _file_in(folder, n, m))}
+            _beside.update(beside.keys() - old.keys())
             sys.modules.update({n: m for n, m in old.items() if n not in _beside})  # restored for others
         texts = [(str(home / Path(file).relative_to(folder)), _text(file, model)) for file in beside.values()]
-    _beside.update(beside.keys() - old.keys())
     return module, [(place, source), *texts]
 
 

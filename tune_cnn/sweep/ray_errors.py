@@ -65,7 +65,7 @@ def words_of_dead_workers(logs: Path) -> str | None:
 def _is_there(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except OSError:  # gone; or its number is now that of another user's process
         return False
     return True
 

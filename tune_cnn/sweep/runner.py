@@ -146,7 +146,7 @@ def terminated_like_ctrl_c() -> Iterator[None]:
 
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
+            for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
                 if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                     restore: Callable[..., Any] = signal.signal
                     stack.callback(restore, number, signal.signal(number, interrupt))

@@ -5,7 +5,6 @@ suggestion is saved there before its trial begins, so a sweep that was killed co
 """
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,9 +75,7 @@ class Studies:
             if trial is None or trial.state != optuna.trial.TrialState.RUNNING:
                 continue
             if record := self._folder.trial(experiment.settings).whole_record():
-                best = record[0].best_accuracy
-                failed = optuna.trial.TrialState.FAIL if not math.isfinite(best) else None
-                self._study(experiment).tell(trial.number, None if failed else best, state=failed)
+                self._study(experiment).tell(trial.number, record[0].best_accuracy)
                 is_news = True
         if is_news:
             self._publish()

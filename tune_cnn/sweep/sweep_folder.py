@@ -16,11 +16,13 @@ Ray's own state is not kept: these files alone say what is finished, so a sweep 
 """
 
 import difflib
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -123,7 +125,7 @@ class SweepFolder:
             asked = manifest["experiments"]
             if len(asked) > _MOST_EXPERIMENTS:
                 raise ConfigError("", [f"{len(asked):,} experiments; at most {_MOST_EXPERIMENTS:,} are read"])
-            experiments = {name: parse_settings(values) for name, values in asked.items()}
+            experiments = {name: _settings(json.dumps(values)) for name, values in asked.items()}
             if problems := [problem for name in experiments for problem in name_problems(name)]:  # as file names
                 raise ConfigError("experiments", problems)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
@@ -147,7 +149,7 @@ class SweepFolder:
         try:
             manifest = self._manifest()
             known = [*manifest["experiments"].values(), *manifest.get("before", [])][:_MOST_EXPERIMENTS]
-            trials = [parse_settings(values) for values in known]
+            trials = [_settings(json.dumps(values)) for values in known]
         except (StorageError, KeyError, TypeError, AttributeError, ConfigError):
             return []
         return list({settings.trial_id: settings for settings in trials}.values())
@@ -170,6 +172,11 @@ class SweepFolder:
     def _damaged(self, error: Exception) -> StorageError:
         place = f"{self}/sweep.json"
         return StorageError(f"{place}: damaged ({fault_of(error, place)}); delete it and run the sweep's command again")
+
+
+@cache
+def _settings(text: str) -> Settings:
+    return parse_settings(json.loads(text))  # takes a millisecond, and a search saves all its settings again and again
 
 
 def _generation(number: int) -> str:

@@ -203,6 +203,10 @@ class TrialFolder:
         """Save why the trial failed: one line, and the traceback."""
         self.folder.write("error.txt", f"{failure}\n\n{trace}".encode())
 
+    def forget_failure(self) -> None:
+        """Delete why the trial failed, such as that of an earlier sweep when it starts again."""
+        self.folder.delete("error.txt")
+
     def failure(self) -> str | None:
         """Why the trial failed last, in one line, or None."""
         try:

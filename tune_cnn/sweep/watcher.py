@@ -77,9 +77,12 @@ class Watcher(Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._is_new_ray = False
-        label = self._folders[trial.config["trial_id"]].label
-        trial.custom_trial_name = label  # for trackers: Tune asked for a name before it knew all hyperparameters
-        self.progress.started(label)
+        folder = self._folders[trial.config["trial_id"]]
+        trial.custom_trial_name = folder.label  # for trackers: Tune asked for a name before it knew the hyperparameters
+        if not trial.num_failures:
+            with contextlib.suppress(StorageError):
+                folder.forget_failure()
+        self.progress.started(folder.label)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         self.on_step_begin()  # before the next epoch begins
