@@ -1,9 +1,9 @@
-"""The report of a sweep: result files -> a page and a Markdown file that answer what it was run for, and a CSV."""
+"""Report of a sweep from its result files: an HTML page and Markdown that answer its questions, and a CSV."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import tune_cnn.plot  # first, as it imports Matplotlib whatever the user has configured
+import tune_cnn.plot  # first: it imports Matplotlib even if the user's configuration is broken
 from tune_cnn.errors import ResultError
 from tune_cnn.files import publish_file
 from tune_cnn.report.grids import load_grids
@@ -26,7 +26,7 @@ def write_report(
     Args:
         title: The sweep's name.
         result_files: See `load_grids`, also for `asked` and `failures`.
-        figures: Files that the Markdown shows.
+        figures: Image files that the Markdown shows.
 
     Raises:
         ResultError: There is nothing to report.

@@ -12,30 +12,30 @@ from tune_cnn.texts import by_size, setting_text, symbol
 
 
 class Comparison(NamedTuple):
-    """What some sweeps have in common, and what not."""
+    """How sweeps differ."""
 
-    # A head, then a row a cell: what varies within a sweep, each sweep's best validation accuracy in percent, and how
-    # far each further sweep's differs from the first one's.
+    # A header, then a row per cell: the settings that vary within a sweep, each sweep's best validation accuracy in
+    # percent, and the difference of each further sweep from the first.
     rows: list[list[str]]
-    best: str  # which training of each sweep is best, and how good
-    settings: list[str]  # a line for each setting that differs between the sweeps, and not within one
+    best: str  # the best training of each sweep, and its accuracy
+    settings: list[str]  # a line for each setting that differs between the sweeps, but not within any of them
     changed: int  # cells that differ from the first sweep by more than noise
-    missing: int  # cells that have no final result in some sweep
+    missing: int  # cells with a final result in some sweeps, but not in all
 
 
 def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
-    """Compare the accuracies of two sweeps or more, cell by cell.
+    """Compare the accuracies of two or more sweeps, cell by cell; each further sweep is compared with the first.
 
-    Where both have several seeds, a difference is a change if its 95 % interval (Welch) leaves out 0; else if it is not
-    0, since one run tells nothing of the noise. The first sweep is what the others are compared with.
+    If both have several seeds, a difference is a change if its 95 % interval (Welch) excludes 0. Otherwise any
+    difference is, since a single run says nothing about the noise.
     """
-    flat = {  # without the seed: runs of several seeds are one cell
+    flat = {  # without the seed: runs that differ only in it are one cell
         name: [{key: value for key, value in run.values.items() if key != "seed"} for run in runs]
         for name, runs in sweeps.items()
     }
     keys = list(dict.fromkeys(key for values in flat.values() for key in telling_keys(values)))
     first, *others = sweeps
-    cells: dict[tuple[str, ...], dict[str, list[float]]] = {}  # what varies -> sweep -> accuracies
+    cells: dict[tuple[str, ...], dict[str, list[float]]] = {}  # values of what varies -> sweep -> accuracies
     for name, runs in sweeps.items():
         for run, values in zip(runs, flat[name], strict=True):
             varied = tuple(setting_text(values.get(key)) for key in keys)
@@ -64,11 +64,11 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
 
 def _best(runs: Sequence[Run]) -> str:
     found = [(run.accuracy, run.names[0]) for run in runs if run.accuracy is not None and run.is_finished]
-    return "{:.2f} ({})".format(*max(found, key=lambda one: one[0])) if found else "none"  # of equal ones the first
+    return "{:.2f} ({})".format(*max(found, key=lambda one: one[0])) if found else "none"  # the first, if equal
 
 
 def _difference(theirs: Sequence[float], ours: Sequence[float]) -> tuple[str, bool]:
-    """The difference in words, and whether it is a change."""
+    """The difference as text, and whether it is a change."""
     if not theirs or not ours:
         return ("missing" if theirs or ours else "–"), False
     found = difference(theirs, ours)

@@ -1,4 +1,4 @@
-"""Which experiments share a figure: those whose names differ in one setting."""
+"""Groups experiments into figures: those whose names differ in one setting share one."""
 
 import re
 from collections import Counter
@@ -16,22 +16,22 @@ _LETTERS = {"K": "[Kk]", "L": "[Ll]", "seed": "(?:S|seed)"}
 class Row(NamedTuple):
     """The experiments of one figure."""
 
-    name: str  # of the figure's file, without suffix: `exp1_1_K32`
+    name: str  # the figure's file name without suffix: `exp1_1_K32`
     title: str  # such as `exp1_1: K = 32 fixed, L varies`
-    axis: str | None  # the setting that varies, such as `L`; None if several do, or none
-    curves: list[tuple[str, Run]]  # with their labels, such as `L = 8`, in the order of their values; seeds share one
+    axis: str | None  # the setting that varies, such as `L`; None if several vary, or none does
+    curves: list[tuple[str, Run]]  # labels, such as `L = 8`, and runs, ordered by value; seeds share a label
 
 
 class _Named(NamedTuple):
-    """An experiment, and what its name tells."""
+    """An experiment, and the settings that its name states."""
 
     name: str
     run: Run
-    values: dict[str, str]  # of the settings that vary among all experiments, and of the seed
-    parts: dict[str, str]  # the part of the name that tells a setting, in their order: {"K": "_K32", "L": "_L2"}
+    values: dict[str, str]  # of K, L, the seed and all other settings that vary among the experiments
+    parts: dict[str, str]  # the parts of the name that state settings, in order: {"K": "_K32", "L": "_L2"}
 
     def without(self, *keys: str) -> str:
-        """The name without the parts that tell these settings."""
+        """The name without the parts that state these settings."""
         name = self.name
         for part in [self.parts[key] for key in keys if key in self.parts]:
             name = "".join(name.rpartition(part)[::2])
@@ -39,10 +39,10 @@ class _Named(NamedTuple):
 
 
 def figure_rows(experiments: Sequence[tuple[str, Run]]) -> list[Row]:
-    """Put named experiments into figures.
+    """Group named experiments into figures.
 
-    Experiments whose names begin alike (`exp1_1`) vary the last setting that their names tell; those whose names are
-    the same without it, and without the seed, share a figure. What else varies among them stands in the legend.
+    Among names with the same prefix (`exp1_1`), the last setting in the name that varies is the axis; experiments whose
+    names are equal without it and the seed share a figure. The legend names whatever else varies among them.
     """
     tables = [{**run.told, "seed": setting_text(run.settings.seed)} for _, run in experiments]
     keys = dict.fromkeys(["K", "L", "seed", *telling_keys(tables)])
@@ -58,9 +58,9 @@ def figure_rows(experiments: Sequence[tuple[str, Run]]) -> list[Row]:
 
 
 def _parts(name: str, values: Mapping[str, str]) -> dict[str, str]:
-    """The part of a name that tells a setting: its value behind any letters; those of K, L and the seed are known.
+    """Find the part of a name that states each setting: letters, then the value; K, L and the seed have fixed letters.
 
-    A part begins with an underscore, or where letters follow a digit.
+    A part begins at the start, at an underscore, or where letters follow a digit.
     """
     parts: dict[str, str] = {}
     rest = name
@@ -80,7 +80,7 @@ def _family(prefix: str, family: Sequence[_Named]) -> list[Row]:
     for found in family:
         rows.setdefault(found.without(axis or "", "seed"), []).append(found)
     if axis and len(rows) > 1 and all(len({found.values[axis] for found in row}) == 1 for row in rows.values()):
-        axis, rows = None, {prefix: list(family)}  # a figure of one curve each would compare nothing
+        axis, rows = None, {prefix: list(family)}  # figures of one curve each would compare nothing
     return [_row(name, prefix, axis, row) for name, row in rows.items()]
 
 

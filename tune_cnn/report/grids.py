@@ -1,4 +1,4 @@
-"""Result files -> grids, such as K by L, whose cells are networks, each trained once or with several seeds."""
+"""Grids, such as K by L, made from result files; each cell is a network, trained once or with several seeds."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,16 +23,16 @@ class Cell:
 
     @property
     def settings(self) -> Settings:
-        """Those of its first run; the runs differ in the seed only."""
+        """The settings of its first run; the runs differ only in the seed."""
         return self.runs[0].settings
 
     @property
     def label(self) -> str:
-        """`K = 64-128, L = 2`; the name of a lone custom network."""
+        """`K = 64-128, L = 2`; without axes, the name of the network."""
         return ", ".join(f"{axis} = {self.level(axis)}" for axis in self.axes) or self.settings.network
 
     def level(self, axis: str) -> str:
-        """The value on an axis as a text: `64-128`."""
+        """The value on an axis, as text: `64-128`."""
         return self.runs[0].told.get(axis, "none")
 
     @cached_property
@@ -42,7 +42,7 @@ class Cell:
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """How many runs there are of each verdict."""
+        """The number of runs per verdict."""
         return Counter(run.verdict for run in self.runs)
 
     @property
@@ -52,12 +52,12 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """`learned`, `unfinished: 3 of 30 epochs`, or for runs that differ `2 learned, 1 did not learn`."""
+        """`learned`, `unfinished: 3 of 30 epochs`, or if the runs differ, `2 learned, 1 did not learn`."""
         return self.runs[0].progress if len(self.runs) == 1 else _told(self.counts, VERDICTS)
 
     @property
     def expected(self) -> str:
-        """The diagnosis before the training: `trains`, or for runs that differ `2 trains, 1 at risk`."""
+        """The diagnosis before the training: `trains`, or if the runs differ, `2 trains, 1 at risk`."""
         return _told(Counter(run.expected for run in self.runs if run.expected), EXPECTATIONS) or "–"
 
     @cached_property
@@ -67,7 +67,7 @@ class Cell:
 
     @cached_property
     def accuracy(self) -> Mean | None:
-        """The mean best validation accuracy, in percent; that of unfinished runs where none is finished."""
+        """The mean best validation accuracy, in percent; of the unfinished runs if none is finished."""
         return mean(self.accuracies or known(run.accuracy for run in self.runs))
 
     @cached_property
@@ -76,13 +76,13 @@ class Cell:
         return mean(known(run.number("test_accuracy") for run in self.finished or self.runs))
 
     def mean_of(self, fact: str) -> float | None:
-        """The mean of a fact over the runs that tell it."""
+        """The mean of a numeric fact over the runs that have it."""
         found = mean(known(run.number(fact) for run in self.runs))
         return found and found.value
 
     @property
     def names(self) -> str:
-        """Its experiments: `exp_K32_L2`, or of several seeds `exp_K32_L2 (seeds 1, 2, 3)`."""
+        """The names of its experiments: `exp_K32_L2`, or with several seeds `exp_K32_L2 (seeds 1, 2, 3)`."""
         seeds = [run.settings.seed for run in self.runs]
         if len(set(seeds)) == 1:
             return ", ".join(name for run in self.runs for name in run.names)
@@ -92,12 +92,12 @@ class Cell:
 
 
 def known(values: Iterable[float | None]) -> list[float]:
-    """The values that are known."""
+    """The values that are not None."""
     return [value for value in values if value is not None]
 
 
 def _told(counts: Counter[str], names: Sequence[str]) -> str:
-    """The only name that occurs, or how often each does: `2 learned, 1 did not learn`."""
+    """The name if only one occurs, otherwise how often each does: `2 learned, 1 did not learn`."""
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
@@ -105,48 +105,48 @@ def _told(counts: Counter[str], names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Cells of a grid that differ on one axis only."""
+    """Cells of a grid that differ only on one axis."""
 
     fixed: str  # what they have in common, such as `K = 32`; empty in a grid of one axis
     varies: str  # the axis on which they differ, such as `L`
-    cells: list[Cell]  # in the order of what varies
+    cells: list[Cell]  # in the order of their values on that axis
 
     @property
     def at(self) -> str:
-        """The beginning of a sentence: `At K = 32, `."""
+        """The beginning of a sentence about the row: `At K = 32, `."""
         return f"At {self.fixed}, " if self.fixed else ""
 
     @cached_property
     def learned(self) -> list[Cell]:
-        """The cells of which a run learned: those that can be compared."""
+        """The cells in which at least one run learned, and which can therefore be compared."""
         return [cell for cell in self.cells if cell.state == "learned"]
 
     @property
     def is_open(self) -> bool:
-        """Whether a training has no final accuracy."""
+        """Whether any training lacks a final accuracy."""
         runs = [run for cell in self.cells for run in cell.runs]
         return any(run.accuracy is None or not run.is_finished or run.verdict == UNCLEAR for run in runs)
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Cells that differ in nothing but the values on the grid's axes, in the order of these."""
+    """Cells that differ only on the grid's axes, ordered by their values there."""
 
     cells: tuple[Cell, ...]
 
     @property
     def settings(self) -> Settings:
-        """Those of its first cell; the axes and the seed are not common to all."""
+        """The settings of its first cell; the other cells differ on the axes and in the seed."""
         return self.cells[0].settings
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """K and L, or one or two other settings; none of a lone custom network."""
+        """K and L, or one or two other settings; empty for a lone or searched custom network."""
         return self.cells[0].axes
 
     @property
     def conditions(self) -> dict[str, str]:
-        """What all cells have in common, as texts."""
+        """The conditions that all cells share, as texts."""
         return {key: text for key, text in self.cells[0].runs[0].conditions.items() if key not in self.axes}
 
     @property
@@ -154,7 +154,7 @@ class Grid:
         return [run for cell in self.cells for run in cell.runs]
 
     def rows(self, varies: str) -> list[Row]:
-        """The cells that differ on this axis only, such as those of each K over L."""
+        """Split the grid into rows in which only this axis varies, such as L in a row for each K."""
         fixed = [axis for axis in self.axes if axis != varies]
         cells = sorted(self.cells, key=lambda cell: [by_size(cell.level(axis)) for axis in fixed])
         rows = groupby(cells, key=lambda cell: ", ".join(f"{axis} = {cell.level(axis)}" for axis in fixed))
@@ -164,11 +164,11 @@ class Grid:
 def load_grids(
     result_files: Iterable[Path], asked: Mapping[str, Settings] = {}, failures: Mapping[str, str] = {}
 ) -> list[Grid]:
-    """Read result files, and add what was asked for and has none.
+    """Read result files, and add the experiments of the sweep that have none.
 
-    A file that is damaged or none of ours is named on stderr and left out. Experiments that share a training are one
-    run. The grid with the most cells comes first. `asked` are the experiments of the sweep, and `failures` tells why
-    some failed, by name.
+    A file that is damaged or not a result file is named on stderr and skipped. Experiments that share a training become
+    one run. The grid with the most cells comes first. `asked` holds the experiments of the sweep by name, and
+    `failures` why some of them failed.
     """
     runs = read_runs(result_files)
     found = {name for run in runs for name in run.names}
@@ -192,7 +192,7 @@ def load_grids(
 
 
 def _axes(runs: Sequence[Run]) -> tuple[str, ...]:
-    """K and L, or where neither varies, the first two settings that do; of a lone or searched custom network none."""
+    """K and L; if neither varies, the first two settings that do, or none for a lone or searched custom network."""
     keys = telling_keys(run.told for run in runs)
     if not {"K", "L"} & set(keys):
         if keys and not any(run.search for run in runs):
@@ -203,7 +203,7 @@ def _axes(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _add(runs: list[Run], run: Run) -> None:
-    """Add a run to a cell; one that is there already, under another name, gets this name too."""
+    """Add a run to a cell; if the same training is there already, under another name, merge the two."""
     for place, other in enumerate(runs):
         if run.is_same_training(other):
             told = run if other.history is None or not other.facts else other

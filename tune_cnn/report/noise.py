@@ -1,4 +1,4 @@
-"""What several runs of a cell tell: a mean with its 95 % interval, and whether two means differ by more than noise."""
+"""Statistics over the runs of a cell: means with 95 % intervals, and whether two means differ by more than noise."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import numpy as np
 
 
 class Mean(NamedTuple):
-    """The mean of some runs."""
+    """The mean over runs."""
 
     value: float
     margin: float | None  # half the width of its 95 % interval (Student's t); None for a single run
 
 
 class Difference(NamedTuple):
-    """How much higher one mean is than another, with the 95 % interval of that (Welch)."""
+    """The difference of two means, with its 95 % interval (Welch)."""
 
     value: float
     low: float
@@ -25,12 +25,12 @@ class Difference(NamedTuple):
 
     @property
     def is_noise(self) -> bool:
-        """Whether the interval holds 0."""
+        """Whether the interval contains 0."""
         return self.low <= 0 <= self.high
 
 
 def mean(values: Sequence[float]) -> Mean | None:
-    """The mean of the runs; None without one."""
+    """The mean of the values; None if there are none."""
     if not values:
         return None
     count = len(values)
@@ -40,7 +40,7 @@ def mean(values: Sequence[float]) -> Mean | None:
 
 
 def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | None:
-    """The difference of two means; None if either has less than two runs."""
+    """The difference of two means; None if either has fewer than two runs."""
     if len(higher) < 2 or len(lower) < 2:
         return None
     value = fmean(higher) - fmean(lower)
@@ -48,7 +48,7 @@ def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | 
     total = sum(parts)
     if total == 0:
         return Difference(value, value, value)
-    # Welch and Satterthwaite
+    # Welch-Satterthwaite
     freedom = 1 / sum((p / total) ** 2 / (len(v) - 1) for p, v in zip(parts, (higher, lower), strict=True))
     margin = t_quantile(freedom) * math.sqrt(total)
     return Difference(value, value - margin, value + margin)
@@ -56,14 +56,14 @@ def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | 
 
 @cache
 def t_quantile(freedom: float) -> float:
-    """The t that holds 95 % of Student's distribution between -t and t, to five digits.
+    """The t for which 95 % of Student's distribution lie between -t and t, to five digits.
 
-    With t = sqrt(freedom) tan(angle) the density becomes a power of the cosine, which is smooth and has no long tails.
+    With t = sqrt(freedom) tan(angle), the density becomes a power of the cosine, which is smooth and has no long tails.
 
     Args:
-        freedom: Degrees of freedom, 1 or more; they need not be whole.
+        freedom: Degrees of freedom, 1 or more, not necessarily an integer.
     """
-    angles = np.linspace(0, min(math.pi / 2, 40 / math.sqrt(freedom)), 20_001)  # nothing is left beyond t = 40
+    angles = np.linspace(0, min(math.pi / 2, 40 / math.sqrt(freedom)), 20_001)  # beyond t = 40, nothing is left
     density = np.cos(angles) ** (freedom - 1)
-    below = np.cumsum(density) - (density + density[0]) / 2  # the integral up to each angle, in steps
+    below = np.cumsum(density) - (density + density[0]) / 2  # trapezoidal integral up to each angle, in steps
     return math.sqrt(freedom) * math.tan(np.interp(0.95 * below[-1], below, angles))

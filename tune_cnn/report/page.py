@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else, and as Markdown: from the templates beside this file."""
+"""The report as a self-contained HTML page and as Markdown, rendered from the templates beside this file."""
 
 import re
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from tune_cnn.report.table import LEFT_ALIGNED, accuracy_range, map_rows, result
 from tune_cnn.report.wording import grid_names
 from tune_cnn.texts import printable
 
-# What Markdown gives a meaning to; an underscore between letters has none.
+# Characters that Markdown interprets; an underscore within a word is not one.
 _SPECIAL = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
-# Numbers keep their units and symbols on one line.
+# Spaces that keep numbers on one line with their units and symbols.
 _UNBREAKABLE = re.compile(r"(?<=\d) (?=%|±)|(?<=±) (?=\d)| (?==)|(?<= =) (?=\d)")
 
 
 def page(title: str, grids: Sequence[Grid]) -> str:
-    """The page of the report on a sweep of this name, from what `load_grids` found; at least one grid."""
+    """Render the HTML page of a report with this title on one or more grids of `load_grids`."""
     curves = curve_figures([run for grid in grids for run in grid.runs if not run.search])
     return _rendered("report.html", _html, title, grids, curves=curves, cost=cost_figure)
 
 
 def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path], folder: Path) -> str:
-    """The same as Markdown, which shows the files of figures, and will lie in this folder."""
+    """Render the same report as Markdown for this folder; it shows the figures' files."""
     links = {
         figure.stem: (figure.relative_to(folder) if figure.is_relative_to(folder) else figure).as_posix()
         for figure in figures
@@ -38,14 +38,14 @@ def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path], folder:
 
 
 def markdown_text(content: object) -> object:
-    """A text that Markdown shows as it is, on one line; what a macro gave passes."""
+    """Escape a text, so that Markdown shows it verbatim and on one line; the output of macros is left as it is."""
     if type(content) is not str:
         return content
     return Markup(_SPECIAL.sub(r"\\\1", " ".join(printable(content, keep="\n\t").split())))
 
 
 def _html(content: object) -> object:
-    """A text without control characters; jinja escapes it. The SVG of figures passes."""
+    """Remove control characters from a text, which Jinja then escapes; the SVG of figures is left as it is."""
     if type(content) is not str:
         return content
     return _UNBREAKABLE.sub("\N{NO-BREAK SPACE}", printable(content, keep="\n\t"))

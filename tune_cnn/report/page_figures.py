@@ -1,4 +1,4 @@
-"""The figures of the page: those of `figure_files`, and accuracy against cost; each panel is an SVG within the page."""
+"""Figures of the HTML page: those of `figure_files`, and accuracy against cost, with each panel as inline SVG."""
 
 import colorsys
 import io
@@ -22,15 +22,15 @@ from tune_cnn.report.runs import Run
 
 
 class PageFigure(NamedTuple):
-    """A title and its panels."""
+    """A figure of the page."""
 
     title: str
-    key: list[tuple[str, str, bool]]  # name, colour, and whether the lines are dashed, of each curve
-    panels: list[Markup]  # SVG; they stand side by side, or on a narrow page one below the other
+    key: list[tuple[str, str, bool]]  # name, colour, and whether the line is dashed, for each curve
+    panels: list[Markup]  # SVG, side by side, or stacked on a narrow page
 
 
 def curve_figures(runs: Sequence[Run]) -> list[PageFigure]:
-    """Learning curves, as `write_figures` draws them; the key replaces the legend."""
+    """Draw learning curves as `write_figures` does, but with a key in place of the legend."""
     figures = []
     for row in figure_rows([(name, run) for run in runs if run.history for name in run.names]):
         with own_style():
@@ -44,7 +44,7 @@ def curve_figures(runs: Sequence[Run]) -> list[PageFigure]:
 
 
 def cost_figure(grid: Grid) -> PageFigure | None:
-    """Accuracy of the cells that learned against what they cost; points bear their K, lines join the cells of one L."""
+    """Draw accuracy against cost for the cells that learned; points are labelled with K, lines join cells of one L."""
     cells = [cell for cell in grid.cells if cell.verdict == "learned"]
     durations_s = [cell.mean_of("duration_s") or 0 for cell in cells]
     longest = max(durations_s, default=0)
@@ -85,8 +85,8 @@ def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[t
         ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(EngFormatter())
     low, high = ax.get_ylim()
-    ax.set_ylim(max(low, 0), min(high, 100))  # the interval of two seeds may be wider
-    placed: list[Any] = []  # in pixels
+    ax.set_ylim(max(low, 0), min(high, 100))  # the interval over two seeds may exceed 0 to 100
+    placed: list[Any] = []  # labelled points, in pixels
     for cell, cost in costs.items():
         point = (cost, cell.accuracy.value if cell.accuracy else 0)
         here = ax.transData.transform(point)
@@ -98,7 +98,7 @@ def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[t
 
 
 def log_axis(ax: Axes) -> None:
-    """Make the horizontal axis of what is drawn logarithmic, with some plain numbers."""
+    """Make the x axis of a finished drawing logarithmic, with a few plain numbers as ticks."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
@@ -107,7 +107,7 @@ def log_axis(ax: Axes) -> None:
 
 
 def page_figure(title: str, key: list[tuple[str, str, bool]], fig: Figure, description: str) -> PageFigure:
-    """Each axes of a figure as an SVG of its own, without the figure's paper, readable on light and on dark paper."""
+    """Save each axes of a figure as an SVG without background, readable on a light and on a dark page."""
     fig.set_layout_engine(None)
     fig.subplots_adjust(hspace=0.5, wspace=0.3)
     panels = []
@@ -121,8 +121,8 @@ def page_figure(title: str, key: list[tuple[str, str, bool]], fig: Figure, descr
             box = tight.padded(4).transformed(fig.dpi_scale_trans.inverted())  # in inches
             fig.savefig(content, format="svg", transparent=True, bbox_inches=box)
         head, _, svg = content.getvalue().partition('<g id="figure_1">')
-        svg = re.sub(r' id="[a-zA-Z.]+(?:2d)?_\d+"', "", svg)  # which the next panel has too
-        svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d)\d+|\n", r"\1", path[0]), svg)  # a tenth is enough
+        svg = re.sub(r' id="[a-zA-Z.]+(?:2d)?_\d+"', "", svg)  # ids, which the next panel would repeat
+        svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d)\d+|\n", r"\1", path[0]), svg)  # one decimal is enough
         svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda hit: f"{hit[0]}; {hit[1]}: {_on_both(hit[2])}", svg)
         view = head.partition('viewBox="')[2].partition('"')[0]
         label = escape(f"{ax.get_title() or ax.get_xlabel()}. {description}")
@@ -131,7 +131,7 @@ def page_figure(title: str, key: list[tuple[str, str, bool]], fig: Figure, descr
 
 
 def _on_both(colour: str) -> str:
-    """A colour as it is on light paper, and lighter on dark paper."""
+    """A CSS colour that is unchanged on a light page and lighter on a dark one."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
     dark = to_hex(colorsys.hls_to_rgb(hue, min(max(lightness, 1 - lightness, 0.6), 0.9), saturation))
     return f"light-dark({colour}, {dark})"

@@ -1,4 +1,4 @@
-"""One training of a report: its settings, its curves, and what else its result file tells."""
+"""One training in a report: its settings, its curves, and the other facts in its result file."""
 
 import math
 import re
@@ -19,27 +19,27 @@ from tune_cnn.settings import KEYS, Settings, parse_data, parse_settings
 from tune_cnn.texts import setting_text, symbol
 from tune_cnn.train_results import FitResult, chance, learned_above
 
-UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not have its epochs to learn in
+UNCLEAR = "stopped before it was clear"  # by a scheduler, so it did not get all of its epochs to learn in
 VERDICTS = ("learned", "did not learn", UNCLEAR, "diverged", "failed", "unfinished", "no accuracies")
 
 _GRID = ("filters_per_layer", "layers_per_block")
-_MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # what does not decide the numbers
+_MACHINE = {"run_name", "out_dir", "checkpoints", "device"}  # config keys that do not affect the results
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """One training."""
 
-    names: tuple[str, ...]  # of its experiments
-    settings: Settings  # as far as we know the keys
+    names: tuple[str, ...]  # names of its experiments
+    settings: Settings  # the config keys that we know
     history: FitResult | None = None  # None without a result file
-    facts: Mapping[str, Any] = field(default_factory=dict)  # what `Trial.summary` gave; {} where the file has none
+    facts: Mapping[str, Any] = field(default_factory=dict)  # from `Trial.summary`; {} if the file has none
     failure: str | None = None  # why it failed, in one line, if it did
-    unknown: Mapping[str, str] = field(default_factory=dict)  # config keys that are none of ours, values as texts
+    unknown: Mapping[str, str] = field(default_factory=dict)  # config keys of other programs, values as texts
 
     @cached_property
     def conditions(self) -> dict[str, str]:
-        """Everything that tells trainings apart except K, L and the seed, as texts; None values are left out."""
+        """All settings that distinguish trainings, except K, L and the seed, as texts; None is left out."""
         values = {key: value for key, value in self.settings.identity().items() if key not in (*_GRID, "seed")}
         return {key: text for key, text in {**_texts(values), **self.unknown}.items() if key != "data.path"}
 
@@ -51,12 +51,12 @@ class Run:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """All settings key by key, as `Settings.flat` has them, and the config keys that are none of ours."""
+        """All settings as in `Settings.flat`, and the config keys of other programs."""
         return {**self.settings.flat(), **self.unknown}
 
     @property
     def epochs(self) -> int:
-        """How many epochs it had."""
+        """The number of epochs that it ran."""
         return self.history.num_epochs if self.history else 0
 
     @property
@@ -76,19 +76,19 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has results, and these are final."""
+        """Whether it has final results."""
         return self.verdict not in ("failed", "unfinished")
 
     @property
     def progress(self) -> str:
-        """The verdict; of an unfinished training with results also how far it is: `unfinished: 3 of 30 epochs`."""
+        """The verdict, with the epochs so far if the results are not final: `unfinished: 3 of 30 epochs`."""
         if self.is_finished or self.history is None:
             return self.verdict
         return f"{self.verdict}: {self.epochs} of {self.settings.epochs} epochs"
 
     @property
     def ended(self) -> str:
-        """How it ended, or how far it is; nothing where a finished one's file does not tell."""
+        """How it ended, or how far it is; empty if it is finished and the file does not say how."""
         reason = self.facts.get("stop_reason")
         if self.is_finished and not isinstance(reason, str):
             return ""
@@ -106,36 +106,36 @@ class Run:
 
     @property
     def learned_above(self) -> float:
-        """The validation accuracy, in percent, above which it has learned."""
+        """The validation accuracy, in percent, above which it counts as learned."""
         return learned_above(self.settings.data.classes, self.validation_images, self.blind[1])
 
     @property
     def blind(self) -> tuple[str, float]:
-        """Chance, or the most frequent class where that would look like learning; and its accuracy in percent."""
+        """The baseline and its accuracy in percent: chance, or the most frequent class if that looks like learning."""
         classes, majority = max(self.settings.data.classes, 2), self.number("majority_accuracy") or 0.0
         is_unequal = majority > learned_above(classes, self.validation_images)
         return ("most frequent class", majority) if is_unequal else ("chance", chance(classes))
 
     @property
     def work(self) -> float | None:
-        """Multiply-adds of the forward passes over all training images."""
+        """Multiply-adds of the forward passes over all images seen in training."""
         multiply_adds, train = self.number("multiply_adds"), self.part("images").get("train")
         if self.history is None or multiply_adds is None:
             return None
         seen = len(self.history.train_loss) * self.settings.bs_train
-        if isinstance(train, int):  # the last batch of an epoch may be short
+        if isinstance(train, int):  # the last batch of an epoch may be smaller
             seen = min(seen, train * self.epochs)
         return multiply_adds * seen
 
     @property
     def expected(self) -> str | None:
-        """The verdict of the diagnosis before the training; None where the file has none."""
+        """The verdict of the diagnosis before the training; None if the file has none."""
         verdict = self.part("diagnosis").get("verdict")
         return verdict if verdict in EXPECTATIONS else None
 
     @property
     def score_spread(self) -> float | None:
-        """How far the scores of different images differed before the training."""
+        """The spread of the logits over different images before the training."""
         spread = self.part("diagnosis").get("score_spread")
         return spread if isinstance(spread, float) and math.isfinite(spread) else None
 
@@ -146,22 +146,22 @@ class Run:
 
     @property
     def validation_images(self) -> int | None:
-        """How many there were, if that is known."""
+        """The number of validation images, if known."""
         count = self.part("images").get("validation")
         return count if isinstance(count, int) and count > 0 else None
 
     def number(self, key: str) -> float | None:
-        """One of the facts if it is a finite number."""
+        """One of the facts if it is a finite number; otherwise None."""
         value = self.facts.get(key)
         return value if is_number(value) and math.isfinite(value) else None
 
     def part(self, key: str) -> Mapping[str, Any]:
-        """One of the facts if it is a mapping; {} if it is not."""
+        """One of the facts if it is a mapping; otherwise {}."""
         value = self.facts.get(key)
         return value if isinstance(value, Mapping) else {}
 
     def is_same_training(self, other: "Run") -> bool:
-        """Whether two runs of equal conditions, K and L are one training; curves that differ are never one."""
+        """Whether two runs with equal conditions, K and L are the same training; if their curves differ, never."""
         if self.settings.seed != other.settings.seed:
             return False
         if self.history is None or other.history is None:
@@ -170,12 +170,12 @@ class Run:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number; True and False are none."""
+    """Whether a value is a number; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
-    """Read result files, in natural order of their names; what is damaged or none of ours is named on stderr."""
+    """Read result files, in natural order of their names; damaged and other files are named on stderr."""
     return [run for _, run in readable(paths, read_run)]
 
 
@@ -183,20 +183,20 @@ def read_run(path: Path) -> Run:
     """Read one result file.
 
     Raises:
-        ResultError: It is damaged, or not one of ours.
-        ConfigError: K or L is not possible.
+        ResultError: It is damaged, or not a result file.
+        ConfigError: K or L has an impossible value.
     """
     config, history, facts = load_result_file(path)
     kw = config.pop("kw", None)
     further = kw if isinstance(kw, dict) else {"kw": kw}
     ours = {*KEYS, *_MACHINE, "data"}
-    # A key of others that stands in both places is two keys.
+    # Another program's key that occurs in both places becomes two keys.
     further = {f"kw.{key}" if key in config and key not in ours else key: value for key, value in further.items()}
     given = {**config, **further}
     known: dict[str, Any] = {}
     unknown = {key: value for key, value in given.items() if key not in ours}
     for key in [key for key in KEYS if key in given]:
-        # Other programs have settings of the same name, with other values. To try all readings takes long.
+        # Other programs use the same names with other values. The first valid reading counts: trying all takes long.
         first = [*islice((value for value in _readings(given[key]) if _is_setting(key, value)), 1)]
         (known if first or key in _GRID else unknown)[key] = first[0] if first else given[key]
     for key in _GRID:
@@ -206,7 +206,7 @@ def read_run(path: Path) -> Run:
     data, problems = parse_data(given.get("data", "cifar10"))
     if problems:
         unknown["data"] = given["data"]
-    if isinstance(facts.get("data"), dict):  # knows the number of classes
+    if isinstance(facts.get("data"), dict):  # these include the number of classes
         resolved, problems = parse_data({**facts["data"], "path": data.path})
         data = data if problems else resolved
     settings = parse_settings({**known, "data": data}, str(path))
@@ -216,7 +216,7 @@ def read_run(path: Path) -> Run:
 
 
 def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """All values as texts on one level, `kw.model.type`; what is None, or empty, is as if it were not there."""
+    """Flatten all values to texts under dotted keys, such as `kw.model.type`; None and empty mappings are left out."""
     texts: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -227,7 +227,7 @@ def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _readings(value: Any) -> list[Any]:
-    """What a value may mean: itself, or the content of a text; one number as a list, 0 and 1 as flags."""
+    """What a value may mean: itself, a text also parsed as JSON, one number also as a list, 0 and 1 also as flags."""
     if isinstance(value, str):
         text, value = value, value.lower()
         with suppress(ValueError):
@@ -245,7 +245,7 @@ def _is_setting(key: str, value: object) -> bool:
 
 
 def _tells_the_name(key: str, text: str, names: set[str]) -> bool:
-    """Whether a value is the experiment's name once more, or a path with it, which differs between all experiments."""
+    """Whether a value repeats the experiment's name, perhaps within a path, and so differs for every experiment."""
     if "name" in key and text in names:
         return True
     parts = re.split(r"[/\\]", text)

@@ -1,4 +1,4 @@
-"""The report of a search: ranking, accuracy over each setting that varies, and cost."""
+"""The report of a search: ranking, accuracy against each setting that varies, and cost."""
 
 import itertools
 import math
@@ -25,15 +25,15 @@ _LOOKS = [("circles: ran to their end", _COLOUR, "o"), ("triangles: stopped by t
 
 
 class SearchReport(NamedTuple):
-    """The part of a report on experiments that a search drew."""
+    """The part of a report that covers the experiments drawn by a search."""
 
-    lines: list[str]  # what it cost
-    ranking: pd.DataFrame  # a row a network, the best first, as texts
-    figures: list[PageFigure]  # accuracy over each setting that varies, and the best so far over the epochs
+    lines: list[str]  # sentences on what it cost
+    ranking: pd.DataFrame  # one row per network, the best first, as texts
+    figures: list[PageFigure]  # accuracy against each setting that varies, and the best so far over the epochs
 
 
 def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
-    """Those whose experiments a search drew, and if there are such, those without any results; and the others."""
+    """Separate the grids of a search from the others; if there is a search, grids without results belong to it."""
     searched = [grid for grid in grids if any(run.search for run in grid.runs)]
     if searched:
         searched += [g for g in grids if g not in searched and all(run.history is None for run in g.runs)]
@@ -41,7 +41,7 @@ def split_grids(grids: Sequence[Grid]) -> tuple[list[Grid], list[Grid]]:
 
 
 def search_report(grids: Sequence[Grid]) -> SearchReport:
-    """What to report of the experiments that `split_grids` gives first."""
+    """Report on the searched grids, which `split_grids` returns first."""
     runs = _runs(grids)
     keys = _varied(runs)
     shown = [run for run in runs if run.accuracy is not None]
@@ -58,7 +58,7 @@ def search_report(grids: Sequence[Grid]) -> SearchReport:
 
 
 def write_search_figure(name: str, result_files: Sequence[Path], out_dir: Path, format: str = "png") -> list[Path]:
-    """Write `<name>_search.png`, accuracy over each setting that varies; nothing if no setting varies in a search."""
+    """Write `<name>_search.png`, accuracy against each setting that varies in a search; nothing if none does."""
     runs = _runs(load_grids(result_files))
     shown = [run for run in runs if run.accuracy is not None and run.search]
     if not (keys := _varied(shown)):
@@ -77,7 +77,7 @@ def _runs(grids: Iterable[Grid]) -> list[Run]:
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
-    """The keys that the search drew, then the others that vary; not the seed, as its runs are those of a network."""
+    """The keys that the search drew, then others that vary; not the seed, whose runs belong to the same network."""
     drawn = (key for run in runs for key in run.search if key in run.values)
     others = [key for key in telling_keys(run.values for run in runs) if key != "seed" and not key.startswith("data.")]
     return list(dict.fromkeys([*drawn, *others]))
@@ -88,7 +88,7 @@ def _is_stopped(run: Run) -> bool:
 
 
 def _is_final(cell: Cell) -> bool:
-    """Whether its accuracy has a rank: that of a training that diverged or is unfinished is only shown."""
+    """Whether its accuracy is ranked; that of a diverged or unfinished training is only shown."""
     return cell.state in ("learned", "did not learn", UNCLEAR)
 
 
@@ -117,7 +117,7 @@ def _cost(runs: Sequence[Run]) -> list[str]:
 
 
 def _settings_figure(runs: Sequence[Run], keys: Sequence[str], layout: Any = None) -> Figure:
-    """A panel a key: the accuracy of each run over its value."""
+    """Draw a panel per key: the accuracy of each run against its value."""
     columns = min(len(keys), 2)
     rows = -(-len(keys) // columns)
     fig = Figure(figsize=(5.3 * columns, 3.2 * rows), layout=layout)
@@ -139,7 +139,7 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
     if not is_numeric:
         turned: Any = {"rotation": 20, "ha": "right"} if len("".join(names)) > 30 else {}
         ax.set_xticks(range(len(names)), names, **turned)
-    elif "log" in distributions and min(values) > 0:  # a grid beside the search may hold 0
+    elif "log" in distributions and min(values) > 0:  # a grid beside the search may contain 0
         log_axis(ax)
     elif len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
         ax.set_xticks(sorted(set(x)))

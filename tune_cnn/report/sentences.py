@@ -1,4 +1,4 @@
-"""What a report says in words: the answers to its questions, the summary, the conditions, and how to read it."""
+"""The text of a report: the answers to its questions, the summary, the conditions, and how to read it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,9 +13,9 @@ from tune_cnn.texts import counted, duration, enumerated, setting_text
 
 
 def answers(grid: Grid, others: Sequence[Grid] = ()) -> dict[str, list[str]]:
-    """The assignment's questions, each with the lines that answer it, of one or more sentences.
+    """Answer the assignment's questions, each with lines of one or more sentences.
 
-    They tell of the cells of one grid, and of those of the same places in others.
+    The answers cover the cells of one grid, and compare them with the same cells of `others`.
     """
     names = nouns(grid)
     at = [f", at each {name}" for name in names] if len(names) > 1 else [""]
@@ -29,7 +29,7 @@ def answers(grid: Grid, others: Sequence[Grid] = ()) -> dict[str, list[str]]:
 
 
 def summary(grids: Sequence[Grid]) -> list[str]:
-    """How many trainings learned, which cell is the best, and what single runs cannot tell."""
+    """Sum up how many trainings learned, which cell is the best, and what single runs cannot show."""
     runs = [run for grid in grids for run in grid.runs]
     verdicts = [run.verdict for run in runs]
     outcome = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
@@ -42,7 +42,7 @@ def summary(grids: Sequence[Grid]) -> list[str]:
         noise = [cell for cell, gap in gaps.items() if gap and gap.is_noise]
         level = noise or [cell for cell in gaps if percent(cell.accuracy) == percent(best.accuracy)]
         names = [f"{cell.label}, {variants[cell]}" if len(grids) > 1 else cell.label for cell in (best, *level)]
-        names[1:] = names[1:] if len(level) == 1 else [f"({name})" for name in names[1:]]  # which have commas
+        names[1:] = names[1:] if len(level) == 1 else [f"({name})" for name in names[1:]]  # names contain commas
         on_test = f", {percent(best.test_accuracy)} on the test set" if best.test_accuracy else ""
         accuracy = f"{percent(best.accuracy)} validation accuracy{on_test}"
         others = f"; {'within the noise of' if noise else 'level with'} it: {enumerated(names[1:], most=3)}"
@@ -61,15 +61,15 @@ def summary(grids: Sequence[Grid]) -> list[str]:
 
 
 def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
-    """Names and values: the settings that all trainings share, their images, machine, versions and time."""
+    """Names and values: the settings that all trainings share, then images, device, versions and training time."""
     tables = [grid.conditions for grid in grids]
     runs = [run for grid in grids for run in grid.runs]
     shared = {key: text for key, text in tables[0].items() if all(table.get(key) == text for table in tables)}
     if any(is_network(key) for run in runs for key in run.told):
-        shared.pop("ycn", None)  # what it says of the network, another key contradicts
-    unsaid = ["pool_every", "hidden_dims"] if "model" in shared else []  # which a custom network may not take
+        shared.pop("ycn", None)  # another key names the network
+    unsaid = ["pool_every", "hidden_dims"] if "model" in shared else []  # a custom network need not take them
     if any(run.settings.network != "ConvClassifier" for run in runs):
-        unsaid.append("average")  # others may have an EMA of their own
+        unsaid.append("average")  # other networks may have their own EMA
     for key in unsaid:
         if shared.get(key) == setting_text(getattr(Settings(), key)):
             del shared[key]
@@ -107,7 +107,7 @@ def _pairs(fact: object, shape: str) -> str:
 
 
 def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
-    """How to read the report on these grids, of which `in_grids` are shown as grids, not as a search."""
+    """Explain how to read the report on these grids; `in_grids` are those shown as grids, not as a search."""
     runs = [run for grid in grids for run in grid.runs]
     found = [
         "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "

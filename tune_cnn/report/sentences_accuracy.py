@@ -1,4 +1,4 @@
-"""Sentences on accuracy: what is best on each row of a grid, how accuracy changes along it, and both together."""
+"""Sentences on accuracy: the best cell in each row of a grid, trends along rows, and the interplay of both axes."""
 
 import math
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from tune_cnn.texts import by_size
 
 
 def nouns(grid: Grid) -> list[str]:
-    """What sentences call the axes: `width` and `depth`; but a K of more numbers is deeper too, so it is called K."""
+    """Names of the axes in sentences, such as `width`; K stays K if its lists differ in length, and so in depth too."""
     is_width = len({len(cell.settings.filters_per_layer) for cell in grid.cells}) == 1
     known = {"L": "depth", **({"K": "width"} if is_width else {})}
     return [known.get(axis, axis) for axis in grid.axes]
 
 
 def rankings(grid: Grid) -> list[str]:
-    """What is best at each width, or the like, and whether by more than the noise."""
+    """Rank the cells at each value of the first axis, such as width, and say whether gaps exceed the noise."""
     return [_ranking(row) for row in grid.rows(grid.axes[-1]) if len(row.cells) > 1 and row.learned]
 
 
 def trends(grid: Grid) -> list[str]:
-    """How accuracy changes with the width, or with another number, at each depth."""
+    """Describe how accuracy changes along the first axis, if numeric, at each value of the other."""
     return [_trend(row) for row in grid.rows(grid.axes[0]) if len(row.learned) > 1 and _are_numbers(row)]
 
 
 def interplay(grid: Grid) -> list[str]:
-    """Which of two axes decides what learns, and which changes accuracy more."""
+    """Say which of two axes decides what learns, and which changes accuracy more."""
     across, along = grid.rows(grid.axes[0]), grid.rows(grid.axes[-1])
     if min(len(across), len(along)) < 2:
         return []
@@ -43,14 +43,14 @@ def interplay(grid: Grid) -> list[str]:
 
 
 def ranked(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that learned, the best first, by the accuracy that the reader sees."""
+    """The cells that learned, best first by the accuracy that is shown."""
     return sorted((cell for cell in cells if cell.state == "learned"), key=_shown, reverse=True)
 
 
 def _ranking(row: Row) -> str:
     """`At K = 32, L = 4 is best (67.2 %), ahead of L = 2 (62.6 %); L = 8 did not learn.`
 
-    Of several seeds: `L = 2 (62.0 ± 2.5 %, within the noise: ...)`.
+    With several seeds: `L = 2 (62.0 ± 2.5 %, within the noise: ...)`.
     """
     first, *others = ranked(row.cells)
     gaps = {cell: gap for cell in others if (gap := difference(first.accuracies, cell.accuracies))}
@@ -103,7 +103,7 @@ def _rest(row: Row) -> str:
 
 
 def _learning(rows: Sequence[Row], across: str, along: str) -> list[str]:
-    """Whether `along`, fixed in each row, alone decides what learns: whether the cells of every row agree."""
+    """Say which axis decides what learns; `along`, fixed in each row, does so alone if the cells of every row agree."""
     rows = [row for row in rows if len(row.cells) > 1]
     always, never, lines = [], [], []
     for row in rows:
@@ -150,6 +150,6 @@ def _noise(gap: Difference) -> str:
 
 
 def _shown(cell: Cell) -> float:
-    """The accuracy as the reader sees it, rounded, so that sentences agree with the map."""
+    """The accuracy as shown, that is rounded, so that sentences agree with the map."""
     assert cell.accuracy is not None
     return round(cell.accuracy.value, 1)

@@ -1,4 +1,4 @@
-"""Sentences on learning: which networks did not learn and why, what was expected, and what helped."""
+"""Sentences on learning: which networks did not learn and why, what the diagnosis expected, and what helped."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tune_cnn.report.wording import differing, is_network, percent, places, vari
 from tune_cnn.texts import counted
 from tune_cnn.train_results import epoch_means
 
-# How far from ln(classes), relatively, the loss of a network may be whose scores do not depend on the image.
+# Relative distance from ln(classes) up to which a loss means that the logits do not depend on the image.
 _AT_GUESSING = 0.01
 _FEW_BATCHES = 30  # with fewer, a network that would learn may not have begun to
 _OUTCOMES = {"learned": "trains", "did not learn": "will not learn", "diverged": "will not learn"}
@@ -22,7 +22,7 @@ REMEDIES = (
 
 
 def not_learned(grid: Grid) -> list[str]:
-    """Which cells did not learn, each with the reason; what diverged; and how right the diagnosis was."""
+    """Say which cells did not learn and why, which diverged, and how often the diagnosis was right."""
     flat, diverged = ([cell for cell in grid.cells if cell.state == state] for state in ("did not learn", "diverged"))
     lines = []
     if flat:
@@ -51,7 +51,7 @@ def not_learned(grid: Grid) -> list[str]:
 
 
 def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
-    """What would help, and what other grids gave on the same cells."""
+    """Say what would help, and what other grids reached in the same cells."""
     flat = [cell for cell in grid.cells if cell.state == "did not learn" and cell.settings.init == "default"]
     lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in flat) else []
     ours = {cell.label: cell for cell in grid.cells}
@@ -63,7 +63,7 @@ def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
 
 
 def expectations(grid: Grid) -> list[str]:
-    """How often the diagnosis was right, and where it was wrong; nothing where it decided nothing."""
+    """Say how often the diagnosis was right, and where it was wrong; nothing if it predicted nothing."""
     decided = [
         (cell, run)
         for cell in grid.cells
@@ -79,7 +79,7 @@ def expectations(grid: Grid) -> list[str]:
 
 
 def weak_signal(grid: Grid) -> list[str]:
-    """How little the scores of images differed before the training, if that sets apart the cells that did not learn."""
+    """Say how small the logit spread was before the training, if that separates the cells that did not learn."""
     spreads = {
         verdict: [run.score_spread for run in grid.runs if run.verdict == verdict and run.score_spread is not None]
         for verdict in ("did not learn", "learned")
@@ -96,7 +96,7 @@ def weak_signal(grid: Grid) -> list[str]:
 
 
 def _reason(cell: Cell, grid: Grid) -> str:
-    """Why a cell did not learn, as far as its result files tell, in sentences that hold for all cells alike."""
+    """Why a cell did not learn, as far as its result files show, in sentences that other cells may share."""
     classes, settings = cell.settings.data.classes, cell.settings
     losses = _losses(cell)
     if not losses:
@@ -138,7 +138,7 @@ def _reason(cell: Cell, grid: Grid) -> str:
 
 
 def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
-    """What another grid gave on the cells that both have."""
+    """Compare another grid with this one on the cells that both have."""
     lines = []
     if flat := [other for mine, other in pairs if mine.state == "did not learn"]:
         rescued = [other for other in flat if other.state == "learned"]
@@ -156,7 +156,7 @@ def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> l
 
 
 def _lost_signal(cell: Cell, grid: Grid) -> bool:
-    """Whether depth explains that a cell did not learn: its scores ignore the image, and a shallower one learned."""
+    """Whether depth explains why a cell did not learn: its logits ignore the image, and a shallower network learned."""
     is_other = cell.settings.ycn or any(map(is_network, cell.runs[0].told))
     if is_other or _was_to_learn(cell) or not _stayed_at_guessing(cell):
         return False

@@ -1,4 +1,4 @@
-"""The tables of a report: all experiments as a pandas frame (also the CSV), and the results and the map as texts."""
+"""Tables of a report: all experiments as a pandas frame (also the CSV), and the results and the map as texts."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,10 +13,10 @@ LEFT_ALIGNED = {"experiment", "variant", "expected", "verdict", "ended"}  # colu
 
 
 def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
-    """A row an experiment: its name and verdict, every setting, its results, and the facts of its trial.
+    """One row per experiment: its name and verdict, every setting, its results, and the facts about its trial.
 
-    Accuracies are in percent, times in seconds. Settings of other programs have a column each; a fact that is a list
-    has none.
+    Accuracies are in percent, times in seconds. Settings of other programs are columns too; facts that are lists are
+    left out.
     """
     rows = []
     for run in [run for grid in grids for run in grid.runs]:
@@ -36,7 +36,7 @@ def experiments_frame(grids: Sequence[Grid]) -> pd.DataFrame:
 
 
 def results_table(grids: Sequence[Grid]) -> pd.DataFrame:
-    """A row a cell, as texts; narrow networks first, and a column that tells the grids apart if there are several."""
+    """One row per cell, as texts, narrow networks first; with several grids, a column `variant` distinguishes them."""
     lines = []
     for name, grid in zip(grid_names(grids), grids, strict=True):
         variant = {"variant": name} if len(grids) > 1 else {}
@@ -45,7 +45,7 @@ def results_table(grids: Sequence[Grid]) -> pd.DataFrame:
 
 
 def results_line(cell: Cell, settings: Mapping[str, str]) -> dict[str, str]:
-    """A row of a table: names, some settings, and what came of them."""
+    """A row of a table: names, the given settings, and the results."""
     parameters, multiply_adds, seconds = map(cell.mean_of, ("parameters", "multiply_adds", "duration_s"))
     return {
         "experiment": cell.names,
@@ -72,22 +72,22 @@ def _span(values: Sequence[int]) -> str:
 class Square(NamedTuple):
     """One field of the map."""
 
-    accuracy: str  # `68.2`, with its interval if there are several runs; empty without one
+    accuracy: str  # `68.2`, with its interval if there are several runs; empty if there is no accuracy
     remark: str  # the verdict unless all runs learned
-    shade: float | None = None  # 0 to 100, between the lowest and the highest accuracy that learned; None for others
+    shade: float | None = None  # 0 for the lowest accuracy that learned, 100 for the highest; None for others
     is_finished: bool = False  # whether a run has final results
 
 
 def accuracy_range(grids: Sequence[Grid]) -> tuple[float, float] | None:
-    """The accuracies over which the colours of all maps range; None if nothing learned."""
+    """The accuracies at both ends of the colour scale of all maps; None if nothing learned."""
     learned = [c.accuracy.value for grid in grids for c in grid.cells if c.state == "learned" and c.accuracy]
     if not learned:
         return None
-    return max(min(min(learned), max(learned) - 5), 0), max(learned)  # half a point is no reason for another colour
+    return max(min(min(learned), max(learned) - 5), 0), max(learned)  # half a point must not change the colour
 
 
 def map_rows(grid: Grid, colours: tuple[float, float] | None) -> tuple[list[str], list[tuple[str, list[Square]]]]:
-    """The map of a grid with axes: its heads, such as `K = 8`, and rows, such as `L = 2` with a field for each head."""
+    """The map of a grid: column heads (`K = 8`), and rows of a head (`L = 2`) and its fields; empty without axes."""
     if not grid.axes:
         return [], []
     across, rows = grid.axes[0], []

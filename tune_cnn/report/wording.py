@@ -1,4 +1,4 @@
-"""Numbers, lists, places and variants as the sentences of a report word them."""
+"""Wording of numbers, lists, places and variants in the sentences of a report."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ def percent(value: Mean | float | None) -> str:
 
 
 def number(value: Mean | float | None, digits: int = 1) -> str:
-    """`68.2`, or with its interval `68.2 ± 0.5`; a dash for nothing."""
+    """`68.2`, or with its interval `68.2 ± 0.5`; a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, Mean) and value.margin is not None:
@@ -52,7 +52,7 @@ def be(items: Sequence[object]) -> str:
 
 
 def network(conditions: Mapping[str, str]) -> str:
-    """The network in words: the name of its class, or what a key of another program calls it."""
+    """The name of the network's class, or the key of another program that seems to choose it, with its value."""
     if "model" in conditions:
         return conditions["model"].rpartition(":")[2]
     for key, value in conditions.items():
@@ -62,23 +62,23 @@ def network(conditions: Mapping[str, str]) -> str:
 
 
 def is_network(key: str) -> bool:
-    """Whether a config key that is none of ours seems to choose the network."""
+    """Whether a config key of another program seems to choose the network."""
     return re.search(r"(?i)(^|[._])(model|net|arch)", key) is not None
 
 
 def variant(conditions: Mapping[str, str], keys: Iterable[str]) -> str:
-    """The values of some conditions: `YourCodeNet, lr = 0.01`."""
+    """The values of these conditions: `YourCodeNet, lr = 0.01`."""
     parts = [network(conditions) if key == "ycn" else f"{key} = {conditions.get(key, 'none')}" for key in keys]
     return ", ".join(dict.fromkeys(part if len(part) <= 80 else f"{part[:48]}…{part[-30:]}" for part in parts))
 
 
 def differing(tables: Iterable[Mapping[str, str]]) -> list[str]:
-    """The keys whose values are not the same everywhere, the network's first."""
+    """The keys whose values differ between the tables, those of the network first."""
     return sorted(telling_keys(tables), key=lambda key: key != "ycn" and not is_network(key))
 
 
 def grid_names(grids: Iterable[Grid]) -> list[str]:
-    """What tells each grid from the others; of a single one nothing."""
+    """Names that tell the grids apart; empty for a single one."""
     tables = [grid.conditions for grid in grids]
     keys = differing(tables)
     return [variant(table, keys) for table in tables]
