@@ -1,6 +1,6 @@
-"""The Python interface: sweeps as the command runs them, their results as pandas frames and networks."""
+"""The Python interface: sweeps run as by the command, with results as pandas frames and networks."""
 
-from __future__ import annotations  # which `help` then shows as they stand here
+from __future__ import annotations  # so that help() shows annotations as written here
 
 import html
 import json
@@ -45,11 +45,11 @@ Seconds = Annotated[Number, Gt(0)]
 
 
 class Sweep:
-    """A sweep in its folder: what was asked for, and what has come of it so far.
+    """A sweep in its folder: the experiments asked for last, and their results so far.
 
     Attributes:
-        folder: Where it lies.
-        failures: Why trials failed when it ran last, in one line each, by trial id.
+        folder: Its path or URI.
+        failures: Why trials failed in the last run, in one line each, by trial id.
     """
 
     def __init__(self, folder: SweepFolder, failures: Mapping[str, str] = {}) -> None:
@@ -62,12 +62,12 @@ class Sweep:
 
     @property
     def experiments(self) -> dict[str, Settings]:
-        """Names and settings of what was asked for last."""
+        """The settings of the experiments asked for last, by name."""
         return self._files.experiments()
 
     @property
     def results(self) -> pd.DataFrame:
-        """A row an experiment, by its name; what varies comes first. Accuracies in percent, times in seconds."""
+        """One row per experiment, by name; settings that vary come first. Accuracies in percent, times in seconds."""
         from tune_cnn.report.grids import load_grids
         from tune_cnn.report.table import experiments_frame
 
@@ -79,7 +79,7 @@ class Sweep:
         return frame.reindex([name for name in experiments if name in frame.index], columns=columns)
 
     def history(self, name: str) -> pd.DataFrame:
-        """A row an epoch, counted from 1: mean losses in nats, accuracies in percent."""
+        """One row per epoch, counted from 1: mean losses in nats, accuracies in percent."""
         trial = self._files.trial(self._settings(name))
         if (found := trial.record() or trial.as_it_stands(trial.newest_state())) is None:
             raise self._none_yet(name, "epoch behind it")
@@ -95,10 +95,10 @@ class Sweep:
     def model(self, name: str) -> nn.Module:
         """The network of an experiment with its best weights, in evaluation mode, on the CPU.
 
-        It takes images (N, channels, height, width) as float32 in [0, 1], and gives scores (N, classes).
+        It maps images (N, channels, height, width), float32 in [0, 1], to logits (N, classes).
 
         Raises:
-            StorageError: It has no epoch behind it yet.
+            StorageError: No epoch is finished yet, or the weights are gone or damaged.
         """
         settings = self._settings(name)
         trial = self._files.trial(settings)
@@ -121,7 +121,7 @@ class Sweep:
         return f'<iframe srcdoc="{content}" style="width: 100%; height: 80vh; border: 0"></iframe>'
 
     def _exported(self, folder: Path) -> tuple[list[Path], dict[str, Settings], dict[str, str]]:
-        """The result files, what was asked for, and why experiments failed."""
+        """Write result files; return them, the experiments asked for, and why some failed."""
         found = export(self._files, folder, not_measured="only tune-cnn export measures it")
         return found.files, self.experiments, found.failures
 
@@ -156,26 +156,26 @@ def sweep(
     Args:
         files: Config files, or the names of shipped ones, such as `quick`.
         name: The sweep's name; None: made from the files' names.
-        data: The images, such as `image_folder:photos` or a mapping, in place of those of the files.
-        settings: Changes of the files, such as `{"epochs": 5, "grid.layers_per_block": [2, 4]}`.
+        data: Source of images, such as `image_folder:photos` or a mapping, in place of that in the files.
+        settings: Changes to the files, such as `{"epochs": 5, "grid.layers_per_block": [2, 4]}`.
         only: Patterns; experiments whose name matches none are left out.
-        finish: Patterns; no scheduler stops experiments of these names.
-        storage: Where sweeps lie: a folder, or a URI that pyarrow knows.
+        finish: Patterns; no scheduler stops experiments whose name matches one.
+        storage: Where sweeps are kept: a folder, or a URI that pyarrow supports.
         out: Where the result files, figures and the report go.
         fresh: Train everything again, in a new folder.
         address: A running Ray cluster to join.
         cpus: Cores to use; None: all.
         gpus: GPUs to use; None: all.
         time_budget_s: Stop after so many seconds.
-        max_concurrent: How many trials run at once at most.
+        max_concurrent: The largest number of trials that run at once.
         callbacks: Callbacks of Ray Tune, such as `ray.air.integrations.mlflow.MLflowLoggerCallback()`; an error in one
-            is told, and the sweep goes on. Results have `epoch`, `train_loss` (nats), `validation_accuracy` (%), ...
+            is printed, and the sweep goes on. Results have `epoch`, `train_loss` (nats), `validation_accuracy` (%), ...
 
     Raises:
-        ConfigError: With every fault of the files and arguments.
+        ConfigError: The files or arguments have faults; it lists all of them.
         DataError: The images cannot be found or read.
-        ResourceError: A trial asks for what no node has.
-        StorageError: The folder fails, or another process runs the sweep.
+        ResourceError: A trial asks for more than any node has.
+        StorageError: The sweep's folder cannot be used, or another process is running the sweep.
     """
     paths = [config_path(file) for file in files]
     name = name or sweep_name(paths)
@@ -202,7 +202,7 @@ def sweep(
 
 @checked
 def open_sweep(sweep: str | Path, storage: str | Path = "ray_results") -> Sweep:
-    """A sweep that was run before: its folder, or its name below `storage`.
+    """Open a sweep that was run before, by its folder or by its name below `storage`.
 
     Raises:
         StorageError: There is none.
@@ -237,19 +237,19 @@ def train(
         try:
             failures = run_sweep(plan, folder, cluster, keep_others, lock.check, callbacks, tune_options)
         except BaseException as error:
-            is_lost = isinstance(error, StorageError) and not folder.folder.is_local  # a server would only fail again
-            if is_lost or isinstance(error, DataError | ResourceError):  # which come before anything started
+            is_lost = isinstance(error, StorageError) and not folder.folder.is_local  # the server would only fail again
+            if is_lost or isinstance(error, DataError | ResourceError):  # raised before anything started
                 raise
             end = error
         if isinstance(end, KeyboardInterrupt):
             tell("stopping; what is finished is written first", file=sys.stderr)
         try:
-            with terminated_like_ctrl_c():  # once more, since Ray on its end lets go of SIGTERM
+            with terminated_like_ctrl_c():  # again, as Ray's shutdown drops the handler of SIGTERM
                 is_written = show_results(folder, out)
             asked = [e for e in settled(experiments, folder) if e.is_open or e.settings.trial_id not in failures]
             left = [e for e in asked if e.is_open or not folder.trial(e.settings).is_finished()]
         except (TuneCnnError, OSError) as error:
-            if end is not None:  # which is the news
+            if end is not None:  # the error that matters
                 tell(error, file=sys.stderr)
             raise end or error from None
     if end is not None and (left or not is_written or not isinstance(end, KeyboardInterrupt)):

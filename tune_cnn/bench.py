@@ -1,4 +1,4 @@
-"""Speed of a cell: the training of a sweep, a loop written by hand, and the convolutions alone take turns."""
+"""Speed of a cell: a sweep's training, a loop written by hand, and the convolutions alone, measured in turns."""
 
 import math
 import multiprocessing
@@ -30,17 +30,17 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class Passes(NamedTuple):
-    """A contender's passes over the images; each returns the losses of its batches, if it has any."""
+    """A contender's passes over the images; each returns the losses of its batches, if it computes any."""
 
     training: Callable[[], Any]
     validation: Callable[[], Any]
 
 
 def first_images(settings: Settings, batches: int) -> Images:
-    """Of a trial's images, those of so many training batches, and no more than that to validate; raises a DataError.
+    """Load the images of so many training batches, and at most as many to validate; raises a DataError.
 
-    A contender gets no others: after an array of some 20 MB was freed, glibc keeps what the training steps free, which
-    a script of a user's cannot count on.
+    A contender gets no others: once an array of some 20 MB has been freed, glibc keeps the memory that training steps
+    free, which a user's script cannot count on.
     """
     images, count = data.load(settings.data), batches * settings.bs_train
     train, validation, test = (ImageSet(part.images[:count].copy(), part.labels[:count].copy()) for part in images[:3])
@@ -49,7 +49,7 @@ def first_images(settings: Settings, batches: int) -> Images:
 
 def ours(settings: Settings, images: Images, device: torch.device) -> Passes:
     """A trial as every sweep runs it."""
-    settings = replace(settings, epochs=10**6, early_stopping=None, batches=10**6)  # whose end is far
+    settings = replace(settings, epochs=10**6, early_stopping=None, batches=10**6)  # so that it never ends
     trial = Trial(settings, images, device)
     numbers = numerics(device, settings.precision)
     return Passes(
@@ -58,7 +58,7 @@ def ours(settings: Settings, images: Images, device: torch.device) -> Passes:
     )
 
 
-# What a user would write without this package: nothing in it is made slow on purpose, and nothing is tuned.
+# What a user would write without this package, neither slowed down on purpose nor tuned.
 
 
 def conv_classifier(settings: Settings) -> nn.Sequential:
@@ -80,7 +80,7 @@ def conv_classifier(settings: Settings) -> nn.Sequential:
 
 
 def pairs(part: ImageSet) -> list[tuple[Tensor, int]]:
-    """Each image by itself, as `ToTensor` makes it, float (C, H, W) in [0, 1], and its label."""
+    """Pair each image, a float tensor (C, H, W) in [0, 1] as `ToTensor` makes it, with its label."""
     floats = (torch.tensor(image).permute(2, 0, 1).contiguous().float() / 255 for image in part.images)
     return list(zip(floats, map(int, part.labels), strict=True))
 
@@ -88,7 +88,7 @@ def pairs(part: ImageSet) -> list[tuple[Tensor, int]]:
 def pass_by_hand(
     model: nn.Module, loader: DataLoader[Any], optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[list[float], int]:
-    """Train on each batch, or without an optimizer only evaluate: the losses, and how many images were right."""
+    """Train on each batch, or just evaluate without an optimizer; return losses and the number of correct images."""
     losses, correct = [], 0
     model.train(optimizer is not None)
     with torch.set_grad_enabled(optimizer is not None):
@@ -107,7 +107,7 @@ def pass_by_hand(
 
 
 def by_hand(settings: Settings, images: Images, device: torch.device) -> Passes:
-    """The loop written by hand, in fp32, with Adam, whatever else the settings ask for but TF32."""
+    """The loop written by hand: Adam in fp32, whatever the settings say, except that they decide on TF32."""
     torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = settings.precision != "ieee"
     train, validation = map(pairs, images[:2])
@@ -121,20 +121,20 @@ def by_hand(settings: Settings, images: Images, device: torch.device) -> Passes:
 
 
 def convolve(conv: nn.Conv2d, images: Tensor, times: int, is_training: bool) -> None:
-    """Let one conv layer see a batch so many times: forward, and in training the gradients of all that has one."""
+    """Run one conv layer on a batch so many times: the forward pass, and in training the gradients too."""
     wanted = [part for part in (images, *conv.parameters()) if part.requires_grad]
     with torch.inference_mode(not is_training):
         for _ in range(times):
             result = conv(images)
-            if is_training:  # the result stands for its gradient, which has the same size and layout
+            if is_training:  # the result serves as its own gradient, with the same shape and layout
                 torch.autograd.grad(result, wanted, result.detach())
 
 
 def convolutions(settings: Settings, images: Images, device: torch.device) -> Passes:
-    """The limit: the conv layers alone, one after the other, in the trial's number format and layout.
+    """The limit: the conv layers alone, one after the other, in the trial's dtype and memory format.
 
-    A training batch is each layer's forward pass and the gradients of its weights and, but for the first layer, of its
-    input. Nothing else is done, and each layer finds its images where it left them.
+    A training batch is each layer's forward pass and the gradients of its weights and, except in the first layer, of
+    its input. Nothing else is done, and each layer reuses one input, which may stay in cache.
     """
     keep_freed_memory()
     dtype = AUTOCAST.get(settings.precision, torch.float32)
@@ -162,25 +162,25 @@ CONTENDERS = {contender.__name__: contender for contender in (ours, by_hand, con
 def take_turn(
     contender: str, settings: Settings, images: Images, threads: int, device: torch.device
 ) -> dict[str, float]:
-    """Let a contender pass over the images, in a new process, where none finds what another has left in memory.
+    """Let a contender pass over the images in a new process, where memory holds nothing that another has left.
 
     Returns:
-        Images per second of `training` and `validation`; `memory_mb`, the process's own beside its images (NaN off
-        Linux), or that of its tensors on a GPU.
+        Images per second in `training` and `validation`; `memory_mb`, the process's private memory without its images
+        (NaN except on Linux), or on a GPU the memory reserved for tensors.
 
     Raises:
         ResourceError: The process died.
     """
     connection, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, threads, device), daemon=True)
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends the parent, and that ends it
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C, the parent ends the child
     process.start()
     signal.signal(signal.SIGINT, interrupt)
     theirs.close()
     try:
-        connection.send(images)  # no argument: the start would wait until they are read, and Ctrl-C would be lost
+        connection.send(images)  # not an argument: start() would block until they are read, and lose Ctrl-C
         answer: dict[str, float] | Exception = connection.recv()
-        process.join(10)  # a process that is terminated leaves semaphores behind, of which Python warns
+        process.join(10)  # terminating it would leak semaphores, which Python warns about
     except (EOFError, ConnectionError):
         remedy = "run it again with --only and fewer --batches"
         raise ResourceError(f"bench: a process died, perhaps out of memory; {remedy}") from None
@@ -200,7 +200,7 @@ def _serve(connection: Connection, contender: str, settings: Settings, threads: 
         is_gpu = device.type == "cuda"
         wait: Callable[[], object] = torch.cuda.synchronize if is_gpu else int
         for run in passes:
-            run()  # the first time, kernels are chosen and memory is fetched
+            run()  # warm-up, in which kernels are chosen and memory is allocated
         wait()
         used = torch.cuda.max_memory_reserved(device) / 1e6 if is_gpu else _own_memory_mb() - images.nbytes / 1e6
         found = {"memory_mb": used}
@@ -215,7 +215,7 @@ def _serve(connection: Connection, contender: str, settings: Settings, threads: 
 
 
 def _own_memory_mb() -> float:
-    """What this process keeps in memory, without what it shares with others."""
+    """The private memory of this process in MB, without what it shares with others; NaN except on Linux."""
     if sys.platform != "linux":
         return math.nan
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()  # such as `Private_Dirty:     512 kB`
@@ -225,14 +225,14 @@ def _own_memory_mb() -> float:
 def measure_cell(
     name: str, settings: Settings, batches: int, rounds: int, threads: int, device: torch.device
 ) -> dict[str, Any]:
-    """Let the contenders take turns at one cell, so that a busy time of the machine meets them all.
+    """Let the contenders take turns at one cell, so that a busy spell of the machine affects them all.
 
-    A turn has so many training `batches`. In each of the `rounds`, each contender has a new process: how the C library
-    keeps freed memory differs from process to process, and is worth up to a third of a training step.
+    A turn has so many training `batches`. In each of the `rounds`, each contender gets a new process: how the C library
+    keeps freed memory differs from process to process, and matters up to a third of a training step.
 
     Returns:
-        JSON values: of training and validation, images per second and ratios of the turns of a round, each as median,
-        lowest and highest; and the memory in MB that a further process takes, null off Linux.
+        JSON values: for training and validation, images per second and their ratios within a round, each as median,
+        lowest and highest; and the memory in MB that a further process takes, null if unknown.
 
     Raises:
         DataError: The images cannot be found or read.

@@ -1,4 +1,4 @@
-"""Losses and accuracies in four panels, of one training or of many; the figures of the notebook."""
+"""The notebook's figures: losses and accuracies of one or more trainings in four panels."""
 
 import contextlib
 import glob
@@ -17,7 +17,7 @@ import numpy as np
 
 try:
     import matplotlib
-except (OSError, ValueError):  # what MPLBACKEND or matplotlibrc names is not installed or cannot be read: without them
+except (OSError, ValueError):  # MPLBACKEND or matplotlibrc is unusable: do without them
     os.environ.pop("MPLBACKEND", None)
     for part in [name for name in sys.modules if name.startswith("matplotlib.")]:
         del sys.modules[part]
@@ -45,26 +45,26 @@ def plot_fit(
 ) -> tuple[Figure, NDArray[Any]]:
     """Draw a training in four panels: train_loss, train_acc, test_loss, test_acc.
 
-    The training loss is drawn as the mean of each tenth of an epoch, within a faint band that holds the middle 80 % of
-    the batches; the validation loss as the mean of each epoch. Both stand at the iteration in the middle, so that long
-    and short trainings compare. Losses that are not finite leave a gap.
+    The training loss is drawn as the mean of each tenth of an epoch, over a faint band with the middle 80 % of its
+    batches; the validation loss as the mean of each epoch. Each mean is drawn at its middle iteration, so that long and
+    short trainings can be compared. Losses that are not finite leave a gap.
 
     Args:
         fit_res: The history: losses in nats, accuracies in percent.
-        fig: Add the curves to this figure, which has no axes or four; None: a new pyplot figure.
+        fig: Figure to add the curves to, empty or with four axes; None: a new pyplot figure.
         log_loss: Logarithmic loss axes.
-        legend: What the legend below the panels calls this training; None: no entry.
-        by_epoch: Loss panels whose horizontal axis counts epochs, with one point for each.
-        **style: Of the curves, as `Axes.plot` takes it.
+        legend: Label of this training in the legend below the panels; None: no entry.
+        by_epoch: Loss panels whose x axis counts epochs, with one point for each.
+        **style: Keyword arguments of `Axes.plot` for the curves.
 
     Returns:
         The figure, and its four axes (4,) in the order of `PANELS`.
 
     Raises:
-        ValueError: `fig` has neither no axes nor four.
+        ValueError: `fig` has axes, but not four.
     """
     if fig is None:
-        from matplotlib import pyplot  # chooses a backend, which only a figure on a screen needs
+        from matplotlib import pyplot  # imported late: it chooses a backend, which figure files do not need
 
         fig = pyplot.figure(figsize=(16, 10), layout="constrained")
     axes = np.array(fig.axes) if fig.axes else fig.subplots(2, 2).ravel()
@@ -73,10 +73,10 @@ def plot_fit(
     for ax, panel in zip(axes, PANELS, strict=True):
         values = np.array(getattr(fit_res, panel), dtype=float)
         if panel.endswith("loss"):
-            # The weights stand still during a validation: its batches differ in their images only.
+            # Validation has no band: its weights are fixed, so that batches differ only in their images.
             training = panel == "train_loss"
             if log_loss:
-                values = np.maximum(values, 1e-8)  # 0 has no place on a logarithmic axis
+                values = np.maximum(values, 1e-8)  # a logarithmic axis cannot show 0
             parts = max(fit_res.num_epochs, 1) * (10 if training and panel not in by_epoch else 1)
             _draw_loss(ax, values, parts, panel in by_epoch, training, label=legend, **style)
             ax.set(xlabel="Epoch #" if panel in by_epoch else "Iteration #", ylabel="Loss")
@@ -89,7 +89,7 @@ def plot_fit(
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         ax.set_title(panel)
         ax.grid(True, alpha=0.4)
-    if legend and not legend.startswith("_"):  # which is how Matplotlib leaves a curve out of its legend
+    if legend and not legend.startswith("_"):  # Matplotlib hides labels that begin with _
         draw_legend(fig, axes[-1])
     return fig, axes
 
@@ -97,10 +97,10 @@ def plot_fit(
 def plot_exp_results(filename_pattern: str, results_dir: str | Path = "results") -> Figure | None:
     """Draw every matching result file in one pyplot figure, and print the config that they have in common.
 
-    A file that is damaged or none of ours is named on stderr and left out.
+    A file that is damaged or not a result file is named on stderr and skipped.
 
     Args:
-        filename_pattern: Such as `exp1_1_K32*.json`, or without `.json`.
+        filename_pattern: Glob pattern, such as `exp1_1_K32*.json`; `.json` may be omitted.
         results_dir: The folder of the result files.
 
     Returns:
@@ -122,9 +122,9 @@ def plot_exp_results(filename_pattern: str, results_dir: str | Path = "results")
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    """Draw and save a file in Matplotlib's default style, whatever the user's matplotlibrc or notebook has set.
+    """Draw and save figures in Matplotlib's default style, whatever the user's matplotlibrc or notebook has set.
 
-    Equal figures give equal bytes, and a PDF has fonts that publishers accept.
+    Equal figures give equal bytes, and PDFs embed TrueType fonts, which publishers accept.
     """
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
@@ -134,21 +134,21 @@ def own_style() -> Iterator[None]:
 
 
 def literal(text: str) -> str:
-    """A text that Matplotlib draws as it is: without mathtext or control characters, and in the legend in any case."""
+    """Escape a text, so that Matplotlib draws it verbatim, without mathtext, and never hides it from the legend."""
     text = printable(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def matching(patterns: Iterable[str], folder: Path) -> list[Path]:
-    """The result files whose names match any of the patterns, with or without `.json`."""
+    """Result files whose names match any of the glob patterns, which may omit `.json`."""
     names = [f"{pattern.removesuffix('.json')}.json" for pattern in patterns]
     return sorted({folder / found for name in names for found in glob.glob(name, root_dir=folder)})
 
 
 def _draw_loss(ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, band: bool, **style: Any) -> None:
-    """Draw the mean of each of `parts` stretches at its middle iteration, perhaps over the spread of its batches.
+    """Draw the mean of each of `parts` stretches at its middle iteration; with `band`, also the spread of its batches.
 
-    With `number_parts`, they stand at 1, 2, ... instead.
+    With `number_parts`, the means are drawn at 1, 2, ... instead.
     """
     edges = np.linspace(0, len(values), min(parts, len(values)) + 1).round().astype(int)
     x = np.arange(1, len(edges)) if number_parts else (edges[:-1] + 1 + edges[1:]) / 2  # iterations count from 1
@@ -162,7 +162,7 @@ def _draw_loss(ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, b
 
 
 def _log_scale(ax: Axes) -> None:
-    """Plain numbers such as 0.8 and 1.2: losses rarely span a decade, and 8 x 10^-1 is hard to read."""
+    """Make the y axis logarithmic, with plain ticks: losses rarely span a decade, and 8 x 10^-1 is hard to read."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     few = (1, 2, 5) if high < 1000 * low else (1,)
@@ -173,11 +173,11 @@ def _log_scale(ax: Axes) -> None:
 
 
 def draw_legend(fig: Figure, ax: Axes) -> None:
-    """One legend for all panels, below them, where it hides no curve."""
+    """Draw one legend for all panels, below them, where it hides no curve."""
     for old in [legend for legend in fig.legends if legend.get_gid() == "tune_cnn"]:
         old.remove()
     if fig.get_layout_engine() is None:
-        fig.set_layout_engine("constrained")  # makes room for it
+        fig.set_layout_engine("constrained")  # makes room for the legend
     handles, labels = ax.get_legend_handles_labels()
     if not labels:
         return

@@ -1,4 +1,4 @@
-"""The JSON file that every experiment leaves: written strictly, and read as those who did the assignment write it."""
+"""Result files, one JSON per experiment: written strictly, read also as other solutions of the assignment write it."""
 
 import json
 import math
@@ -17,10 +17,10 @@ from tune_cnn.train_results import FitResult
 T = TypeVar("T")
 
 _CURVES = FitResult._fields[1:]
-_MOST_CHARACTERS = 5_000_000  # of a curve that is a text
-_MOST = 3.4e38  # about the largest number of PyTorch's floats; beyond it a value counts as infinite
+_MOST_CHARACTERS = 5_000_000  # in a curve given as a text
+_MOST = 3.4e38  # about the largest float32; values beyond it count as infinite
 
-_remarks: set[tuple[Path, str]] = set()  # that were printed
+_remarks: set[tuple[Path, str]] = set()  # already printed
 
 
 def save_experiment(path: Path, config: Mapping[str, Any], results: FitResult, trial: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def load_experiment(path: str | Path) -> tuple[dict[str, Any], FitResult]:
     """Read a result file, ours or that of another program; see `load_result_file`.
 
     Returns:
-        The config as it stands there ({} where the file has none), and the history.
+        The config ({} if the file has none), and the history.
 
     Raises:
         ResultError: There is no such file, it is damaged, or it holds no curves of numbers.
@@ -42,10 +42,10 @@ def load_experiment(path: str | Path) -> tuple[dict[str, Any], FitResult]:
 
 
 def load_result_file(path: str | Path) -> tuple[dict[str, Any], FitResult, dict[str, Any]]:
-    """Read a result file: config, history, and the facts about the trial ({} where the file has none).
+    """Read a result file: config, history, and the facts about the trial ({} if the file has none).
 
-    In the history, null is NaN, accuracies are in percent, and the number of epochs is that of the accuracies. What
-    had to be cut, filled in or scaled for this is said on stderr, once for each file.
+    In the history, null is NaN, accuracies are in percent, and the number of epochs is that of the accuracies. If
+    anything has to be cut, filled in or scaled for this, stderr says so, once per file.
 
     Raises:
         ResultError: There is no such file, it is damaged, or it holds no curves of numbers.
@@ -62,7 +62,7 @@ def load_result_file(path: str | Path) -> tuple[dict[str, Any], FitResult, dict[
 
 
 def readable(paths: Iterable[Path], read: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
-    """Read those files that can be read, in natural order of their names; the others are named on stderr."""
+    """Read files in natural order of their names; those that cannot be read are named on stderr and skipped."""
     for path in sorted(paths, key=lambda path: natural(path.stem)):
         try:
             yield path, read(path)
@@ -76,7 +76,7 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
     config, trial = (part if isinstance(part := parts.get(key), dict) else {} for key in ("config", "trial"))
     results = parts.get("results", parts)
     if isinstance(results, list) and len(results) == len(FitResult._fields):
-        results = dict(zip(FitResult._fields, results, strict=True))  # a named tuple that was written as it is
+        results = dict(zip(FitResult._fields, results, strict=True))  # a named tuple written as a list
     if not isinstance(results, dict) or results.keys().isdisjoint(_CURVES):
         raise ResultError(f"{place}: not a result file: it has no results with {', '.join(_CURVES)}; name another file")
     curves = {}
@@ -86,7 +86,7 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
         except ValueError as error:
             raise ResultError(f"{place}: results.{name} is not a curve of numbers ({error}); correct it") from error
     history, remarks = _history(curves, results.get("num_epochs"))
-    if not trial and (names := _fractions(history)):  # ours are percent
+    if not trial and (names := _fractions(history)):  # our own files have percent
         percent = {name: [100 * value for value in getattr(history, name)] for name in names}
         history = FitResult(**{**history._asdict(), **percent})
         which = "accuracies" if len(names) == 2 else names[0]
@@ -99,7 +99,7 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
 
 
 def to_strict_json(content: object) -> str:
-    """Indented JSON in which a number that is not finite is null."""
+    """Format content as indented JSON; numbers that are not finite become null."""
     return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
 
 
@@ -114,7 +114,7 @@ def _finite(value: Any) -> Any:
 
 
 def _curve(value: object) -> list[float]:
-    """The numbers of a curve in their order, even from lists of lists or texts; null is NaN.
+    """Read the numbers of a curve in order, also from lists of lists or texts; null is NaN.
 
     Raises:
         ValueError: It is not a curve; the message quotes its first characters.
@@ -143,16 +143,16 @@ def _number(value: object) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """The numbers in a text, perhaps as str() shows tensors: `[tensor(2.3026, device='cuda:0'), ...]`, `54.3 %`."""
+    """The numbers in a text, such as str() of tensors: `[tensor(2.3026, device='cuda:0'), ...]`, `54.3 %`."""
     without_names = re.sub(r"\b\w+=[^,)\]]*", " ", text)
     return re.sub(r"(?<![\w.])[\w.]+\(|[\[\](),%]", " ", without_names).split()
 
 
 def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, list[str]]:
-    """A history whose parts fit together, and what had to be done for it.
+    """Make a consistent history; return it, and remarks on what had to be changed.
 
-    Accuracies are cut to the shorter curve, and losses in proportion; where there are none, they become NaN. The number
-    of epochs that is `told` by the file only counts if there are no accuracies.
+    Accuracies are cut to the shorter curve, and losses in proportion; missing accuracies become NaN. The number of
+    epochs that the file states only counts if there are no accuracies.
     """
     remarks = []
     losses = len(curves["train_loss"]), len(curves["test_loss"])
@@ -160,7 +160,7 @@ def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, l
     longest = max(counts.values())
     if longest:
         epochs = min(filter(None, counts.values()))
-    else:  # as many as both losses can be of
+    else:  # the largest number that divides both loss curves
         epochs = math.gcd(*losses)
         if isinstance(told, int) and 0 < told <= min(filter(None, losses), default=0):
             epochs = int(told)
@@ -175,22 +175,22 @@ def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, l
     for name, curve in curves.items() if epochs else ():
         if name.endswith("acc"):
             curves[name] = curve[:epochs] or [math.nan] * epochs
-        elif len(curve) % longest == 0 or len(curve) % epochs:  # else they are those of the shorter curve
+        elif len(curve) % longest == 0 or len(curve) % epochs:  # else the losses already belong to the shorter curve
             curves[name] = curve[: round(len(curve) * epochs / longest)]
     return FitResult(epochs, **curves), remarks
 
 
 def _fractions(history: FitResult) -> list[str]:
-    """The accuracy curves that are fractions of 1, as those are that never exceed it, with one exception.
+    """The names of accuracy curves in fractions of 1: those that never exceed 1, unless guessing explains that.
 
-    Guessing among C classes has an accuracy of 100 / C % and a loss of ln C nats: 1 % and 4.6 for a hundred of them.
+    Guessing among C classes gives an accuracy of 100 / C % and a loss of ln C nats: 1 % and 4.6 for 100 classes.
     """
     known = {name: [v for v in getattr(history, name) if not math.isnan(v)] for name in ("train_acc", "test_acc")}
     names = [name for name, curve in known.items() if curve and max(curve) <= 1]
     accuracies = [value for name in names for value in known[name]]
     if min(accuracies, default=-1) < 0 or not max(accuracies):
         return []
-    if any(1 < max(curve, default=0) < 10 for curve in known.values()):  # a little more than 1 %
+    if any(1 < max(curve, default=0) < 10 for curve in known.values()):  # these are percent: a little more than 1 %
         return []
     losses = chain.from_iterable(getattr(history, name.replace("acc", "loss")) for name in names)
     lowest = min(filter(math.isfinite, losses), default=None)
@@ -202,7 +202,7 @@ def _fractions(history: FitResult) -> list[str]:
 
 
 def _spelt(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with its optimizer in small letters, as we write it."""
+    """Copy a config, with the name of the optimizer in lower case, as we write it."""
     spelt = dict(config)
     if isinstance(optimizer := config.get("optimizer"), str):
         spelt["optimizer"] = optimizer.lower()

@@ -1,4 +1,4 @@
-"""The results of a sweep as commands leave them: result files, figures, report, and the table of how trials ended."""
+"""The results that commands write of a sweep: result files, figures and report; and the table of how trials ended."""
 
 import shlex
 import sys
@@ -24,13 +24,13 @@ from tune_cnn.waiting import waiting
 
 
 class Exported(NamedTuple):
-    """What `export` did."""
+    """The outcome of `export`."""
 
-    files: list[Path]  # of the experiments that have an epoch behind them
-    unfinished: list[str]  # the names of those among them that are not finished
-    missing: dict[str, str | None]  # the experiments without a file, each with why it failed; None: it was not begun
-    remarks: list[str]  # why the test set was not measured, one line a reason
-    failed: list[str]  # files that could not be written, and why, in a line each
+    files: list[Path]  # of the experiments that have finished an epoch
+    unfinished: list[str]  # the names of the unfinished ones among them
+    missing: dict[str, str | None]  # the experiments without a file, and why each failed; None: not begun
+    remarks: list[str]  # why the test set was not measured, one line per reason
+    failed: list[str]  # files that could not be written, and why, one line each
 
     @property
     def failures(self) -> dict[str, str]:
@@ -39,15 +39,15 @@ class Exported(NamedTuple):
 
 
 def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
-    """Write `<out_dir>/<name>.json` for every experiment whose trial has an epoch behind it, and has not failed.
+    """Write `<out_dir>/<name>.json` for every experiment whose trial has finished an epoch, and has not failed.
 
-    Experiments that share a trial each get a file, under their own name. That of an unfinished trial says so, has its
-    epochs so far, and what their best weights reach on the test set; `not_measured` says why that is left out, which
-    takes images and time.
+    Experiments that share a trial each get a file, under their own name. An unfinished trial is marked as such, with
+    its epochs so far and the test results of their best weights. To measure these takes images and time; a reason in
+    `not_measured` leaves them out.
     """
     done = Exported([], [], {}, [], [])
     reasons: dict[DataSettings | str, str] = {}
-    unwritten: dict[str, list[str]] = {}  # files, by what hinders
+    unwritten: dict[str, list[str]] = {}  # paths by reason
 
     @cache
     def images(source: DataSettings) -> data.Images | None:
@@ -74,7 +74,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
             tested = Trial(settings, loaded, default_device())
             try:
                 tested.load_state_dict(state)
-            except ResultError:  # it does not fit
+            except ResultError:  # the state does not fit the network
                 return None
             tested.measure_test()
             found[1].update({key: tested.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
@@ -91,7 +91,7 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         path = out_dir / f"{name}.json"
         try:
             save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
-        except OSError as error:  # such as a folder of this name, or another user's file
+        except OSError as error:  # such as a folder with this name, or another user's file
             unwritten.setdefault(str(error.strerror), []).append(str(path))
             continue
         done.files.append(path)
@@ -116,7 +116,7 @@ def _command(name: str, folder: SweepFolder, out_dir: Path) -> str:
 def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
     """Write the result files of a sweep as it stands, and say on stderr which experiments are unfinished.
 
-    `not_measured` is that of `export`; None: as long as somebody is running the sweep.
+    `not_measured` is that of `export`; None: measure the test set unless somebody is running the sweep.
     """
     if not_measured is None and (who := running(folder.folder)) is not None:
         not_measured = f"{who} is running the sweep"
@@ -132,14 +132,14 @@ def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = No
 class Results(NamedTuple):
     """What `write_results` wrote."""
 
-    files: list[Path]  # of every experiment that has an epoch behind it
+    files: list[Path]  # of every experiment that has finished an epoch
     figures: list[Path]  # one for each row of the grid
     reports: list[Path]  # a page, Markdown and CSV; none if no experiment has begun
-    failed: list[str]  # what could not be written, and why, in a line each; the rest was
+    failed: list[str]  # what could not be written, and why, one line each
 
 
 def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Results:
-    """As `export_now`, then write figures and report; what fails then leaves the rest.
+    """Export as `export_now` does, then write figures and report; if one of these fails, the rest is still written.
 
     Raises:
         StorageError: The sweep's folder is damaged.
@@ -152,7 +152,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
     def attempt(what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is: the trainings took hours
+        except Exception as error:  # whatever it is: the results took hours of training
             why = " ".join(str(error).split()) if isinstance(error, TuneCnnError) else named(error)
             results.failed.append(f"{what}: not written ({why}); {_mend('report', folder, out_dir)}")
 
@@ -176,7 +176,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
 
 
 def show_results(folder: SweepFolder, out_dir: Path) -> bool:
-    """Write and name the results; return whether all of them could be written."""
+    """Write the results and print their paths; return whether all of them could be written."""
     results = write_results(folder, out_dir, not_measured=f"{_command('export', folder, out_dir)} measures it")
     experiments = folder.experiments()
     tell(outcome_table(folder, experiments, outcomes(folder, experiments)))
