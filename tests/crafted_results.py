@@ -1,4 +1,4 @@
-"""Result files with the accuracies that a test wants, as a sweep leaves them."""
+"""Result files as a sweep writes them, with the accuracies that a test asks for."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ def history(accuracy: float, training: float | None = None, classes: int = 10) -
     """Four epochs of ten batches; the third reaches the best validation accuracy.
 
     Args:
-        accuracy: The best validation accuracy in percent; at most that of guessing: the losses stay there.
-        training: The training accuracy of that epoch; None: two points more, or that of guessing.
-        classes: How many.
+        accuracy: The best validation accuracy in percent; up to 1.5 times guessing, the losses stay at guessing.
+        training: The training accuracy of that epoch; None: two points more, or guessing.
+        classes: Number of classes.
     """
     learned = accuracy > 150 / classes
     training = training if training is not None else accuracy + 2 if learned else 100 / classes
@@ -42,7 +42,7 @@ def history(accuracy: float, training: float | None = None, classes: int = 10) -
 
 
 def write(folder: Path, name: str, trial: Settings, fit: FitResult, **facts: Any) -> Path:
-    """A result file."""
+    """Write a result file."""
     summary = {
         "id": trial.trial_id,
         "test_accuracy": max(fit.test_acc, default=0) - 1,
@@ -65,7 +65,7 @@ Cells = Mapping[tuple[int | tuple[int, ...], int], float | Sequence[float]]
 
 
 def write_grid(folder: Path, cells: Cells, prefix: str = "exp", **changes: Any) -> list[Path]:
-    """A result file for each accuracy: one with seed 42, or several with seeds 1, 2, ..."""
+    """Write a result file for each accuracy: one with seed 42, or several with seeds 1, 2, ..."""
     files = []
     for (k, depth), accuracies in cells.items():
         several = isinstance(accuracies, Sequence)

@@ -6,12 +6,12 @@ from tune_cnn.data import Images, ImageSet
 from tune_cnn.settings import DataSettings
 
 CLASSES = ("red", "green", "blue", "grey")
-# What the settings of a trial on these images say; nothing reads them from there.
+# For the settings of trials on these images; nothing is read from that folder.
 SETTINGS = DataSettings("image_folder", "easy", in_size=(3, 8, 8), classes=len(CLASSES), fingerprint="easy")
 
 
 def easy_images(train: int = 60, validation: int = 30, test: int = 20) -> Images:
-    """Read-only images (N, 8, 8, 3) of four classes, as sweeps share them; some are too noisy to be recognised."""
+    """Draw images (N, 8, 8, 3) of four classes, read-only as sweeps share them; some are too noisy to be recognised."""
     random = np.random.RandomState(0)
     colours = np.array([[160, 80, 80], [80, 160, 80], [80, 80, 160], [107, 107, 107]])
 

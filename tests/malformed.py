@@ -1,4 +1,4 @@
-"""JSON files that were edited or damaged, made by hypothesis from a good one; and a command that reads them."""
+"""Hypothesis strategies for edited and damaged copies of a good JSON file, and a function that runs a command."""
 
 import contextlib
 import io
@@ -18,13 +18,13 @@ values = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something stands in a JSON value."""
+    """The paths of all values within a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
 
 
 def replaced(value: Any, path: tuple[Any, ...], change: Any) -> Any:
-    """The value with something else at a place."""
+    """A copy of the value with `change` at that path."""
     if not path:
         return change
     copy = dict(value) if isinstance(value, dict) else list(value)
@@ -43,7 +43,7 @@ def edited(draw: st.DrawFn, good: str) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, good: str) -> bytes:
-    """A good file with a stretch of bytes replaced by others, or cut off there."""
+    """A good file with a stretch of bytes replaced, and perhaps cut off after it."""
     content = good.encode()
     start = draw(st.integers(0, len(content)))
     end = draw(st.integers(start, min(start + 20, len(content))))
@@ -52,7 +52,7 @@ def damaged(draw: st.DrawFn, good: str) -> bytes:
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    """The exit code of a command, and what it prints on stdout and stderr; hypothesis and `capsys` do not mix."""
+    """Run a command; return its exit code, stdout and stderr. Hypothesis and `capsys` do not mix."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         exit_code = main(arguments)
     return exit_code, out.getvalue(), err.getvalue()

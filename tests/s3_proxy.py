@@ -1,4 +1,4 @@
-"""An HTTP proxy before an S3 server, which is slow, refuses or falls silent on demand."""
+"""An HTTP proxy in front of an S3 server that delays, refuses or drops requests on demand."""
 
 import contextlib
 import http.client
@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class S3Proxy(ThreadingHTTPServer):
-    """Hands requests on to a server of this machine.
+    """Forwards requests to a server on this machine.
 
     Attributes:
-        trouble: Called before each request with its method and path; may wait, or return the status of a refusal.
-            `0` closes the connection.
+        trouble: Called with method and path before each request is forwarded; may wait, or return the status of a
+            refusal. `0` closes the connection.
     """
 
     daemon_threads = True
@@ -33,11 +33,11 @@ class S3Proxy(ThreadingHTTPServer):
             self.server_close()
 
     def uri(self, behind: str) -> str:
-        """The URI of a place behind the proxy."""
+        """The URI by which a place on the server is reached through the proxy."""
         return behind.replace(f":{self.behind}", f":{self.server_port}")
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away is none of ours."""
+        """Ignore clients that went away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _chunks(self) -> Iterator[bytes]:
-        """The body of a request that does not say how long it is."""
+        """The body of a request with chunked transfer encoding."""
         while self.headers.get("Transfer-Encoding") == "chunked":
             size = int(self.rfile.readline().partition(b";")[0], 16)
             yield self.rfile.read(size)
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def slow(seconds: float, method: str = "PUT") -> Callable[[str, str], None]:
-    """Each request of a method waits before it is handed on."""
+    """Delay each request of a method before it is forwarded."""
 
     def trouble(asked: str, _: str) -> None:
         if asked == method:

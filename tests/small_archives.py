@@ -1,4 +1,4 @@
-"""Small archives in the formats of torchvision's data sets, offered on this machine for download."""
+"""Small archives in the formats of torchvision's data sets, offered for download on this machine."""
 
 import gzip
 import hashlib
@@ -20,21 +20,16 @@ TRAIN, TEST = 40, 20  # images
 
 
 class Archives(NamedTuple):
-    """Attributes:
-    images: Those for training and testing, (N, H, W, C).
-    labels: Theirs.
-    sent: What is sent, by file name; change it, and a download is damaged.
-    requests: The names that were asked for.
-    """
+    """A data set, and the server that offers it."""
 
-    images: list[np.ndarray]
-    labels: list[np.ndarray]
-    sent: dict[str, bytes]
-    requests: list[str]
+    images: list[np.ndarray]  # for training and for testing, each (N, H, W, C)
+    labels: list[np.ndarray]  # of these images, each (N,)
+    sent: dict[str, bytes]  # contents by file name; change one to damage a download
+    requests: list[str]  # the names that were requested
 
 
 def _draw(height: int, channels: int, classes: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Noise with a bright stretch whose place tells the class, so that training on them gets somewhere."""
+    """Draw noise with a bright stretch whose position depends on the class, so that networks can learn it."""
     random = np.random.RandomState(0)
     images = [random.randint(0, 60, (count, height, height, channels), np.uint8) for count in (TRAIN, TEST)]
     labels = [random.randint(0, classes, count) for count in (TRAIN, TEST)]
@@ -105,7 +100,7 @@ def _svhn(patch: pytest.MonkeyPatch) -> Iterator[Archives]:
     sent = {}
     for part, i, label in zip(("train", "test"), images, labels, strict=True):
         content = io.BytesIO()
-        savemat(content, {"X": i.transpose(1, 2, 3, 0), "y": np.where(label, label, 10)[:, None]})  # a 0 is class 10
+        savemat(content, {"X": i.transpose(1, 2, 3, 0), "y": np.where(label, label, 10)[:, None]})  # class 10 is 0
         sent[f"{part}_32x32.mat"] = content.getvalue()
     archives = Archives(images, labels, sent, [])
     with _offered(archives) as address:
@@ -116,7 +111,7 @@ def _svhn(patch: pytest.MonkeyPatch) -> Iterator[Archives]:
 
 @contextmanager
 def _offered(archives: Archives) -> Iterator[str]:
-    """A server on this machine, at the address that is yielded."""
+    """Serve the archives on this machine; yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -132,7 +127,7 @@ def _offered(archives: Archives) -> Iterator[str]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            pass  # torchvision hangs up after the headers when it looks for a redirection
+            pass  # torchvision hangs up after the headers when it checks for a redirect
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

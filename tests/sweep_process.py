@@ -1,4 +1,4 @@
-"""Small sweeps that are disturbed: the command in a process of its own, and what it must leave all the same."""
+"""Small sweeps to disturb: the command in a process of its own, and checks that its results are undisturbed."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ grid:
 settings: {seed: 42, bs_train: 1, epochs: 10, early_stopping: null, lr: 3.0e-3, reg: 0, hidden_dims: [10]}
 data: {source: shapes, in_size: [3, 8, 8], train_images: 200, test_images: 50}
 """
-TIMEOUT_S = 240  # of whatever should take seconds, on a machine that may be busy with other things
+TIMEOUT_S = 240  # for whatever should take seconds, on a machine that may be busy
 _FACTS = ("id", "test_accuracy", "test_loss", "best_epoch", "best_validation_accuracy", "stop_reason", "threads")
 
 
@@ -48,7 +48,7 @@ class Sweep:
 
     Attributes:
         home: The folder.
-        overrides: Of `--set`.
+        overrides: Values of `--set`.
     """
 
     home: Path
@@ -61,7 +61,7 @@ class Sweep:
 
     @property
     def arguments(self) -> list[str]:
-        """What the command is given, with absolute paths."""
+        """The arguments of the command, with absolute paths."""
         arguments = ["sweep", str(self.home / "tiny.yaml"), "--storage", str(self.storage)]
         arguments += ["--out", str(self.results)]
         for override in self.overrides:
@@ -85,7 +85,7 @@ class Sweep:
         return self.home / "results"
 
     def records(self) -> dict[Path, tuple[int, int]]:
-        """The records of finished trials, with what changes if one is written again."""
+        """The records of finished trials, with their inodes and modification times, which change if rewritten."""
         return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in self.files("record.json")}
 
     def files(self, pattern: str) -> list[Path]:
@@ -93,14 +93,14 @@ class Sweep:
         return sorted((self.storage / "tiny").glob(f"trials*/*/{pattern}"))
 
     def epochs(self) -> dict[str, int]:
-        """How many epochs each trial has behind it, by its label."""
+        """The number of epochs that each trial has finished, by its label."""
         counts = {path.parent.name: int(path.stem[6:]) for path in self.files("epoch_*.pt")}
         for path in self.files("record.json"):
             counts[path.parent.name] = json.loads(path.read_text())["results"]["num_epochs"]
         return counts
 
     def holder(self) -> int | None:
-        """The process that holds the lock, or held it when it died."""
+        """The id of the process that holds the lock, or held it when it died."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             return json.loads((self.storage / "tiny" / "lock.json").read_text())["pid"]
         return None
@@ -110,15 +110,15 @@ class Sweep:
         return SweepProcess([*self.arguments, *options], self.home)
 
     def assert_undisturbed(self) -> None:
-        """The results, the facts and the best weights of all trials are those of trainings that nothing disturbed."""
+        """Check that results, facts and best weights of all trials are those of undisturbed trainings."""
         assert_undisturbed(self.experiments, self.folder, self.results)
 
 
 class SweepProcess:
     """`tune-cnn` in the background, in a session of its own, as a terminal would start it.
 
-    If it still runs at the end of its `with` block, it is killed, and its session with it. Of one that has ended, Ray's
-    processes must find out for themselves.
+    If it still runs at the end of its `with` block, it is killed, and its session with it. If it has ended, Ray's
+    processes must notice that by themselves.
     """
 
     def __init__(self, arguments: Sequence[str], home: Path) -> None:
@@ -129,7 +129,7 @@ class SweepProcess:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                # A shell lets what it runs in the background ignore Ctrl-C, and these tests with it.
+                # Background jobs of a shell ignore Ctrl-C, and so would the command if these tests are one.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.pid = self._process.pid
@@ -156,7 +156,7 @@ class SweepProcess:
         return self._output["stderr"].read_text()
 
     def wait_until(self, happened: Callable[[], object]) -> None:
-        """Wait for something that the sweep should do; it is a failure of the test if it ends before."""
+        """Wait for something that the sweep should do; fail if it ends first."""
 
         def ended() -> bool:
             return self._process.poll() is not None
@@ -173,7 +173,7 @@ class SweepProcess:
         os.killpg(self.pid, number)
 
     def exit_code(self) -> int:
-        """Wait for the end."""
+        """Wait until the command ends."""
         return self._process.wait(TIMEOUT_S)
 
 
@@ -186,7 +186,7 @@ class Ended(NamedTuple):
 
 
 def run(sweep: Sweep, *options: str, meanwhile: Callable[[], object] = lambda: None) -> Ended:
-    """The command in this process, on the Ray that is there; and something that happens while it runs."""
+    """Run the command in this process, on the Ray that is there, and meanwhile something else in a thread."""
     with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr, ThreadPoolExecutor(1) as thread:
         happening = thread.submit(meanwhile)
         exit_code = main([*sweep.arguments, *options])
@@ -213,7 +213,7 @@ def processes() -> dict[int, _Process]:
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # Fields 4 and 6 of proc_pid_stat(5); the second one may itself hold blanks.
+            # Fields 4 and 6 of proc_pid_stat(5); the second one may itself contain blanks.
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             command = (folder / "cmdline").read_text().replace("\0", " ")
             found[int(folder.name)] = _Process(int(fields[1]), int(fields[3]), command)
@@ -221,13 +221,13 @@ def processes() -> dict[int, _Process]:
 
 
 def raylet_of(driver: int) -> int:
-    """The process of Ray that starts all others, on the machine of a sweep's driver."""
+    """The id of the raylet, Ray's process that starts all others, on the machine of a sweep's driver."""
     (raylet,) = _raylets_of(driver)
     return raylet
 
 
 def training_processes(of: int) -> list[int]:
-    """The processes that train for the driver of a sweep, or below the raylet of a node."""
+    """The ids of the processes that train for the driver of a sweep, or below the raylet of a node."""
     parents = {of, *_raylets_of(of)}
     return [pid for pid, process in processes().items() if process.parent in parents and is_training(pid)]
 
@@ -243,7 +243,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def is_training(pid: int) -> bool:
-    """Whether a process is there, and trains."""
+    """Whether a process exists and is training."""
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         return command.startswith((b"ray::CnnTrainable", b"ray::ResourceTrainable"))
@@ -252,7 +252,7 @@ def is_training(pid: int) -> bool:
 
 @cache
 def undisturbed(settings: Settings) -> Trial:
-    """The same trial in this process, on one thread as in the sweep."""
+    """Train the same trial undisturbed in this process, on one thread as in the sweep."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -265,7 +265,7 @@ def undisturbed(settings: Settings) -> Trial:
 
 
 def assert_undisturbed(experiments: Sequence[Experiment], folder: SweepFolder, results: Path) -> None:
-    """The results, the facts and the best weights of all trials are those of trainings that nothing disturbed."""
+    """Check that results, facts and best weights of all trials are those of undisturbed trainings."""
     for experiment in experiments:
         expected = undisturbed(experiment.settings)
         exported = json.loads((results / f"{experiment.name}.json").read_text())

@@ -1,4 +1,4 @@
-"""A sweep of two small trials, trained in this process and without Ray, as a real one leaves it."""
+"""A sweep of two small trials, trained in this process without Ray; it leaves the files of a real one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +27,12 @@ def write_config(folder: Path) -> list[Experiment]:
 
 
 def train(experiments: Sequence[Experiment], folder: SweepFolder, interrupted_after: int | None = None) -> list[str]:
-    """Do what a sweep does to the trials that are not finished yet, one after the other.
+    """Train the unfinished trials as a sweep does, but one after the other.
 
     Args:
-        experiments: Of the sweep.
+        experiments: Those of the sweep.
         folder: Its folder.
-        interrupted_after: Leave each trial after so many more epochs, unless it ends before.
+        interrupted_after: Abandon each trial after so many more epochs, unless it ends before.
 
     Returns:
         The epochs that were trained, such as `K4_L1_cb9d516b 3`.
@@ -60,7 +60,7 @@ def train(experiments: Sequence[Experiment], folder: SweepFolder, interrupted_af
 
 
 def trainable(experiment: Experiment, folder: SweepFolder) -> CnnTrainable:
-    """As in a worker of Ray, but in this process."""
+    """A trainable, set up as in a Ray worker, but in this process."""
     settings = experiment.settings
     worker = CnnTrainable.__new__(CnnTrainable)
     worker.setup(
