@@ -1,7 +1,7 @@
-"""A small ResNet with a width and a dropout: an example of a custom network for tune_cnn, searched by resnet.yaml.
+"""A small ResNet of variable width and dropout: an example of a custom network for tune_cnn, searched by resnet.yaml.
 
-tune_cnn gives the constructor `in_size` and `out_classes`, and of `filters`, `pool_every` and `hidden_dims` those that
-it names. All further arguments come from `model_args`.
+tune_cnn passes `in_size` and `out_classes` to the constructor, and whichever of `filters`, `pool_every` and
+`hidden_dims` it names. All other arguments come from `model_args`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Two conv layers around a skip connection (He et al., 2015, arXiv:1512.03385); the first one may halve the map."""
+    """Two conv layers around a skip connection (He et al., 2015, arXiv:1512.03385); the first may halve the map."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -29,13 +29,13 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """A conv layer, one block for each of three widths, and a classifier on the mean of each channel.
+    """A conv layer, three blocks, global average pooling, and a linear classifier.
 
     Args:
         in_size: Channels, height and width of an image.
         out_classes: Number of classes.
-        width: Channels of the first block; each further one has twice as many, on a map of half the size.
-        dropout: Probability with which a feature is left out before the classifier while training.
+        width: Channels of the first block; each further one doubles them and halves the map.
+        dropout: Probability of dropping a feature before the classifier in training.
     """
 
     def __init__(self, in_size: Sequence[int], out_classes: int, width: int = 16, dropout: float = 0.0) -> None:
@@ -45,6 +45,6 @@ class SmallResNet(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * width, out_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores (B, out_classes) of images (B, C, H, W) with values in [0, 1]."""
+        """Map images (B, C, H, W) in [0, 1] to logits (B, out_classes)."""
         features = self.blocks(self.first(images))  # (B, 4 * width, H / 4, W / 4)
         return self.classifier(features.mean(dim=(2, 3)))

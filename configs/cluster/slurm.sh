@@ -1,13 +1,13 @@
 #!/bin/bash
-# A sweep on all nodes of a SLURM job. Two minutes before its time is up, the job stops the sweep and queues itself
-# again, and then goes on. Change the first lines below, activate the environment that has tune_cnn, and submit:
+# A sweep on all nodes of a SLURM job. Two minutes before its time is up, the job stops the sweep, requeues itself,
+# and resumes when it runs again. Change the first lines below, activate the environment that has tune_cnn, and submit:
 #
 #   sbatch configs/cluster/slurm.sh configs/exp1_1.yaml --storage /shared/ray_results
 #
-# What follows the script's name is given to `tune-cnn sweep`. All nodes must see the storage, a folder or s3://...;
-# without --storage it is ray_results in the folder where you submit.
+# Arguments after the script's name go to `tune-cnn sweep`. All nodes must see the storage, a folder or s3://...; without
+# --storage, it is ray_results in the folder where you submit.
 #
-# CHANGE: the job's size; of the lines that begin with ##, remove one # where the cluster wants them.
+# CHANGE: the job's size; to use a line that begins with ##, remove one #.
 #SBATCH --job-name=tune-cnn
 #SBATCH --nodes=2
 #SBATCH --cpus-per-task=16
@@ -17,25 +17,25 @@
 ##SBATCH --partition=NAME
 ##SBATCH --account=NAME
 #
-# KEEP: one Ray on each node, and how the job goes on when its time is up.
+# KEEP: one Ray on each node, and how the job continues when its time is up.
 #SBATCH --ntasks-per-node=1
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-# Only who has the token gets into this Ray. Each job has its own, in the environment, which `ps` shows to nobody else.
+# Only clients with the token can use this Ray. Each job has its own, in the environment, which other users cannot read.
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN
 
-# This script runs on the first node. Some machines know themselves as 127.0.1.1, where the others don't reach them.
+# This script runs on the first node. Some machines resolve their own name to 127.0.1.1, where others can't reach them.
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 ip=$({ getent ahostsv4 "$first"; hostname -I; } | awk '!/^127\./ {print $1; exit}')
-port=$((20000 + 2 * (SLURM_JOB_ID % 5000)))  # and the next one
+port=$((20000 + 2 * (SLURM_JOB_ID % 5000)))  # this one and the next
 export ip port
 
-# Not `ray symmetric-run`: it passes no signal on, refuses nodes where another Ray runs, and its `ray stop` would end those
-# of your other jobs.
+# Not `ray symmetric-run`: it forwards no signals, refuses nodes where another Ray runs, and its `ray stop` would end the
+# Ray of your other jobs too.
 srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
     options=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats --block)
     if [[ $SLURM_NODEID == 0 ]]; then
