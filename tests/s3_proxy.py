@@ -44,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: S3Proxy
 
-    def _hand_on(self) -> None:
+    def _forward(self) -> None:
         body = b"".join(self._chunks()) or self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status = self.server.trouble(self.command, self.path)
         if status is not None:
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not size:
                 return
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _hand_on
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
 
     def log_message(self, *_: object) -> None:
         pass

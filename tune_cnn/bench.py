@@ -203,13 +203,13 @@ def _serve(connection: Connection, contender: str, settings: Settings, threads: 
             run()  # warm-up, in which kernels are chosen and memory is allocated
         wait()
         used = torch.cuda.max_memory_reserved(device) / 1e6 if is_gpu else _own_memory_mb() - images.nbytes / 1e6
-        found = {"memory_mb": used}
+        measured = {"memory_mb": used}
         for name, run, part in zip(passes._fields, passes, images[:2], strict=True):
             started = time.perf_counter()
             run()
             wait()
-            found[name] = part.count / (time.perf_counter() - started)
-        connection.send(found)
+            measured[name] = part.count / (time.perf_counter() - started)
+        connection.send(measured)
     except Exception as error:
         connection.send(error)
 

@@ -148,11 +148,11 @@ def _words(text: str) -> list[str]:
     return re.sub(r"(?<![\w.])[\w.]+\(|[\[\](),%]", " ", without_names).split()
 
 
-def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, list[str]]:
+def _history(curves: dict[str, list[float]], stated: object) -> tuple[FitResult, list[str]]:
     """Make a consistent history; return it, and remarks on what had to be changed.
 
     Accuracies are cut to the shorter curve, and losses in proportion; missing accuracies become NaN. The number of
-    epochs that the file states only counts if there are no accuracies.
+    epochs that is `stated` in the file only counts if there are no accuracies.
     """
     remarks = []
     losses = len(curves["train_loss"]), len(curves["test_loss"])
@@ -162,16 +162,16 @@ def _history(curves: dict[str, list[float]], told: object) -> tuple[FitResult, l
         epochs = min(filter(None, counts.values()))
     else:  # the largest number that divides both loss curves
         epochs = math.gcd(*losses)
-        if isinstance(told, int) and 0 < told <= min(filter(None, losses), default=0):
-            epochs = int(told)
+        if isinstance(stated, int) and 0 < stated <= min(filter(None, losses), default=0):
+            epochs = int(stated)
         longest = epochs
     if epochs < longest:
         lengths = " and ".join(f"{name} has {count}" for name, count in counts.items())
         remarks.append(f"{lengths} values; both are cut to {epochs}")
     if epochs and (missing := [name for name, n in counts.items() if not n]):
         remarks.append(f"{' and '.join(missing)} without a value; num_epochs is taken to be {epochs}")
-    if told not in (None, 0, epochs, str(epochs)) and longest == epochs:
-        remarks.append(f"num_epochs is {told!r:.40}, but the curves have {epochs}, which count")
+    if stated not in (None, 0, epochs, str(epochs)) and longest == epochs:
+        remarks.append(f"num_epochs is {stated!r:.40}, but the curves have {epochs}, which count")
     for name, curve in curves.items() if epochs else ():
         if name.endswith("acc"):
             curves[name] = curve[:epochs] or [math.nan] * epochs

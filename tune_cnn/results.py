@@ -98,14 +98,14 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         if summary.get("unfinished"):
             done.unfinished.append(name)
     for why, paths in unwritten.items():
-        done.failed.append(f"{enumerated(paths)}: not written ({why}); {_mend('export', folder, out_dir)}")
+        done.failed.append(f"{enumerated(paths)}: not written ({why}); {_remedy('export', folder, out_dir)}")
     if done.unfinished:
-        told = dict.fromkeys([not_measured] if not_measured else reasons.values())
-        done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in told)
+        distinct = dict.fromkeys([not_measured] if not_measured else reasons.values())
+        done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in distinct)
     return done
 
 
-def _mend(command: str, folder: SweepFolder, out_dir: Path) -> str:
+def _remedy(command: str, folder: SweepFolder, out_dir: Path) -> str:
     return f"fix that, then type: {_command(command, folder, out_dir)}"
 
 
@@ -154,7 +154,7 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
             yield
         except Exception as error:  # whatever it is: the results took hours of training
             why = " ".join(str(error).split()) if isinstance(error, TuneCnnError) else named(error)
-            results.failed.append(f"{what}: not written ({why}); {_mend('report', folder, out_dir)}")
+            results.failed.append(f"{what}: not written ({why}); {_remedy('report', folder, out_dir)}")
 
     with attempt("figures"), waiting("drawing the figures"):
         from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without

@@ -56,23 +56,23 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
         one_each = {name: {"seed": seeds[name].pop(), **values} for name, values in one_each.items()}
     settings = []
     for key in [key for key in telling_keys(one_each.values()) if key not in keys]:
-        told = [f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items()]
-        settings.append(f"{symbol(key)}: {', '.join(told)}")
+        parts = [f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items()]
+        settings.append(f"{symbol(key)}: {', '.join(parts)}")
     best = [f"{name} {_best(runs)}" for name, runs in sweeps.items()]
     return Comparison(rows, f"best validation accuracy in %: {', '.join(best)}", settings, changed, missing)
 
 
 def _best(runs: Sequence[Run]) -> str:
-    found = [(run.accuracy, run.names[0]) for run in runs if run.accuracy is not None and run.is_finished]
-    return "{:.2f} ({})".format(*max(found, key=lambda one: one[0])) if found else "none"  # the first, if equal
+    finished = [(run.accuracy, run.names[0]) for run in runs if run.accuracy is not None and run.is_finished]
+    return "{:.2f} ({})".format(*max(finished, key=lambda one: one[0])) if finished else "none"  # the first, if equal
 
 
 def _difference(theirs: Sequence[float], ours: Sequence[float]) -> tuple[str, bool]:
     """The difference as text, and whether it is a change."""
     if not theirs or not ours:
         return ("missing" if theirs or ours else "–"), False
-    found = difference(theirs, ours)
-    if found is None:
+    gap = difference(theirs, ours)
+    if gap is None:
         value = fmean(theirs) - fmean(ours)
         return ("same" if value == 0 else f"{value:+.2f}"), value != 0
-    return f"{found.value:+.2f} ± {(found.high - found.low) / 2:.2f}", not found.is_noise
+    return f"{gap.value:+.2f} ± {(gap.high - gap.low) / 2:.2f}", not gap.is_noise

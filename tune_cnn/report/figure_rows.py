@@ -74,8 +74,8 @@ def _parts(name: str, values: Mapping[str, str]) -> dict[str, str]:
 
 def _family(prefix: str, family: Sequence[_Named]) -> list[Row]:
     varied = [key for key in varied_keys(found.values for found in family) if key != "seed"]
-    told = [key for key in family[0].parts if key != "seed"]
-    axis = next(reversed([key for key in told if key in varied] or told), None)
+    stated = [key for key in family[0].parts if key != "seed"]
+    axis = next(reversed([key for key in stated if key in varied] or stated), None)
     rows: dict[str, list[_Named]] = {}
     for found in family:
         rows.setdefault(found.without(axis or "", "seed"), []).append(found)

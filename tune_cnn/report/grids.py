@@ -53,12 +53,12 @@ class Cell:
     @property
     def verdict(self) -> str:
         """`learned`, `unfinished: 3 of 30 epochs`, or if the runs differ, `2 learned, 1 did not learn`."""
-        return self.runs[0].progress if len(self.runs) == 1 else _told(self.counts, VERDICTS)
+        return self.runs[0].progress if len(self.runs) == 1 else _tally(self.counts, VERDICTS)
 
     @property
     def expected(self) -> str:
         """The diagnosis before the training: `trains`, or if the runs differ, `2 trains, 1 at risk`."""
-        return _told(Counter(run.expected for run in self.runs if run.expected), EXPECTATIONS) or "–"
+        return _tally(Counter(run.expected for run in self.runs if run.expected), EXPECTATIONS) or "–"
 
     @cached_property
     def accuracies(self) -> list[float]:
@@ -96,7 +96,7 @@ def known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _told(counts: Counter[str], names: Sequence[str]) -> str:
+def _tally(counts: Counter[str], names: Sequence[str]) -> str:
     """The name if only one occurs, otherwise how often each does: `2 learned, 1 did not learn`."""
     if len(counts) == 1:
         return next(iter(counts))
@@ -206,7 +206,7 @@ def _add(runs: list[Run], run: Run) -> None:
     """Add a run to a cell; if the same training is there already, under another name, merge the two."""
     for place, other in enumerate(runs):
         if run.is_same_training(other):
-            told = run if other.history is None or not other.facts else other
-            runs[place] = replace(told, names=(*other.names, *run.names))
+            kept = run if other.history is None or not other.facts else other
+            runs[place] = replace(kept, names=(*other.names, *run.names))
             return
     runs.append(run)

@@ -56,16 +56,16 @@ def cost_figure(grid: Grid) -> PageFigure | None:
         ],
         f"training time ({name})": [duration_s / unit for duration_s in durations_s],
     }
-    told = {title: {c: cost for c, cost in zip(cells, costs, strict=True) if cost} for title, costs in measures.items()}
-    told = {title: costs for title, costs in told.items() if len(set(costs.values())) > 1}
-    if not told or not grid.axes:
+    kept = {title: {c: cost for c, cost in zip(cells, costs, strict=True) if cost} for title, costs in measures.items()}
+    kept = {title: costs for title, costs in kept.items() if len(set(costs.values())) > 1}
+    if not kept or not grid.axes:
         return None
     rows = [row for row in grid.rows(grid.axes[0]) if not set(row.cells).isdisjoint(cells)]
     colours = [to_hex(level_colour(grid.axes[-1], row.cells[0].level(grid.axes[-1]), n)) for n, row in enumerate(rows)]
     key = [(row.fixed, _on_both(colour), False) for row, colour in zip(rows, colours, strict=True) if row.fixed]
     with own_style():
-        fig = Figure(figsize=(5.3 * len(told), 3.2))
-        for ax, (title, costs) in zip(fig.subplots(1, len(told), squeeze=False)[0], told.items(), strict=True):
+        fig = Figure(figsize=(5.3 * len(kept), 3.2))
+        for ax, (title, costs) in zip(fig.subplots(1, len(kept), squeeze=False)[0], kept.items(), strict=True):
             _draw_costs(ax, title, costs, list(zip(rows, colours, strict=True)))
         title = f"Accuracy of the networks that learned, against cost; points bear their {grid.axes[0]}"
         return page_figure(title, key, fig, "Accuracy against cost")

@@ -200,8 +200,8 @@ def read_run(path: Path) -> Run:
         first = [*islice((value for value in _readings(given[key]) if _is_setting(key, value)), 1)]
         (known if first or key in _GRID else unknown)[key] = first[0] if first else given[key]
     for key in _GRID:
-        if key not in known and (told := re.search(rf"(?:^|_){symbol(key)}(\d+(?:-\d+)*)", path.stem)):
-            numbers = [int(number) for number in told[1].split("-")]
+        if key not in known and (match := re.search(rf"(?:^|_){symbol(key)}(\d+(?:-\d+)*)", path.stem)):
+            numbers = [int(number) for number in match[1].split("-")]
             known[key] = numbers if key == "filters_per_layer" else numbers[0]
     data, problems = parse_data(given.get("data", "cifar10"))
     if problems:
@@ -211,7 +211,7 @@ def read_run(path: Path) -> Run:
         data = data if problems else resolved
     settings = parse_settings({**known, "data": data}, str(path))
     names = {path.stem, str(config.get("run_name"))}
-    texts = {key: text for key, text in _texts(unknown).items() if not _tells_the_name(key, text, names)}
+    texts = {key: text for key, text in _texts(unknown).items() if not _repeats_the_name(key, text, names)}
     return Run((path.stem,), settings, history, facts, unknown=texts)
 
 
@@ -244,7 +244,7 @@ def _is_setting(key: str, value: object) -> bool:
     return True
 
 
-def _tells_the_name(key: str, text: str, names: set[str]) -> bool:
+def _repeats_the_name(key: str, text: str, names: set[str]) -> bool:
     """Whether a value repeats the experiment's name, perhaps within a path, and so differs for every experiment."""
     if "name" in key and text in names:
         return True

@@ -37,8 +37,8 @@ def interplay(grid: Grid) -> list[str]:
     lines = _learning(across, *names)
     effects = [_largest_effect(rows) for rows in (across, along)]
     if all(effects):
-        told = ", ".join(f"{name} changes accuracy by up to {e}" for name, e in zip(names, effects, strict=True))
-        lines.append(f"Among the cells that learned, {told}.")
+        changes = ", ".join(f"{name} changes accuracy by up to {e}" for name, e in zip(names, effects, strict=True))
+        lines.append(f"Among the cells that learned, {changes}.")
     return lines
 
 
@@ -63,8 +63,8 @@ def _ranking(row: Row) -> str:
     sentence = f"{row.at}{levels(row.varies, best)} {verb}{' so far' if row.is_open else ''} ({_accuracy(first)}{each})"
     if lower := [cell for cell in others if cell not in best]:
         noise = {cell: f", {_noise(gap)}" for cell, gap in gaps.items()}
-        told = [f"{levels(row.varies, [cell])} ({_accuracy(cell)}{noise.get(cell, '')})" for cell in lower]
-        sentence += f", ahead of {listed(told)}"
+        runners_up = [f"{levels(row.varies, [cell])} ({_accuracy(cell)}{noise.get(cell, '')})" for cell in lower]
+        sentence += f", ahead of {listed(runners_up)}"
     rest = _rest(row)
     return f"{sentence}; {rest}." if rest else f"{sentence}."
 
