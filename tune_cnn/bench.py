@@ -228,7 +228,7 @@ def measure_cell(
     """Let the contenders take turns at one cell, so that a busy spell of the machine affects them all.
 
     A turn has so many training `batches`. In each of the `rounds`, each contender gets a new process: how the C library
-    keeps freed memory differs from process to process, and matters up to a third of a training step.
+    keeps freed memory differs from process to process, and costs up to a third of a training step.
 
     Returns:
         JSON values: for training and validation, images per second and their ratios within a round, each as median,

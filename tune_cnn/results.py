@@ -1,4 +1,4 @@
-"""The results that commands write of a sweep: result files, figures and report; and the table of how trials ended."""
+"""Results that commands write for a sweep: result files, figures and report; and the table of how trials ended."""
 
 import shlex
 import sys
@@ -42,8 +42,8 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     """Write `<out_dir>/<name>.json` for every experiment whose trial has finished an epoch, and has not failed.
 
     Experiments that share a trial each get a file, under their own name. An unfinished trial is marked as such, with
-    its epochs so far and the test results of their best weights. To measure these takes images and time; a reason in
-    `not_measured` leaves them out.
+    its epochs so far and the test results of their best weights. Measuring these takes images and time; if
+    `not_measured` gives a reason, they are left out.
     """
     done = Exported([], [], {}, [], [])
     reasons: dict[DataSettings | str, str] = {}

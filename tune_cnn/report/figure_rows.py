@@ -1,4 +1,4 @@
-"""Groups experiments into figures: those whose names differ in one setting share one."""
+"""Grouping of experiments into figures: those whose names differ in one setting share one."""
 
 import re
 from collections import Counter

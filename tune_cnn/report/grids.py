@@ -154,7 +154,7 @@ class Grid:
         return [run for cell in self.cells for run in cell.runs]
 
     def rows(self, varies: str) -> list[Row]:
-        """Split the grid into rows in which only this axis varies, such as L in a row for each K."""
+        """Split the grid into rows in which only this axis varies, such as one over L for each K."""
         fixed = [axis for axis in self.axes if axis != varies]
         cells = sorted(self.cells, key=lambda cell: [by_size(cell.level(axis)) for axis in fixed])
         rows = groupby(cells, key=lambda cell: ", ".join(f"{axis} = {cell.level(axis)}" for axis in fixed))

@@ -56,7 +56,7 @@ def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | 
 
 @cache
 def t_quantile(freedom: float) -> float:
-    """The t for which 95 % of Student's distribution lie between -t and t, to five digits.
+    """The t for which 95 % of Student's distribution lies between -t and t, to five digits.
 
     With t = sqrt(freedom) tan(angle), the density becomes a power of the cosine, which is smooth and has no long tails.
 

@@ -161,7 +161,7 @@ class Run:
         return value if isinstance(value, Mapping) else {}
 
     def is_same_training(self, other: "Run") -> bool:
-        """Whether two runs with equal conditions, K and L are the same training; if their curves differ, never."""
+        """Whether two runs with equal conditions, K and L are one training; if their curves differ, they are not."""
         if self.settings.seed != other.settings.seed:
             return False
         if self.history is None or other.history is None:
@@ -227,7 +227,7 @@ def _texts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _readings(value: Any) -> list[Any]:
-    """What a value may mean: itself, a text also parsed as JSON, one number also as a list, 0 and 1 also as flags."""
+    """Possible meanings of a value: itself, a text parsed as JSON, one number as a list, 0 and 1 as flags."""
     if isinstance(value, str):
         text, value = value, value.lower()
         with suppress(ValueError):

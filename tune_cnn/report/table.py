@@ -74,7 +74,7 @@ class Square(NamedTuple):
 
     accuracy: str  # `68.2`, with its interval if there are several runs; empty if there is no accuracy
     remark: str  # the verdict unless all runs learned
-    shade: float | None = None  # 0 for the lowest accuracy that learned, 100 for the highest; None for others
+    shade: float | None = None  # 0 to 100 within `accuracy_range`; None if it did not learn
     is_finished: bool = False  # whether a run has final results
 
 
