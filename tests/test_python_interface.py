@@ -76,7 +76,7 @@ def test_what_is_not_there_is_told(trained, tmp_path):
             ask("other")
     files = SweepFolder(str(tmp_path / "new"), "tiny")
     files.save_experiments(trained.experiments)
-    for ask, told in ((Sweep(files).model, "no weights yet"), (Sweep(files).history, "no epoch behind it yet")):
+    for ask, told in ((Sweep(files).model, "no weights yet"), (Sweep(files).history, "no finished epoch yet")):
         with pytest.raises(StorageError, match=rf"L1_K4 has {told} \(its first epoch has not ended\); run the sweep"):
             ask("tiny_L1_K4")
         with pytest.raises(ConfigError, match=r"\['tiny'\]: no such experiment"):

@@ -137,8 +137,7 @@ def test_none_learned(tmp_path):
     assert told(grid) == {
         "1.2": [
             f"L = 8 and 16 at K = 32 and 64 did not learn: at most 10.2 % validation accuracy, where {GUESSING}.",
-            f"Why: {AT_GUESSING} No shallower network of the same K learned, "
-            "so this sweep does not tell whether depth is why.",
+            f"Why: {AT_GUESSING} No shallower network of the same K learned, so depth may or may not be the cause.",
         ],
     }
     assert summary([grid])[0] == "4 experiments, 4 trainings: 4 did not learn."
@@ -187,8 +186,7 @@ def test_missing_and_failed_cells_are_named_and_claim_nothing(tmp_path):
         ],
         "1.2": [
             f"L = 4 at K = 64 did not learn: at most 10.0 % validation accuracy, where {GUESSING}.",
-            f"Why: {AT_GUESSING} No shallower network of the same K learned, "
-            "so this sweep does not tell whether depth is why.",
+            f"Why: {AT_GUESSING} No shallower network of the same K learned, so depth may or may not be the cause.",
         ],
         "2.2": ["At L = 4, the width decides: K = 32 learned, K = 64 did not."],
     }
@@ -408,7 +406,7 @@ def test_few_validation_images_tell_no_network_from_luck(tmp_path):
     trial = settings(32, 2, data=DataSettings("image_folder", path="/images", classes=2))
     write(tmp_path, "a", trial, history(90.0, classes=2), images={"train": 29, "validation": 5, "test": 9})
     (grid,) = load_grids([tmp_path / "a.json"])
-    assert told(grid)["1.2"][0].endswith("and 5 validation images are too few to tell more from luck.")
+    assert told(grid)["1.2"][0].endswith("and 5 validation images are too few to tell learning from luck.")
 
 
 def test_who_always_answers_the_most_frequent_class_has_not_learned(tmp_path):
@@ -435,7 +433,7 @@ def test_what_another_network_gave_on_the_cells_that_did_not_learn(tmp_path):
     assert grid_names([grid, other]) == ["ConvClassifier", "YourCodeNet"]
     assert told(grid, other)["1.3"] == [
         REMEDIES,
-        "With YourCodeNet, 2 of 3 cells learned that did not with ConvClassifier: "
+        "Of 3 cells that did not learn with ConvClassifier, 2 learned with YourCodeNet: "
         "75.2 % (K = 32, L = 8), 77.0 % (K = 64, L = 8).",
     ]
 
@@ -443,13 +441,14 @@ def test_what_another_network_gave_on_the_cells_that_did_not_learn(tmp_path):
 @pytest.mark.parametrize(
     ("tried", "line"),
     [
-        ({(32, 8): 30.0, (32, 9): 31.0}, "With lr = 0.01, 2 of 2 cells learned that did not with lr = 0.001: "
+        ({(32, 8): 30.0, (32, 9): 31.0}, "Of 2 cells that did not learn with lr = 0.001, 2 learned with lr = 0.01: "
          "30.0 % (K = 32, L = 8), 31.0 % (K = 32, L = 9)."),
-        ({(32, 8): FLAT, (32, 9): FLAT}, "With lr = 0.01, 0 of 2 cells learned that did not with lr = 0.001."),
-        ({(32, 8): 30.0}, "With lr = 0.01, 1 of 1 cell learned that did not with lr = 0.001: 30.0 % (K = 32, L = 8)."),
-        ({(32, 8): FLAT}, "With lr = 0.01, 0 of 1 cell learned that did not with lr = 0.001."),
-        ({(32, 2): 64.0}, "On the 1 cell that both learned, lr = 0.01 differs from lr = 0.001 by +2.0 points."),
-        ({(32, 2): 64.0, (32, 4): 60.0}, "On 2 cells that both learned, lr = 0.01 differs from lr = 0.001 "
+        ({(32, 8): FLAT, (32, 9): FLAT}, "Of 2 cells that did not learn with lr = 0.001, 0 learned with lr = 0.01."),
+        ({(32, 8): 30.0}, "Of 1 cell that did not learn with lr = 0.001, 1 learned with lr = 0.01: "
+         "30.0 % (K = 32, L = 8)."),
+        ({(32, 8): FLAT}, "Of 1 cell that did not learn with lr = 0.001, 0 learned with lr = 0.01."),
+        ({(32, 2): 64.0}, "On the 1 cell that learned with both, lr = 0.01 differs from lr = 0.001 by +2.0 points."),
+        ({(32, 2): 64.0, (32, 4): 60.0}, "On 2 cells that learned with both, lr = 0.01 differs from lr = 0.001 "
          "by -0.5 points on average (-3.0 to +2.0)."),
     ],
 )  # fmt: skip

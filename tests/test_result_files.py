@@ -60,7 +60,7 @@ def test_the_number_of_epochs_is_that_of_the_curves(told, capsys):
 @pytest.mark.parametrize("told", [1, 3, -1, 2.5, "many", [2], True])
 def test_a_number_of_epochs_that_contradicts_the_curves_is_remarked_once(told, capsys):
     assert read(result_text(num_epochs=told)) == read(result_text(num_epochs=told)) == HISTORY
-    assert capsys.readouterr().err == f"theirs.json: num_epochs is {told!r}, but the curves have 2, which count\n"
+    assert capsys.readouterr().err == f"theirs.json: num_epochs is {told!r}, but the curves have 2, which is used\n"
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ def test_our_own_files_are_in_percent(folder):
         ('{"config": {}, "results": []}', "not a result file: it has no results with "),
         ('{"config": {}, "results": {"accuracy": [1, 2]}}', "not a result file: it has no results with "),
         (result_text(test_acc=["1", "many"]), r"results\.test_acc is not a curve of numbers \(.*'many'\); correct it"),
-        (result_text(train_loss=2.3), r"results\.train_loss is not a curve of numbers \(2\.3 is no list\); correct it"),
-        (result_text(test_loss=[True]), r"results\.test_loss is not a curve of numbers \(True is no number\)"),
-        (result_text(test_loss=[[[1.0]]]), r"results\.test_loss is not a curve of numbers \(\[1\.0\] is no number\)"),
+        (result_text(train_loss=2.3), r"results\.train_loss is not a curve of numbers \(2\.3 is not a list\); correct"),
+        (result_text(test_loss=[True]), r"results\.test_loss is not a curve of numbers \(True is not a number\)"),
+        (result_text(test_loss=[[[1.0]]]), r"results\.test_loss is not a curve of numbers \(\[1\.0\] is not a number"),
         (result_text(test_loss={"mean": 1}), r"results\.test_loss is not a curve of numbers \(\{'mean': 1\} is no"),
         (result_text(test_loss="see log"), r"results\.test_loss is not a curve of numbers \(.*'see'\)"),
     ],

@@ -82,7 +82,7 @@ class Sweep:
         """One row per epoch, counted from 1: mean losses in nats, accuracies in percent."""
         trial = self._files.trial(self._settings(name))
         if (found := trial.record() or trial.as_it_stands(trial.newest_state())) is None:
-            raise self._none_yet(name, "epoch behind it")
+            raise self._none_yet(name, "finished epoch")
         history = found[0]
         columns = {
             "train_loss": epoch_means(history.train_loss, history.num_epochs),

@@ -128,7 +128,7 @@ def _curve(value: object) -> list[float]:
     if isinstance(value, dict) and all(key.isdecimal() for key in value):  # as pandas writes a series
         value = list(value.values())
     if not isinstance(value, list):
-        raise ValueError(f"{value!r:.40} is no list")
+        raise ValueError(f"{value!r:.40} is not a list")
     return [_number(item) for part in value for item in (part if isinstance(part, list) else [part])]
 
 
@@ -138,7 +138,7 @@ def _number(value: object) -> float:
     if isinstance(value, str) and len(words := _words(value[:200])) == 1:
         value = float(words[0])
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r:.40} is no number")
+        raise ValueError(f"{value!r:.40} is not a number")
     return math.inf if value > _MOST else -math.inf if value < -_MOST else float(value)
 
 
@@ -171,7 +171,7 @@ def _history(curves: dict[str, list[float]], stated: object) -> tuple[FitResult,
     if epochs and (missing := [name for name, n in counts.items() if not n]):
         remarks.append(f"{' and '.join(missing)} without a value; num_epochs is taken to be {epochs}")
     if stated not in (None, 0, epochs, str(epochs)) and longest == epochs:
-        remarks.append(f"num_epochs is {stated!r:.40}, but the curves have {epochs}, which count")
+        remarks.append(f"num_epochs is {stated!r:.40}, but the curves have {epochs}, which is used")
     for name, curve in curves.items() if epochs else ():
         if name.endswith("acc"):
             curves[name] = curve[:epochs] or [math.nan] * epochs

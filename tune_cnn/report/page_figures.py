@@ -67,7 +67,7 @@ def cost_figure(grid: Grid) -> PageFigure | None:
         fig = Figure(figsize=(5.3 * len(kept), 3.2))
         for ax, (title, costs) in zip(fig.subplots(1, len(kept), squeeze=False)[0], kept.items(), strict=True):
             _draw_costs(ax, title, costs, list(zip(rows, colours, strict=True)))
-        title = f"Accuracy of the networks that learned, against cost; points bear their {grid.axes[0]}"
+        title = f"Accuracy of the networks that learned, against cost; points are labelled with {grid.axes[0]}"
         return page_figure(title, key, fig, "Accuracy against cost")
 
 

@@ -113,8 +113,8 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
         "Accuracy is the best validation accuracy of a training, unless it is called test accuracy: that is measured "
         "once, with the weights of the best epoch. Being chosen as the best flatters the validation accuracy; the test "
         "accuracy is the one to quote.",
-        "A network has learned if its accuracy is more than 1.5 times that of guessing, and more than luck, or always "
-        "answering one class, would give on so many validation images.",
+        "A network has learned if its accuracy is more than 1.5 times that of guessing, and more than luck or always "
+        "answering one class would reach on that many validation images.",
     ]
     if any(run.verdict == UNCLEAR for run in runs):
         found.append("A network that the scheduler stopped before may yet learn: tune-cnn sweep --finish continues it.")
@@ -122,8 +122,8 @@ def notes(grids: Sequence[Grid], in_grids: Sequence[Grid]) -> list[str]:
         found.append("Curves of networks that did not learn are dashed.")
     if in_grids:
         found.append(
-            "Multiply-adds are those of the conv and linear layers for one image, forward. Training time depends on "
-            "the machine and its load."
+            "Multiply-adds are those of the conv and linear layers in the forward pass of one image. Training time "
+            "depends on the machine and its load."
         )
     if any(cell.accuracy and cell.accuracy.margin is not None for grid in grids for cell in grid.cells):
         found.append(

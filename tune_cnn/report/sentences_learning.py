@@ -32,7 +32,7 @@ def not_learned(grid: Grid) -> list[str]:
         blind = f"{'guessing' if who == 'chance' else f'always answering the {who}'} gives {percent(accuracy)}"
         counts = f"more than {percent(runs[0].learned_above)} counts as learned"
         if runs[0].learned_above >= 100:
-            counts = f"{runs[0].validation_images} validation images are too few to tell more from luck"
+            counts = f"{runs[0].validation_images} validation images are too few to tell learning from luck"
         lines.append(
             f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where {blind}, and {counts}."
         )
@@ -100,7 +100,7 @@ def _reason(cell: Cell, grid: Grid) -> str:
     classes, settings = cell.settings.data.classes, cell.settings
     losses = _losses(cell)
     if not losses:
-        return "the result file has no training loss, so it does not tell."
+        return "the result file has no training loss, so the cause is unknown."
     if not _stayed_at_guessing(cell):
         fitted = max(
             (accuracy for run in _flat_runs(cell) if run.history for accuracy in run.history.train_acc), default=0.0
@@ -127,7 +127,7 @@ def _reason(cell: Cell, grid: Grid) -> str:
             f"{stayed} The diagnosis before the training saw enough signal; {batches:,} batches may have been too few."
         )
     if not _lost_signal(cell, grid):
-        return f"{stayed} No shallower network of the same K learned, so this sweep does not tell whether depth is why."
+        return f"{stayed} No shallower network of the same K learned, so depth may or may not be the cause."
     if settings.init != "default":
         return f"{stayed} The initialisation is one that keeps the signal of ReLU networks, so look at lr and reg."
     until = "weight decay outweighs it" if settings.reg > 0 else "too little is left"
@@ -143,15 +143,15 @@ def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> l
     if flat := [other for mine, other in pairs if mine.state == "did not learn"]:
         rescued = [other for other in flat if other.state == "learned"]
         values = f": {', '.join(f'{percent(cell.accuracy)} ({cell.label})' for cell in rescued)}" if rescued else ""
-        of = f"{len(rescued)} of {counted(len(flat), 'cell')}"
-        lines.append(f"With {theirs}, {of} learned that did not with {ours}{values}.")
+        cells = counted(len(flat), "cell")
+        lines.append(f"Of {cells} that did not learn with {ours}, {len(rescued)} learned with {theirs}{values}.")
     both = [(mine, other) for mine, other in pairs if mine.state == other.state == "learned"]
     gains = [other.accuracy.value - mine.accuracy.value for mine, other in both if mine.accuracy and other.accuracy]
     if gains:
         of = f"{'the ' if len(gains) == 1 else ''}{counted(len(gains), 'cell')}"
         spread = f" on average ({min(gains):+.1f} to {max(gains):+.1f})" if len(gains) > 1 else ""
         differs = f"{theirs} differs from {ours} by {fmean(gains):+.1f} points{spread}"
-        lines.append(f"On {of} that both learned, {differs}.")
+        lines.append(f"On {of} that learned with both, {differs}.")
     return lines
 
 
