@@ -1,4 +1,4 @@
-"""The Ray that a sweep runs on: its own on this machine, or a cluster that is running already."""
+"""Ray for a sweep: started on this machine, or a running cluster to join."""
 
 import logging
 import os
@@ -24,38 +24,38 @@ from tune_cnn.waiting import waiting
 
 _OBJECT_STORE_SLACK = 256 * 2**20
 _PROBE_S = 10
-_ANSWER_S = 180  # Ray's workers run at the lowest priority but four: on a busy machine their start takes minutes
+_ANSWER_S = 180  # on a busy machine, a worker takes minutes to start: Ray runs it at niceness 15 of 19
 _MARKER = "reached.txt"
 
 
 class ClusterOptions(NamedTuple):
     """Which Ray to use."""
 
-    address: str | None = None  # of a running cluster (`auto`, or host:port); None: a Ray of one's own on this machine
-    cpus: int | None = None  # cores of one's own; None: all that this process may use
-    gpus: int | None = None  # None: all
+    address: str | None = None  # of a running cluster: `auto`, or host:port; None: start Ray on this machine
+    cpus: int | None = None  # cores for a Ray that is started here; None: all that this process may use
+    gpus: int | None = None  # GPUs for it; None: all
 
 
 @contextmanager
 def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[Node], bool]]:
-    """Start or join Ray, and leave it at the end; one that this process is connected to already is used as it is.
+    """Start or join Ray, and leave it at the end; if this process is already connected to Ray, use that and stay.
 
-    `data_bytes` is the size of the images that will be shared.
+    `data_bytes` is the size of the images to share through the object store.
 
     Yields:
-        Its machines that are alive, and whether it was started just now.
+        The nodes that are alive, and whether Ray has just been started.
 
     Raises:
         ResourceError: There is no cluster at the address, or Ray cannot start here.
     """
     if os.environ.get("RAY_TMPDIR"):
-        os.environ["RAY_TMPDIR"] = os.path.abspath(os.environ["RAY_TMPDIR"])  # its processes work elsewhere
+        os.environ["RAY_TMPDIR"] = os.path.abspath(os.environ["RAY_TMPDIR"])  # Ray's processes run elsewhere
     with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):
         import ray
         import ray._private.worker
 
-        ray._private.worker.listen_error_messages = lambda *_: None  # the watcher tells, in a line, what happens
-        ray._private.utils.set_sigterm_handler = lambda _: None  # the sweep has one, which Ray's would outlive
+        ray._private.worker.listen_error_messages = lambda *_: None  # the watcher reports errors, in one line each
+        ray._private.utils.set_sigterm_handler = lambda _: None  # the sweep has its own, and Ray's would outlast it
         is_own = not ray.is_initialized()
         is_new = is_own and options.address is None
         if is_own and options.address is not None:
@@ -75,9 +75,9 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
 
 @contextmanager
 def _freed_if_interrupted() -> Iterator[None]:
-    """End the workers of an interrupted run, which Tune leaves to a Ray that goes on, as a notebook's does.
+    """Stop the workers of an interrupted run, which Tune leaves behind in a Ray that goes on, such as a notebook's.
 
-    They are found by their placement groups: those that this process has made in the meantime.
+    They are found by their placement groups: those that this process has created in the meantime.
     """
     import ray
     from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
@@ -99,16 +99,16 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
     import ray._private.services
 
     raylet: Any = ray._raylet
-    # Ray's daemons listen on every interface, but with a token only to those who have it. By default, Ray takes one
-    # from the home folder, where others may read it.
+    # Ray's daemons listen on every interface: a secret token keeps everyone else out. By default, Ray takes one from the
+    # home folder, where others may read it.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    raylet.Config.initialize("")  # Ray has read the environment when it was imported
+    raylet.Config.initialize("")  # reads the environment again, as when Ray is imported
     raylet.AuthenticationTokenLoader.instance().reset_cache()
-    if sys.platform == "linux":  # where the kernel ends its daemons with this process
-        # A signal to the whole process group, as timeout(1) sends it, is for this process only: it needs its daemons.
+    if sys.platform == "linux":  # where the kernel ends Ray's daemons when this process ends
+        # A signal to the process group, such as timeout(1) sends, must not end the daemons that this process needs.
         ray._private.services.ConsolePopen = partial(subprocess.Popen, process_group=0)
     try:
-        # `local`, because ray.init would otherwise try to join whatever ran here before, even if it is dead.
+        # `local`: otherwise ray.init would try to join the last Ray that ran here, even a dead one.
         ray.init(
             address="local",
             num_cpus=options.cpus or cores(),
@@ -118,10 +118,10 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             job_config=_job_config(),
-            # Else ray.init waits for the first worker, for ever if it cannot start, and deaf to Ctrl-C.
+            # Otherwise ray.init ignores Ctrl-C while it waits for the first worker: forever, if that cannot start.
             _system_config={"prestart_worker_first_driver": False},
         )
-    except Exception as error:  # Ray raises nearly everything
+    except Exception as error:  # Ray raises nearly every class of error
         ray.shutdown()
         raise ResourceError(why_no_start(error, options.gpus, data_bytes)) from error
 
@@ -130,7 +130,7 @@ def _join(address: str) -> None:
     import ray
 
     host, _, port = address.rpartition(":")
-    if port.isdecimal() and "://" not in address:  # Ray would ask for long where nobody listens
+    if port.isdecimal() and "://" not in address:  # probed first, as Ray takes long to give up
         try:
             socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
         except (OSError, OverflowError) as error:
@@ -148,22 +148,22 @@ def _join(address: str) -> None:
 
 
 def _job_config() -> Any:
-    """Keep the working folder off the `sys.path` of workers, where a `random.py` in it would shadow Python's."""
+    """Keep the working folder off the workers' `sys.path`, where a `random.py` in it would shadow Python's."""
     from ray.job_config import JobConfig
 
     class OwnPathOnly(JobConfig):  # type: ignore[misc]
         def _runtime_env_has_working_dir(self) -> bool:
-            return True  # Ray puts the working folder and that of the script first on `sys.path` unless this holds
+            return True  # otherwise, Ray puts the working folder and the script's first on `sys.path`
 
     try:
         version("tune_cnn")
-    except PackageNotFoundError:  # run from a clone, where workers would not find it
+    except PackageNotFoundError:  # run from a clone: workers would not find the package
         return OwnPathOnly(_py_driver_sys_path=[str(Path(tune_cnn.__file__).parent.parent)])
     return OwnPathOnly()
 
 
 def own_node(options: ClusterOptions) -> Node | None:
-    """Cores and GPUs of the local Ray that is yet to be started; None if a running Ray will be used."""
+    """Cores and GPUs of the Ray that will be started here; None if a running Ray will be used."""
     if options.address is not None or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         return None
     import torch
@@ -173,10 +173,10 @@ def own_node(options: ClusterOptions) -> Node | None:
 
 
 def check_reachable(folder: Folder) -> None:
-    """Make sure that every machine of the cluster sees what this one writes into a folder.
+    """Make sure that every node of the cluster sees what this machine writes to a folder.
 
     Raises:
-        StorageError: One does not.
+        StorageError: A node does not.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -195,7 +195,7 @@ def check_reachable(folder: Folder) -> None:
                     blind.append(address)
             except ray.exceptions.GetTimeoutError:
                 blind.append(f"{address} (no answer within {_ANSWER_S} s; it may be too busy)")
-            except Exception as error:  # whatever that node said: no right to read, tune_cnn not installed, ...
+            except Exception as error:  # any error of that node: no permission, tune_cnn not installed, ...
                 reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                 blind.append(f"{address} ({reason})")
     finally:

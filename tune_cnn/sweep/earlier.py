@@ -1,4 +1,4 @@
-"""Trainings that are there already, in this sweep or another one of the storage, and serve what is asked for now."""
+"""Finds trainings that the trials of a sweep can reuse: its own earlier ones, and those of other sweeps."""
 
 import json
 from collections import defaultdict
@@ -15,23 +15,23 @@ from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.training.state import course
 
-_AT_ONCE = 16  # sweeps whose folders are looked into
+_AT_ONCE = 16  # sweeps whose folders are read in parallel
 
 
 class Earlier(NamedTuple):
-    """A training that is there, in the sweep of that name, and from which a trial starts."""
+    """An earlier training, in the sweep of that name, from which a trial starts."""
 
     trial: TrialFolder
     sweep: str
-    epoch: int  # how many of its epochs the trial has behind it then
-    is_own: bool = False  # it is the trial itself, in its own sweep; any other is copied
+    epoch: int  # number of epochs that the trial takes over
+    is_own: bool = False  # the trial itself, in this sweep; any other training is copied
     is_finished: bool = False  # the trial needs no training
-    is_cut_short: bool = False  # it has a record, since a scheduler stopped it, and is to go on now
-    ends: bool = False  # the trial stops after that epoch, so that only the test set is left to evaluate
+    is_cut_short: bool = False  # it has a record, as a scheduler stopped it, but is to be continued now
+    ends: bool = False  # the trial stops after that epoch, so only the test set is left to evaluate
 
 
 class _Shelf:
-    """An index of a sweep's trials: the names of their folders, and all known settings, grouped by `course`."""
+    """Index of a sweep's trials: the names of their folders, and all known settings, grouped by `course`."""
 
     def __init__(self, sweep: SweepFolder) -> None:
         self.sweep, self.labels = sweep, set(sweep.trials.names())
@@ -41,10 +41,10 @@ class _Shelf:
 
 
 def find_earlier(wanted: Iterable[Experiment], folder: SweepFolder) -> dict[str, Earlier]:
-    """The training that goes furthest for each trial, by trial id: its own, or another one that it can start from.
+    """Find the training that gets each trial furthest, by trial id: its own, or another that it can start from.
 
-    That is the same trial in another sweep, or one whose settings differ only in `epochs` and `early_stopping`. After
-    --fresh, other sweeps are left alone, and so they are for trials without a seed, which are meant to differ.
+    The other is the same trial in another sweep, or one whose settings differ only in `epochs` and `early_stopping`.
+    Other sweeps are ignored after --fresh, and for trials without a seed, which are meant to differ.
     """
     trials = {experiment.settings.trial_id: experiment for experiment in wanted}
     if not trials:
@@ -64,18 +64,18 @@ def _reach(earlier: Earlier) -> tuple[bool, bool, int]:
 
 
 def take_over(earlier: Earlier | None, trial: TrialFolder) -> None:
-    """Copy an earlier training into the folder of a trial, where it is continued as if it had begun there."""
+    """Copy an earlier training into a trial's folder, to be continued as if it had begun there."""
     if earlier is None or earlier.is_own or trial.is_finished():
         return
     files = ["best.pt", *earlier.trial.checkpoints().values()]
-    if earlier.is_finished:  # the record comes last: the trial is finished when it is there
+    if earlier.is_finished:  # the record last: once it exists, the trial counts as finished
         files += [name for name in earlier.trial.folder.names() if name.startswith("events.")] + ["record.json"]
     trial.copy_from(earlier.trial, files)
 
 
 def _other_shelves(folder: SweepFolder) -> list[_Shelf]:
     def find(name: str) -> _Shelf | None:
-        with suppress(StorageError, OSError):  # another's sweep, whose damage is not the matter here
+        with suppress(StorageError, OSError):  # a damaged sweep of someone else is skipped
             sweep = SweepFolder(folder.storage.root, name)
             return _Shelf(sweep) if sweep.folder.read("sweep.json") is not None else None
         return None
@@ -100,7 +100,7 @@ def _candidates(experiment: Experiment, shelf: _Shelf, is_own: bool = False) -> 
 
 
 def _reusable(trial: TrialFolder, sweep: str, experiment: Experiment, is_own: bool) -> Earlier | None:
-    """How much of an earlier training, of the sweep of that name, a trial can reuse; None: nothing."""
+    """What a trial can reuse of an earlier training in the sweep of that name; None: nothing."""
     settings = experiment.settings
     is_same = trial.trial_id == settings.trial_id
     is_own = is_own and is_same

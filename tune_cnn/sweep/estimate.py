@@ -1,4 +1,4 @@
-"""What a sweep will take: told from a few steps of each network, as many at a time as will train at a time."""
+"""Estimates a sweep's duration by timing a few steps of each network, as many in parallel as trials will run."""
 
 import math
 import multiprocessing
@@ -26,21 +26,21 @@ from tune_cnn.training.devices import default_device
 
 _SPAWN = multiprocessing.get_context("spawn")
 _WORKERS_START_S = 300.0
-_RAYS_NICENESS = 15  # of its workers, unless told otherwise
-_MOST_NETWORKS = 24  # to time; the pace of any others is scaled from these
-_EPOCH_S = 0.05  # what Tune and a checkpoint add to an epoch
-_TRIAL_S = 0.3  # what a trial costs beside its epochs
-# Ray's start, the images, and in the end the figures and the report, in relation to the start of a process with torch.
+_RAYS_NICENESS = 15  # Ray's default for its workers
+_MOST_NETWORKS = 24  # timed at most; the pace of any others is scaled from these
+_EPOCH_S = 0.05  # added to an epoch by Tune and a checkpoint
+_TRIAL_S = 0.3  # of a trial, besides its epochs
+# Time to start Ray, load the images, and write figures and report, in units of the start of a process with torch.
 _STARTS_OF_A_PROCESS = 6.0
 
 
 def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> tuple[dict[str, float], str]:
-    """Time a few steps of each network that is to be trained on `node`, this machine, and add up.
+    """Time a few steps of each network that `node`, this machine, will train, and add up the time of all trials.
 
-    Measures for about `within_s`, after the start of the processes that do it.
+    Measures for about `within_s`, once the measuring processes have started.
 
     Returns:
-        The seconds that each unfinished trial takes if it does not stop early, by trial id; and a line about all.
+        The seconds that each unfinished trial takes if it does not stop early, by trial id; and a line on the total.
 
     Raises:
         DataError: A folder of images is missing or unfit.
@@ -82,9 +82,9 @@ def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> 
 
 
 def schedule(jobs: Sequence[tuple[Request, float]], node: Node) -> tuple[float, int]:
-    """When the last of some trials ends, and how many start at once, if each starts in its turn as soon as it fits.
+    """When the last trial ends, and how many start at once, if trials start in order, each as soon as it fits.
 
-    The `jobs` are what each asks for, no more than the machine has, and how long it takes.
+    Each of the `jobs` is a trial's request, which the machine can meet, and its duration in seconds.
     """
     now, at_once, running, waiting = 0.0, 0, list[tuple[float, Request]](), list(jobs)
     while waiting or running:
@@ -101,7 +101,7 @@ def schedule(jobs: Sequence[tuple[Request, float]], node: Node) -> tuple[float, 
 
 
 def trial_duration(settings: Settings, epochs: int, pace: Pace) -> float:
-    """Seconds of a trial that has so many epochs left, and of its test."""
+    """Seconds that a trial takes for so many more epochs and its test."""
     train, validation, test = data.count_images(settings.data)
     batches = min(settings.batches, train / settings.bs_train)
     epoch_s = batches * pace.train_batch_s + validation * pace.evaluated_image_s + _EPOCH_S
@@ -109,7 +109,7 @@ def trial_duration(settings: Settings, epochs: int, pace: Pace) -> float:
 
 
 def _pace_of(network: Settings, paces: Mapping[Settings, Pace]) -> Pace:
-    """The measured pace of a network, else one scaled by cost from the timed network most like it."""
+    """The measured pace of a network, else that of the most similar timed network, scaled by cost."""
     if network in paces:
         return paces[network]
     alike = [other for other in paces if (other.network, other.precision) == (network.network, network.precision)]
@@ -126,10 +126,10 @@ def _work(network: Settings) -> int:
 def _paces(
     pool: ProcessPoolExecutor, networks: Mapping[Settings, Request], at_once: int, ended: float
 ) -> dict[Settings, Pace]:
-    """Time networks, the cheapest first, until the time is over; `ended` is a time of `time.monotonic`."""
+    """Time networks, the cheapest first, until `time.monotonic` reaches `ended`."""
     by_cost = sorted(networks, key=_work)
     timed = by_cost[:: math.ceil(len(by_cost) / _MOST_NETWORKS)]
-    # With fewer networks than trials at once, each is timed by several processes: none may have the machine alone.
+    # With fewer networks than parallel trials, each is timed by several processes, so that none has the machine alone.
     times = math.ceil(at_once / len(timed))
     each_s = max(ended - time.monotonic(), 0.0) * at_once / (len(timed) * times)
     ends = {network: math.inf if network is timed[0] else ended for network in timed}
@@ -139,13 +139,13 @@ def _paces(
 
 
 def _workers(count: int) -> ProcessPoolExecutor:
-    """Processes that begin their work only when all of them are there."""
+    """A pool of processes that begin their work only when all of them have started."""
     return ProcessPoolExecutor(count, _SPAWN, initializer=_begin, initargs=(_SPAWN.Barrier(count),))
 
 
 def _begin(barrier: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the end of the parent this
-    os.nice(int(os.environ.get("RAY_worker_niceness", _RAYS_NICENESS)))  # noqa: SIM112 - so does Ray write it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, whose end ends this process
+    os.nice(int(os.environ.get("RAY_worker_niceness", _RAYS_NICENESS)))  # noqa: SIM112 - Ray's spelling
     number = barrier.wait(_WORKERS_START_S)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())

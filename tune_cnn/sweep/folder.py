@@ -1,4 +1,4 @@
-"""A folder of files that are whole or absent, on a local disk or on S3."""
+"""A folder whose files are either whole or absent, on a local disk or on S3."""
 
 import contextlib
 import errno
@@ -16,23 +16,23 @@ from tune_cnn.files import MOST_BYTES, check_size, read_file, replace_file, temp
 
 _T = TypeVar("_T")
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-# Permanent errors, which are not retried; any other may be transient, such as that of a restarting server.
+# Permanent errors, which are not retried; any other may be transient, such as one of a restarting server.
 _FINAL = {*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _FINAL |= {errno.ENAMETOOLONG, errno.ELOOP}
-# File systems, as stat(1) calls them, that no other machine writes to unless told to export them.
+# File systems, by their names in stat(1), that other machines cannot write to unless they are exported.
 _OWN_DISKS = {"ext2/ext3", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "ramfs", "overlayfs"}
-_REQUEST_S = 15.0  # without a byte from an S3 server
+_REQUEST_S = 15.0  # to wait for an S3 server that sends nothing
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 1.0
 
 
 class Folder:
-    """A folder on a local disk, or below a URI that pyarrow knows; it can be sent to other processes.
+    """A folder on a local disk, or below a URI that pyarrow knows; it can be pickled.
 
-    Every method raises a `StorageError` if the storage refuses for longer than this process is patient. It is the
-    folder `inner` below `root`, which is an absolute path, or a URI such as `s3://bucket/path?region=...`.
+    It is the folder `inner` below `root`, which is an absolute path, or a URI such as `s3://bucket/path?region=...`.
+    Every method raises a `StorageError` if the storage fails for longer than `patience_s`.
     """
 
-    patience_s: ClassVar[float] = 10.0  # for which this process tries again
+    patience_s: ClassVar[float] = 10.0  # how long this process retries
 
     def __init__(self, root: str, inner: str = "") -> None:
         self.root, self.inner = root, inner
@@ -53,7 +53,7 @@ class Folder:
 
     @property
     def is_own_disk(self) -> bool:
-        """Whether it is on a file system that only this machine sees; it is made if need be."""
+        """Whether it is on a file system that only this machine sees; the folder is created if need be."""
         if not self.is_local or sys.platform != "linux":
             return self.is_local
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
@@ -63,10 +63,10 @@ class Folder:
         return False
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes | None:
-        """The content of a file of at most `most` bytes, or None if there is none.
+        """The content of a file of at most `most` bytes, or None if it does not exist.
 
         Raises:
-            ResultError: It is no regular file, or larger.
+            ResultError: It is not a regular file, or it is larger.
         """
 
         def read() -> bytes | None:
@@ -82,7 +82,7 @@ class Folder:
         return self._insist(read, "read", name)
 
     def age_s(self, name: str) -> float:
-        """Seconds since a file was written, by this machine's clock; infinite if there is none."""
+        """Seconds since a file was written, by this machine's clock; infinite if it does not exist."""
 
         def written() -> float:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -95,7 +95,7 @@ class Folder:
         return time.time() - self._insist(written, "read", name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all; the folder is made if need be."""
+        """Write a file, whole or not at all; the folder is created if need be."""
 
         def write() -> None:
             if self.is_local:
@@ -104,16 +104,16 @@ class Folder:
             filesystem, path = self._remote()
             try:
                 stream = filesystem.open_output_stream(f"{path}/{name}")
-            except FileNotFoundError:  # where folders are more than a part of an object's name
+            except FileNotFoundError:  # not an object store: here, folders must exist
                 filesystem.create_dir(path, recursive=True)
                 stream = filesystem.open_output_stream(f"{path}/{name}")
-            with stream:  # an object appears when its upload is complete
+            with stream:  # an object appears only when its upload is complete
                 stream.write(content)
 
         self._insist(write, "written", name)
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file, if it exists."""
 
         def delete() -> None:
             with contextlib.suppress(FileNotFoundError):
@@ -126,7 +126,7 @@ class Folder:
         self._insist(delete, "deleted", name)
 
     def names(self) -> list[str]:
-        """The names of the files and folders in it, sorted; none if it does not exist."""
+        """The sorted names of the files and folders in it; empty if it does not exist."""
 
         def names() -> list[str]:
             if self.is_local:
@@ -144,14 +144,14 @@ class Folder:
             try:
                 return action()
             except OSError as error:
-                # This process may have been suspended during the first try.
+                # There is always a second try: this process may have been suspended during the first.
                 if error.errno in _FINAL or (time.monotonic() + pause > end and pause > _FIRST_PAUSE_S):
                     raise self.failed(error, done, name) from error
             time.sleep(pause)
             pause = min(2 * pause, _MOST_PAUSE_S)
 
     def failed(self, error: OSError, done: str, name: str = "") -> StorageError:
-        """What to tell of an error; `done` is what could not be done."""
+        """The error to raise, with its cause and a remedy; `done` is what failed, such as `read` or `written`."""
         if error.errno in FULL:
             whole = type(self)(self.root, PurePosixPath(self.inner).parts[0] if self.inner else "")
             return StorageError(f"{whole}: {FULL[error.errno]}; make room, then run the same command again to continue")
@@ -165,7 +165,7 @@ class Folder:
 
     @contextlib.contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """Its event files on this machine's disk: the folder itself, or a copy of what is remote now."""
+        """Its event files on this machine's disk: the folder itself, or a copy of the remote files as they are now."""
         if self.is_local:
             yield self.local_path
             return
@@ -183,7 +183,7 @@ class Folder:
 
 
 def path_or_uri(place: str) -> str:
-    """A place on this machine as a path, also if it is given as a URI; of other URIs themselves."""
+    """The path of a `file:` URI; paths and other URIs as they are."""
     return _filesystem(place)[1] if place.startswith("file:") else place
 
 
@@ -196,8 +196,8 @@ def _filesystem(uri: str) -> tuple[Any, str]:
         if isinstance(filesystem, S3FileSystem):
             if not path.strip("/"):
                 raise ValueError("it names no bucket")
-            # No URI can say this. Left alone, pyarrow asks a silent server for 99 seconds, and sends the smallest file
-            # in three requests.
+            # A URI cannot hold these options. By default, pyarrow waits 99 seconds for a silent server, and sends even
+            # the smallest file in three requests.
             make, (options,) = filesystem.__reduce__()
             once = AwsStandardS3RetryStrategy(max_attempts=1)
             timeouts = {"connect_timeout": _REQUEST_S, "request_timeout": _REQUEST_S}

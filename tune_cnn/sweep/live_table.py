@@ -21,19 +21,19 @@ from tune_cnn.settings import Settings
 from tune_cnn.texts import duration, printable
 from tune_cnn.waiting import REMIND_S
 
-_MOST_ROWS = 24  # of trials that run or wait; what is finished and old scrolls out of the live table
+_MOST_ROWS = 24  # trials in the live table; those that ended first scroll out of it
 _EPOCH_IS_LONG_S = 30.0
 _SUMMARY_S = 60.0
-_MOST_LINES = 2000  # about epochs, in a pipe or a log file; of more there is a line a trial, and one a minute
+_MOST_LINES = 2000  # without a terminal, one per epoch; a sweep with more epochs shows one per trial and one a minute
 _FIRST = "waiting for the first batches"
 _RETRIED = "to be retried"
 _GPU_INTERVAL_S = 5.0
-# A narrower terminal has no room for every column of the table: these go first, so that trials keep their names.
+# Columns that a terminal narrower than this leaves out, so that the names of trials stay readable.
 _NARROW = {"time": 100, "s/epoch": 80, "loss": 72, "val loss": 64, "val %": 56}
 
 
 class EpochProgress(NamedTuple):
-    """The epoch, counted from 1, and how many of its batches a trial has trained on."""
+    """A trial's current epoch, counted from 1, and how many of its batches have been trained on."""
 
     epoch: int
     batch: int
@@ -47,7 +47,7 @@ class _Row:
     state: str = "waiting"
     result: Mapping[str, Any] | None = None
     started: float | None = None
-    said: float = 0.0  # when a line about it was shown last
+    said: float = 0.0  # when a line about the trial was last shown
 
     @property
     def is_going(self) -> bool:
@@ -59,15 +59,15 @@ class _Row:
 
 
 class Progress:
-    """Shows how the trials of a sweep get on: one compact table on a terminal, else a line per finished epoch or trial.
+    """Shows the progress of a sweep's trials: one compact table on a terminal, else a line per finished epoch or trial.
 
     Args:
         trials: Label and settings of every trial that will run.
-        epochs_done: Those that trials have behind them, by label.
-        already_done: How many more were finished before.
-        console: None: stderr.
-        within_epoch: The batch in which a trial of some label is, if it is known.
-        upcoming: How many more will be added.
+        epochs_done: Number of epochs that trials start with, by label.
+        already_done: Number of other trials, which were finished before.
+        console: Defaults to stderr.
+        within_epoch: Returns the progress of the trial with a label within its epoch, if known.
+        upcoming: Number of trials that will be added later.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Progress:
         self._already_done, self._upcoming = already_done, upcoming
         self._within_epoch = within_epoch
         self._is_brief = sum(settings.epochs for settings in trials.values()) > _MOST_LINES
-        self._is_silent = True  # nothing of any trial was shown yet
+        self._is_silent = True  # no trial has been shown yet
         self._gpu_use, self._gpus_asked = "", -math.inf
         self._over = threading.Event()
         self._started = time.monotonic()
-        # A notebook gets lines of text.
+        # A notebook gets plain lines of text.
         self._console = console or Console(stderr=True, force_jupyter=False, force_terminal=sys.stderr.isatty())
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
 
@@ -105,25 +105,25 @@ class Progress:
             self._live.stop()
 
     def added(self, label: str, settings: Settings, epochs_done: int = 0) -> None:
-        """A trial has got its settings."""
-        self._rows = {**self._rows, label: _Row(settings, epochs_done)}  # a new one: threads may go through the other
+        """Add a trial whose settings have been suggested."""
+        self._rows = {**self._rows, label: _Row(settings, epochs_done)}  # a new dict: threads may iterate over the old
         self._upcoming = max(self._upcoming - 1, 0)
 
     def dropped(self, label: str) -> None:
-        """A trial has got settings that need no training, so one fewer will be added."""
+        """Expect one trial fewer: the settings suggested for it need no training."""
         self._upcoming = max(self._upcoming - 1, 0)
         self._line(f"{label}  suggested again; it is trained only once  ({self._ended()} trials ended)")
 
     def started(self, label: str) -> None:
-        """A trial got its cores."""
+        """Show a trial, which has got its cores, as running."""
         row = self._rows[label]
         row.state, row.started = "running", time.monotonic()
 
     def reported(self, label: str, result: Mapping[str, Any]) -> None:
-        """A trial finished an epoch."""
+        """Show the results of a trial's finished epoch."""
         row = self._rows[label]
         if row.result is not None and result["epoch"] <= row.result["epoch"]:
-            return  # it was trained again after its process was lost, or is the last, which comes twice
+            return  # trained again after its process was lost, or the last epoch, which is reported twice
         row.result, row.epochs_done, row.said = result, int(result["epoch"]), time.monotonic()
         if self._is_brief:
             return
@@ -134,7 +134,7 @@ class Progress:
         )
 
     def ended(self, label: str, reason: str | None, failure: str | None = None) -> None:
-        """A trial has ended, for a `stop_reason` or a failure; the table shows the first words of how."""
+        """Show how a trial ended, by its `stop_reason` or failure; the table shows only the first words."""
         row = self._rows[label]
         how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
         row.state = "finished" if reason == "epochs" else how.partition(":")[0]
@@ -145,20 +145,17 @@ class Progress:
             self.say(f"{label}  {how}")
 
     def to_be_retried(self, label: str, why: str) -> None:
-        """A trial waits to be tried again."""
+        """Show that a trial failed and will be retried."""
         self._rows[label].state = _RETRIED
         self.say(f"{label}: {why}; retrying")
 
     def say(self, message: str) -> None:
         """Show a message above the table."""
-        with contextlib.suppress(Exception, SystemExit):  # a full disk; rich's, where the reader of a pipe has gone
+        with contextlib.suppress(Exception, SystemExit):  # a full disk; rich exits when a pipe is closed
             self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def _remind(self) -> None:
-        """Without a terminal: a line about each trial whose epoch is long, and at first that there is none yet.
-
-        And a line a minute about all trials.
-        """
+        """Without a terminal: report trials in long epochs, a summary per minute, and at first that none has begun."""
         told, next_s = time.monotonic(), 0.0
         while not self._over.wait(REMIND_S):
             if time.monotonic() - told > _SUMMARY_S:
@@ -173,7 +170,7 @@ class Progress:
             passed_s = time.monotonic() - self._started
             if self._is_silent and passed_s > next_s:
                 self.say(f"{_FIRST} ({passed_s:.0f} s)")
-                next_s = passed_s + min(passed_s, _SUMMARY_S)  # ever less often
+                next_s = passed_s + min(passed_s, _SUMMARY_S)  # less and less often
 
     def _current(self, label: str, row: _Row) -> EpochProgress | None:
         progress = self._within_epoch(label) if row.state == "running" else None
@@ -189,7 +186,7 @@ class Progress:
         places = [place for place, name in enumerate(columns) if self._console.width >= _NARROW.get(name, 0)]
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place in places:
-            # Where there is too little room, the trial's name is cut first.
+            # If there is too little room, the trial's name is truncated first.
             name, number = columns[place], place > 1
             table.add_column(name, justify="right" if number else "left", no_wrap=place > 0, overflow="ellipsis")
         rows = list(self._rows.items())
@@ -204,7 +201,7 @@ class Progress:
         return Group(table, Text(printable(self._summary()), no_wrap=True, overflow="ellipsis"))
 
     def _summary(self) -> str:
-        """How many trials have ended, when all will have, the best so far, and how busy the GPUs are."""
+        """How many trials have ended, when all will have, the best accuracy so far, and how busy the GPUs are."""
         rows = list(self._rows.values())
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         going, at_once = sum(row.is_going for row in rows), sum(row.state == "running" for row in rows)
@@ -215,7 +212,7 @@ class Progress:
             )
             for row in rows
         ]
-        if rows:  # a trial to come is as long as these on average
+        if rows:  # an upcoming trial is assumed to be as long as these on average
             lefts += self._upcoming * [(statistics.fmean(row.settings.epochs for row in rows), None)]
         best = max((row.result["best_validation_accuracy"] for row in rows if row.result), default=None)
         if time.monotonic() - self._gpus_asked > _GPU_INTERVAL_S:
@@ -229,7 +226,7 @@ class Progress:
         return "; ".join(filter(None, parts))
 
     def _ended(self) -> str:
-        """How many trials have ended, of all: `3/8`."""
+        """How many of all trials have ended: `3/8`."""
         ended = self._already_done + sum(row.has_ended for row in self._rows.values())
         return f"{ended}/{self._already_done + len(self._rows) + self._upcoming}"
 
@@ -246,9 +243,9 @@ class Progress:
 
 
 def time_left(trials: Sequence[tuple[float, float | None]], at_once: int) -> str:
-    """When all trials will have ended if none stops early: `about 5 min left, until Fri 14:05`; empty if not known.
+    """When all trials will have ended if none stops early: `about 5 min left, until Fri 14:05`; empty if unknown.
 
-    Of each of the `trials`, it takes how many epochs are left, and the seconds of its last one, if it has one.
+    Each of the `trials` is the number of its epochs left, and the seconds of its last epoch, None before the first.
     """
     measured = [epoch_s for _, epoch_s in trials if epoch_s is not None]
     if not measured or not any(epochs for epochs, _ in trials):

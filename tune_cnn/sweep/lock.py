@@ -1,10 +1,10 @@
 """The lock of a sweep: only one process at a time may run it.
 
-On a local disk it is a file lock, which the kernel releases when the process ends.
-On shared storage it is a lease. Each process writes a lock file of its own, then lists those of the others. Who sees
-another deletes its own and tries again later, so two processes cannot both hold the lock. The owner renews its file
-regularly. As clocks differ, a file counts as live if it changes while one watches it. An owner that cannot renew its
-file stops before others may take it for dead.
+On a local disk, it is a file lock, which the kernel releases when the process ends.
+On shared storage, it is a lease. Each process writes a lock file of its own, then lists those of others. If there is
+one, it deletes its own and tries again later, so two processes can never both hold the lock. The owner renews its file
+regularly. As clocks differ, a file counts as live if it changes while another process watches it. An owner that cannot
+renew its file stops before others may consider it dead.
 """
 
 import json
@@ -28,10 +28,10 @@ from tune_cnn.files import parse_json
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.texts import tell
 
-LEASE_S = float(os.environ.get("TUNE_CNN_LEASE_S", "90"))  # stale if unchanged for so long; NFS clients may lag by 60 s
+LEASE_S = float(os.environ.get("TUNE_CNN_LEASE_S", "90"))  # a file unchanged so long is stale; NFS clients may lag 60 s
 HEARTBEAT_S = LEASE_S / 9
-_LOCAL = "lock.json"  # of the one owner on a disk of this machine, who also keeps the file `lock` locked
-# Goes on while the machine is suspended, where the system has such a clock.
+_LOCAL = "lock.json"  # the owner's file on a local disk; the owner also holds a file lock on `lock`
+# Keeps running while the machine is suspended, if the system has such a clock.
 clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -52,7 +52,7 @@ class Lock:
             tell(f"{self._folder}: {wait}", file=sys.stderr)
             for dead in _silent(self._folder, others, LEASE_S):
                 self._folder.delete(dead)
-            time.sleep(random.uniform(0, min(clock() - self._renewed, HEARTBEAT_S)))  # the others come at other moments
+            time.sleep(random.uniform(0, min(clock() - self._renewed, HEARTBEAT_S)))  # others wait differently long
             self._renew()
         self._thread.start()
         return self
@@ -61,13 +61,13 @@ class Lock:
         self._ended.set()
         self._thread.join(HEARTBEAT_S)
         with suppress(StorageError):
-            if not self._failure:  # else others will find it silent
+            if not self._failure:  # otherwise, others will find it stale
                 self._folder.delete(self._name)
                 if self._name == _LOCAL:
                     self._folder.delete("lock")
 
     def check(self) -> None:
-        """Raises StorageError: the lock is lost, or the storage has failed for so long that it may be."""
+        """Raise a StorageError if the lock is lost, or may be, since the storage has failed for so long."""
         silent_s = clock() - self._renewed
         if not self._thread.is_alive() or silent_s > self._most_s:
             others = {} if self._failure else _owners(self._folder, but=self._name)
@@ -96,13 +96,13 @@ class Lock:
 
 @contextmanager
 def locked(folder: Folder) -> Iterator[Lock]:
-    """Keep every other process from running the sweep of a folder; raises StorageError if one does."""
+    """Hold the lock of the sweep in a folder; raise a StorageError if another process runs it."""
     name = f"lock-{os.urandom(4).hex()}.json"
     with ExitStack() as stack:
         if folder.is_own_disk:
             name = _LOCAL
             try:
-                stack.enter_context(FileLock(folder.local_path / "lock", timeout=1))  # what is killed takes a moment
+                stack.enter_context(FileLock(folder.local_path / "lock", timeout=1))  # a killed owner ends a bit later
             except Timeout:
                 owners = _owners(folder)
                 age_s = clock() - max((owner.get("renewed", 0) for owner in owners.values()), default=clock())
@@ -113,7 +113,7 @@ def locked(folder: Folder) -> Iterator[Lock]:
 
 
 def running(folder: Folder) -> str | None:
-    """Who runs the sweep of a folder, such as `process 4711 on gpu-box`; None: nobody gives a sign of life."""
+    """Who runs the sweep in a folder, such as `process 4711 on gpu-box`; None: nobody gives a sign of life."""
     owners = _owners(folder)
     try:
         if _LOCAL in owners and folder.is_local:
@@ -126,7 +126,7 @@ def running(folder: Folder) -> str | None:
 
 
 def _silent(folder: Folder, owners: dict[str, Any], within_s: float) -> dict[str, Any]:
-    """Those who gave no sign of life for `within_s`; raises StorageError if one does meanwhile."""
+    """Wait `within_s`; return the owners that gave no sign of life; raise a StorageError as soon as one does."""
     end = clock() + within_s
     while owners and clock() < end:
         time.sleep(HEARTBEAT_S / 4)
@@ -140,7 +140,7 @@ def _silent(folder: Folder, owners: dict[str, Any], within_s: float) -> dict[str
 def _owners(folder: Folder, but: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in folder.names():
-        with suppress(ResultError, ValueError, TypeError):  # no file, or a damaged one
+        with suppress(ResultError, ValueError, TypeError):  # not a file, or a damaged one
             if Path(name).match("lock*.json") and name != but and (content := folder.read(name)) is not None:
                 found.setdefault(name, {}).update(parse_json(content))
     return found

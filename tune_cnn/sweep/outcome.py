@@ -14,18 +14,18 @@ from tune_cnn.texts import aligned
 from tune_cnn.train_results import FitResult
 
 _COLUMNS = ("epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended")
-_CHECKPOINT_S = 30.0  # for which short epochs may get no checkpoint, and time to write it
+_CHECKPOINT_S = 30.0  # longest time between checkpoints if epochs are short, and some to write one
 
 
 class Outcome(NamedTuple):
-    """How a trial ended, or how far it is."""
+    """How a trial ended, or how far it has got."""
 
-    cells: list[str]  # of its row in the table
-    is_finished: bool = False  # it will not be trained on
+    cells: list[str]  # of its row in the table, for `_COLUMNS`
+    is_finished: bool = False  # it needs no further training
     has_failed: bool = False  # it ended with an error
     epochs_left: int = 0  # if it does not stop early; 0 if it has ended
     epoch_s: float | None = None  # seconds of its last epoch, if it has one
-    is_running: bool = False  # as far as its newest checkpoint tells
+    is_running: bool = False  # judged by the age of its newest checkpoint
 
 
 def outcomes(folder: SweepFolder, experiments: Mapping[str, Settings]) -> dict[str, Outcome]:
@@ -35,7 +35,7 @@ def outcomes(folder: SweepFolder, experiments: Mapping[str, Settings]) -> dict[s
 
 
 def summary(found: Collection[Outcome], who: str | None) -> str:
-    """How far a sweep is and when it will end, in one line; `who` runs it."""
+    """How far a sweep has got, and when it will end, in one line; `who` is running it."""
     finished, failed = sum(outcome.is_finished for outcome in found), sum(outcome.has_failed for outcome in found)
     counts = f"{finished}/{len(found)} trials finished" + (f", {failed} failed" if failed else "")
     at_once = sum(outcome.is_running for outcome in found)
@@ -45,7 +45,7 @@ def summary(found: Collection[Outcome], who: str | None) -> str:
 
 
 def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings], found: Mapping[str, Outcome]) -> str:
-    """One line a trial: its settings, epochs, accuracies in percent, duration, how it ended; `found` are `outcomes`."""
+    """A line per trial: settings, epochs, accuracies in percent, duration, how it ended; `found` is from `outcomes`."""
     trials: dict[str, tuple[str, Settings]] = {}
     for name, settings in experiments.items():
         trials.setdefault(settings.trial_id, (name, settings))
@@ -53,7 +53,7 @@ def outcome_table(folder: SweepFolder, experiments: Mapping[str, Settings], foun
     table = [["experiment", "trial", *titles, *_COLUMNS]]
     for (trial_id, (name, settings)), row in zip(trials.items(), rows, strict=True):
         table.append([name, folder.trial(settings).label, *row, *found[trial_id].cells])
-    # In a search, nothing else tells which experiment a trial is.
+    # In a search, a trial's settings do not show which experiment it belongs to.
     return aligned(table if folder.searches() else [row[1:] for row in table])
 
 
@@ -92,8 +92,8 @@ def _outcome(trial: TrialFolder, settings: Settings) -> Outcome:
 
 
 def _is_running(trial: TrialFolder, epoch_s: float) -> bool:
-    # A sweep that was resumed may have many more trials with checkpoints than run at once. One that runs has a new
-    # checkpoint after each epoch, or after a few short ones.
+    # A resumed sweep may have many more trials with checkpoints than run at once. A running trial gets a new checkpoint
+    # after each epoch, or after several short ones.
     within_s = 2 * epoch_s + _CHECKPOINT_S
     return any(trial.folder.age_s(name) < within_s for name in trial.checkpoints().values())
 
