@@ -1,1 +1,1 @@
-"""From config files and what `--set` changes in them to named, checked experiments."""
+"""Config files and the changes of `--set`, turned into named and checked experiments."""

@@ -1,4 +1,4 @@
-"""One config file: read, checked as a whole, and every fault in it named."""
+"""Reads one config file, checks it as a whole, and reports every fault in it."""
 
 import difflib
 import importlib.util
@@ -25,28 +25,28 @@ from tune_cnn.sweep.config.shipped import shipped_names
 from tune_cnn.texts import digest
 
 _MOST_BYTES = 200_000
-SECTIONS = ("settings", "grid", "search")  # which hold settings
-_LEAST_DRAWN = 30  # samples, to find out whether every value of a search can be a setting
+SECTIONS = ("settings", "grid", "search")  # sections whose keys are settings
+_LEAST_DRAWN = 30  # samples drawn to check that Optuna can only suggest valid settings
 _NO_SETTING = re.compile(rf"((?:{'|'.join(SECTIONS)})\.([^.:]+): unknown key); keys are .*")
-MAX_EXPERIMENTS = 10_000  # of one file: a mistyped grid is refused before it fills the memory
+MAX_EXPERIMENTS = 10_000  # per file: a mistyped grid is refused before it fills the memory
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One named run."""
 
-    name: str  # also that of its result file
+    name: str  # its result file has the same name
     settings: Settings  # of its trial, with resolved data
-    resources: Resources  # what its trial gets
+    resources: Resources  # of its trial
     search: Mapping[str, Mapping[str, Any]] | None = None  # the distribution of each settings key that was drawn
-    scheduler: Mapping[str, Mapping[str, Any]] | None = None  # Tune's that may stop it, and its arguments
+    scheduler: Mapping[str, Mapping[str, Any]] | None = None  # of Tune, which may stop it; and its arguments
     study: tuple[str, int] | None = None  # name and seed of the Optuna study that suggests its settings
-    is_open: bool = False  # its settings are only possible ones, as they are not suggested yet
-    is_to_finish: bool = False  # `--finish` names it, so that no scheduler may stop it
+    is_open: bool = False  # its settings are valid placeholders, until Optuna suggests the real ones
+    is_to_finish: bool = False  # `--finish` names it, so no scheduler may stop it
 
 
 def read_document(path: Path) -> tuple[Any, list[str]]:
-    """The plain values of a file, and its faults of syntax, one line each; None if it cannot be read."""
+    """The plain values of a file, None if it cannot be read; and its syntax errors, one line each."""
     if path.is_dir():
         return None, [f"a folder; name the files in it, such as {path / '*.yaml'}"]
     try:
@@ -73,7 +73,7 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
 
 
 def read_source(value: Any, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The mapping that a value of `data` stands for, its path from `folder` on made absolute; and the faults."""
+    """The mapping that a value of `data` stands for, its path (relative to `folder`) made absolute; and the faults."""
     source, problems = source_mapping(value)
     problems += [f"data.{key}: found out from the images; leave it out" for key in FOUND_OUT if key in source]
     source = {key: value for key, value in source.items() if key not in FOUND_OUT}
@@ -83,7 +83,7 @@ def read_source(value: Any, folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings, each a value, a list or a distribution, with the files of custom networks made absolute."""
+    """Settings (values, lists or distributions) with paths of custom networks, relative to `folder`, made absolute."""
 
     def absolute(value: Any) -> Any:
         if isinstance(value, list):
@@ -97,7 +97,7 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The values as settings have them, each checked by itself, if none has a fault; and the faults, one line each."""
+    """The converted values, none if any has a fault; and the faults, one line each. Each value is checked by itself."""
     sections = [section for name in SECTIONS if isinstance(section := document.get(name), dict)]
     names = sorted({key for section in sections for key in section if key.startswith(ARGUMENT_PREFIX)})
     model = file_model(tuple(names))
@@ -105,7 +105,7 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     document = {key: value for key, value in document.items() if (key, value) != ("scheduler", None)}
     if isinstance(scheduler := document.get("scheduler"), str):
         scheduler = {scheduler: None}
-    if isinstance(scheduler, dict):  # one without arguments has their defaults
+    if isinstance(scheduler, dict):  # without arguments, it has their defaults
         document["scheduler"] = {kind: {} if given is None else given for kind, given in scheduler.items()}
     values, problems = check(model, {key: value for key, value in document.items() if key in known})
     section = document.get("settings") if problems else None
@@ -113,7 +113,7 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         if isinstance(value, list) and not check(model, {"run_name": "any", "grid": {key: value}})[1]:
             place, hint = f"settings.{key}: ", f"; to train with each of these, give the list to grid.{key}"
             problems = [problem + hint if problem.startswith(place) else problem for problem in problems]
-    if isinstance(section, dict) and "model" in section:  # whose constructor has arguments of its own
+    if isinstance(section, dict) and "model" in section:  # a custom network, which may have arguments
         hint = r"\1; an argument of your network is written model_args.\2"
         problems = [_NO_SETTING.sub(hint, problem) for problem in problems]
     for key in [key for key in document if key not in known]:
@@ -134,7 +134,7 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
 
 def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The settings of each sample; and the fault of one that no setting can have, such as 2.5 layers."""
+    """The settings of each sample; and the fault of the first that is no valid setting, such as 2.5 layers."""
     samples = []
     for values_drawn in drawn:
         values, problems = check_values({"run_name": "any", "settings": values_drawn})
@@ -147,7 +147,7 @@ def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
 
 
 def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[str]]:
-    """The experiments of a file, whose data are not yet resolved, if it has no fault; and the faults, one line each."""
+    """The experiments of a file, their data not resolved yet, none if it has a fault; and the faults, one line each."""
     values, problems = check_values(document)
     faulty = {problem.partition(":")[0].partition("[")[0] for problem in problems}
     grid, search, settings = (
@@ -188,7 +188,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
     if search and not problems:
         tried = max(count, _LEAST_DRAWN if is_open else 0)
         drawn, problems = _samples_of(draw(search, values.get("search_seed", 0), number) for number in range(tried))
-        if is_open and not problems:  # possible settings, until others are suggested
+        if is_open and not problems:  # placeholders, until Optuna suggests settings
             drawn = _samples_of([{key: bounds(of_key)[0] for key, of_key in search.items()}])[0] * count
     schedulers = values.get("scheduler")
     if schedulers is not None and len(schedulers) != 1:
@@ -206,7 +206,7 @@ def _experiments(
     samples: Sequence[Mapping[str, Any]],
     data: DataSettings,
 ) -> tuple[list[Experiment], list[str]]:
-    """The cells of a grid, the last key fastest, each with all samples; or, if one cannot be, its fault."""
+    """The cells of a grid, the last key varying fastest, each with all samples; or the first fault."""
     pattern = values["run_name"]
     if "seeds" in values and "{S}" not in pattern and "{seed}" not in pattern:
         pattern += "_S{S}"
@@ -224,7 +224,7 @@ def _experiments(
                 fault = f"{arguments['grace_period']} is no less than the {settings.epochs} epochs of {name}"
                 return [], [f"scheduler.{kind}.grace_period: {fault}, so nothing would stop; give less"]
         study = None
-        if is_open:  # another cell or another search is another study
+        if is_open:  # each cell and each search has a study of its own
             text = json.dumps([settings.identity(), search, pattern], sort_keys=True)
             study = (digest(text)[:8], values.get("search_seed", 0))
         experiments.append(Experiment(name, settings, resources, search or None, scheduler, study, is_open))

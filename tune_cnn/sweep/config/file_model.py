@@ -1,4 +1,4 @@
-"""What a config file may hold: its keys, and the values of each by themselves."""
+"""The schema of a config file: its keys, and which values each may have by itself."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -23,7 +23,7 @@ class Resources:
         cpus_per_trial: Cores, and as many threads.
         gpus_per_trial: GPUs, or a fraction of one.
 
-    `auto` is decided by the machines that train; see `resources`.
+    What `auto` means depends on the machines that train; see `sweep/resources.py`.
     """
 
     cpus_per_trial: _Auto | Count = 1
@@ -33,11 +33,11 @@ class Resources:
 @with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Asha:
-    """Tune's ASHAScheduler: after some epochs, a trial goes on if it is among the best of those that got so far.
+    """Tune's ASHAScheduler: at certain epochs, a trial goes on only if it is among the best that got so far.
 
     Attributes:
-        grace_period: After how many epochs a trial can first be stopped.
-        reduction_factor: One in so many goes on; the next decision comes after so many times the epochs.
+        grace_period: Number of epochs after which a trial can first be stopped.
+        reduction_factor: One trial in so many goes on; the next decision comes after so many times the epochs.
     """
 
     grace_period: Count = 1
@@ -47,11 +47,11 @@ class Asha:
 @with_config(NO_OTHER_KEYS)
 @dataclass(frozen=True)
 class Median:
-    """Tune's MedianStoppingRule: a trial stops if its best is below the median of the others' means until then.
+    """Tune's MedianStoppingRule: a trial stops if its best is below the median of the others' means so far.
 
     Attributes:
-        grace_period: After how many epochs a trial can first be stopped.
-        min_samples_required: Of how many other trials a median is taken at least.
+        grace_period: Number of epochs after which a trial can first be stopped.
+        min_samples_required: Least number of other trials of which a median is taken.
     """
 
     grace_period: Count = 1
@@ -65,14 +65,14 @@ def _distinct(values: list[Any]) -> list[Any]:
     seen = set()
     for value in values:
         hashable = str(value) if isinstance(value, list | dict) else value
-        if hashable in seen:  # as 1.0 is after 1
+        if hashable in seen:  # such as 1.0 after 1
             raise ValueError(list(value) if isinstance(value, tuple) else value)
         seen.add(hashable)
     return values
 
 
 def _axis(hint: Any) -> Any:
-    """The type of a list of different values of a type."""
+    """The type of a list of distinct values of a type."""
     return Annotated[list[hint], MinLen(1), AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
 
 
@@ -82,7 +82,7 @@ def _model(name: str, **keys: Any) -> Any:
 
 @cache
 def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
-    """What the values of a file with such `arguments` (`model_args.width`) of a custom network must be, one by one."""
+    """Model that checks each value of a file; `arguments` are those of a custom network, such as `model_args.width`."""
     settings: dict[str, Any] = {field.name: (field.type, field.default) for field in fields(Settings)}
     settings = {key: value for key, value in settings.items() if key not in ("data", "model_fingerprint")}
     settings |= dict.fromkeys(arguments, (Argument, None))

@@ -1,6 +1,6 @@
-"""Config files -> named experiments -> distinct trials.
+"""From config files to named experiments, and from these to distinct trials.
 
-An experiment is one named run. Experiments with the same settings are one trial, which is trained once.
+An experiment is one named run. Experiments with the same settings share one trial, which is trained once.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from tune_cnn.sweep.config.shipped import other_file
 from tune_cnn.texts import enumerated, tell
 from tune_cnn.waiting import waiting
 
-_MOST_LOSSES = 3_500_000  # `parse_json` reads back no file of more
+_MOST_LOSSES = 3_500_000  # `parse_json` refuses files with more
 _CHANGES = "changed settings"  # by `--set`, or from Python by `settings=`
 
 
@@ -49,13 +49,13 @@ def load_experiments(
         finish: Patterns of `--finish`; no scheduler stops experiments of these names.
         data: The source of `--data`, in place of the one of every file.
         may_be_open: Whether experiments may get their settings while the sweep runs.
-        further: Faults found elsewhere, by their places, which are reported with those found here.
+        further: Faults found elsewhere, by place, to be reported together with those found here.
 
     Returns:
-        The experiments in the order of the files, and in a file in the order of its grid, the last key fastest.
+        The experiments in the order of the files, and in a file in that of its grid, the last key varying fastest.
 
     Raises:
-        ConfigError: With every fault of every file and option.
+        ConfigError: It holds every fault of every file and option.
     """
     faults: defaultdict[str, list[str]] = defaultdict(list, {place: list(found) for place, found in further.items()})
     changes, problems = parse_overrides(overrides)
@@ -65,7 +65,7 @@ def load_experiments(
         source, problems = read_source(data, Path())
         problems = problems or parse_data(source)[1]
         faults["data"] += problems
-        source = {} if problems else source  # the `data` sections of the files, which it replaces, are not checked
+        source = {} if problems else source  # the `data` sections that it replaces are not checked
     replaced_by = _CHANGES if any(change.section == "data" for change in changes) else "data" if data else None
 
     found: dict[str, list[Experiment]] = {}  # by file
@@ -81,7 +81,7 @@ def load_experiments(
             problems.append(f"algorithm: optuna suggests settings only as the sweep runs; {remedy}")
         for problem in problems:
             faults[replaced_by or str(path) if problem.startswith("data") else str(path)].append(problem)
-    if not any(faults.values()):  # the names of a faulty file are not known
+    if not any(faults.values()):  # the names of a faulty file are unknown
         names = [experiment.name for experiments in found.values() for experiment in experiments]
         faults["only"] += unmatched(names, only)
         faults["finish"] += unmatched(names, finish)
@@ -95,7 +95,7 @@ def load_experiments(
         if only:
             experiments = [e for e in experiments if any(fnmatchcase(e.name, pattern) for pattern in only)]
         if not experiments:
-            continue  # without PyTorch, whose import takes seconds
+            continue  # before PyTorch is imported, which takes seconds
         experiments, problems = _resolve(experiments)
         faults[replaced_by or place] += problems
         experiments, problems = _resolve_networks(experiments)
@@ -113,12 +113,12 @@ def load_experiments(
 
 
 def _trial(experiment: Experiment) -> str:
-    """Its id; that of one whose settings Optuna will suggest is not known yet, so its name stands for it."""
+    """Its trial id; unknown while Optuna has not suggested its settings, so then its name instead."""
     return experiment.name if experiment.is_open else experiment.settings.trial_id
 
 
 def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
-    """The experiments of each trial id, both in the order in which they come."""
+    """The experiments of each trial, by trial id; trials and experiments in the order in which they come."""
     trials: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         trials.setdefault(experiment.settings.trial_id, []).append(experiment)
@@ -126,7 +126,7 @@ def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experim
 
 
 def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[str, str]]:
-    """The files with a name that was given already, each with the fault of the first such name."""
+    """The files that use a name again, each with the fault of its first such name."""
     owners: dict[str, tuple[str, Experiment]] = {}
     for place, experiments in found.items():
         for experiment in experiments:
@@ -139,7 +139,7 @@ def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[s
 
 
 def _difference(one: Settings, other: Settings, is_in_name: bool) -> str:
-    """What tells two experiments of one name apart, whether or not the name has it, and what to do about it."""
+    """How two experiments of one name differ, and the remedy; `is_in_name`: the name has a placeholder for it."""
     for key in varied_keys([one.flat(), other.flat()]):
         if not key.startswith("data."):
             values = f"{one.flat().get(key)} and {other.flat().get(key)}"
@@ -155,7 +155,7 @@ def _difference(one: Settings, other: Settings, is_in_name: bool) -> str:
 def _read(
     path: Path, overrides: Sequence[Override], source: dict[str, Any] | None
 ) -> tuple[list[Experiment], list[str]]:
-    """The experiments of a file after the changes of the options, if it has no fault; and the faults."""
+    """The experiments of a file as changed by options, none if it has a fault; and the faults."""
     document, problems = read_document(path)
     if document is None:
         return [], problems
@@ -170,7 +170,7 @@ def _read(
 
 
 def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
-    """Fill in what only the images tell; return the faults too."""
+    """Fill in what only the images can tell, such as the classes; return the faults too."""
     with waiting("loading PyTorch"):
         from tune_cnn import data
 
@@ -187,7 +187,7 @@ def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[
 
 
 def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
-    """Fill in what only the source files of custom networks tell; return the faults too."""
+    """Fill in what only the source files of custom networks can tell; return the faults too."""
     from tune_cnn import models
 
     if not any(itertools.chain(*map(_networks, experiments))):
@@ -211,25 +211,25 @@ def _resolve_networks(experiments: Sequence[Experiment]) -> tuple[list[Experimen
 
 
 def _networks(experiment: Experiment) -> list[str | None]:
-    """The custom network of an experiment; if Optuna will suggest it, all that it may be."""
+    """The custom network of an experiment, or all candidates if Optuna will suggest it."""
     search = experiment.search or {}
     return bounds(search["model"]) if experiment.is_open and "model" in search else [experiment.settings.model]
 
 
 def unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
-    """The names of experiments whose network cannot be, or which leave too many losses; each with what is wrong."""
+    """The names of experiments with an impossible network, or more losses than a result file holds; with each fault."""
     from tune_cnn import data, models
 
     count_images = cache(data.count_images)
     for name, settings in ((e.name, e.settings) for e in experiments):
         has_single = False
-        with suppress(DataError):  # told already
+        with suppress(DataError):  # reported already
             train, validation, _ = count_images(settings.data)
             assert settings.bs_test is not None
             batches = min(settings.batches, math.ceil(train / settings.bs_train))
             has_single = train - (batches - 1) * settings.bs_train == 1
             losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
-            if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it may well end before
+            if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it is likely to end earlier
                 leaves = f"{settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds"
                 yield name, f"{leaves} {_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
         if fault := models.network_fault(settings, has_single):

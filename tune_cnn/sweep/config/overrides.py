@@ -1,4 +1,4 @@
-"""What `--set` changes in a config file: texts such as `lr=1e-2` or `grid.layers_per_block=[2, 4]`."""
+"""Changes that `--set` makes to a config file, from texts such as `lr=1e-2` or `grid.layers_per_block=[2, 4]`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,29 +13,29 @@ from tune_cnn.sweep.config.run_names import pattern_problems
 
 
 class Override(NamedTuple):
-    """One change of a file."""
+    """One change to a config file."""
 
     section: str
-    key: str  # in the section, with dots between levels; empty: the whole section
+    key: str  # within the section, with dots between levels; empty: the whole section
     value: Any
 
 
 def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
-    """The changes of `--set` without faults, and the faults of the others, one line each.
+    """The valid changes of `--set`, and the faults of the others, one line each.
 
-    Each text is `KEY=VALUE`, where KEY is a settings key, a key of another section, such as `grid.lr`, or a whole
-    section, such as `seeds`; and VALUE is YAML.
+    Each text is `KEY=VALUE`: KEY is a settings key, a key of another section, such as `grid.lr`, or a whole section,
+    such as `seeds`; VALUE is YAML.
     """
-    overrides: dict[str, Override] = {}  # by what they change: lr and grid.lr say two things about one key
+    overrides: dict[str, Override] = {}  # by what they change: lr and grid.lr contradict each other
     problems: list[str] = []
     sections = file_model().model_fields
     for text in texts:
         name, _, value_text = text.partition("=")
-        # A pattern is a text always, also where YAML would see a mapping in {K}.
+        # A pattern is always a text, even where YAML would read {K} as a mapping.
         value, found = (value_text, []) if name == "run_name" else strict_yaml.parse(value_text)
         is_whole = name in sections or ("." in name and not name.startswith(ARGUMENT_PREFIX))
         if not (is_whole or name in KEYS or name.startswith(ARGUMENT_PREFIX)):
-            known = [key for key in (*KEYS, *sections) if key != "model_fingerprint"]  # which is found out
+            known = [key for key in (*KEYS, *sections) if key != "model_fingerprint"]  # found out by us
             problems.append(f"{name}: unknown key; {suggest(name, known)}")
             continue
         section, _, key = (name if is_whole else f"settings.{name}").partition(".")
@@ -72,7 +72,7 @@ def apply(override: Override, document: dict[str, Any]) -> list[str]:
         return [f"{key}: the grid varies it; change grid.{key}, or choose cells by 'only'"]
     if section == "settings" and isinstance(search, dict) and key in search:
         return [f"{key}: the search varies it; change search.{key}"]
-    # What varies now is no longer what the settings held.
+    # A key that varies now has no fixed value among the settings any more.
     varied = ["seed"] if section == "seeds" else ([key] if key else value) if section in ("grid", "search") else []
     if isinstance(settings, dict):
         document["settings"] = {key: value for key, value in settings.items() if key not in varied}
@@ -80,7 +80,7 @@ def apply(override: Override, document: dict[str, Any]) -> list[str]:
     *above, last = section, *_parts(section, key)
     for part in above:
         inner = target.get(part)
-        if section == "scheduler" and isinstance(inner, str):  # its name alone
+        if section == "scheduler" and isinstance(inner, str):  # only its name
             inner = {inner: {}}
         target[part] = {} if inner is None else inner
         target = target[part]
@@ -91,7 +91,7 @@ def apply(override: Override, document: dict[str, Any]) -> list[str]:
 
 
 def _parts(section: str, key: str) -> list[str]:
-    """A key by its levels, as of `scheduler.asha.grace_period`; `model_args.width` is one level."""
+    """Split a key into its levels, such as those of `scheduler.asha.grace_period`; `model_args.width` is one level."""
     if not key:
         return []
     return [key] if section in SECTIONS else key.split(".")

@@ -1,4 +1,4 @@
-"""The names of experiments: a pattern such as `exp1_1_K{K}_L{L}`, filled in from an experiment's settings."""
+"""Names of experiments, made by filling in a pattern such as `exp1_1_K{K}_L{L}` from an experiment's settings."""
 
 import difflib
 import re
@@ -12,13 +12,13 @@ from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, with_arguments_ap
 from tune_cnn.texts import enumerated, setting_text
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
-_SAMPLE = "{sample}"  # the number of a sample of the search, such as 007
+_SAMPLE = "{sample}"  # stands for the number of a sample of the search, such as 007
 _MAX_LISTED = 40  # names in a message
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 def run_name(pattern: str, settings: Settings, sample: int = 0) -> str:
-    """Fill in a pattern without faults.
+    """Fill in a valid pattern.
 
     >>> run_name("exp_K{K}_L{L}_lr{lr}_{sample}", Settings(filters_per_layer=(64, 128), lr=1e-3), 7)
     'exp_K64-128_L2_lr0.001_007'
@@ -29,9 +29,9 @@ def run_name(pattern: str, settings: Settings, sample: int = 0) -> str:
 
 
 def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: int | None = None) -> list[str]:
-    """The faults of a pattern: malformed, unknown placeholders, and a varied key without one.
+    """The faults of a pattern: a stray brace, unknown placeholders, varied keys without a placeholder.
 
-    A search draws so many `samples`; 0: there is no search; None: that is not known.
+    `samples` is how many a search draws; 0: there is no search; None: unknown.
     """
     problems = []
     if samples == 0 and _SAMPLE in pattern:
@@ -48,14 +48,14 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
     for key in [key for key, values in grid.items() if len(values) > 1 and key not in keys]:
         remedy = f"add {{{shortest.get(key, key)}}}"
         for near in difflib.get_close_matches(key, keys.keys() - KEYS - grid.keys(), n=1, cutoff=0.9):
-            remedy = f"spell {key} and {{{near}}} alike"  # arguments of a custom network, one of them mistyped
+            remedy = f"spell {key} and {{{near}}} alike"  # two arguments of a custom network, one mistyped
         first, second, *_ = grid[key]
         problems.append(f"run_name: {shown(pattern)} gives {key} {first} and {second} one name; {remedy}")
     return problems
 
 
 def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The patterns of `--only` or `--finish` that match no name, each with the names that there are."""
+    """The faults of the patterns of `--only` or `--finish` that match no name."""
     listed = enumerated(names, _MAX_LISTED)
     return [
         f"{pattern!r} matches no name; there are {listed}"
@@ -65,8 +65,8 @@ def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 
 def settings_of(name: str, experiments: Mapping[str, Settings], place: str) -> Settings:
-    """The settings of the experiment of a name; if there is none, a ConfigError says which there are."""
-    if name not in list(experiments):  # a notebook may give what cannot be a key
+    """The settings of the experiment of that name; if there is none, a ConfigError lists those that exist."""
+    if name not in list(experiments):  # a list, as a notebook may give an unhashable value
         raise ConfigError(place, [f"{name}: no such experiment; there are {', '.join(experiments)}"])
     return experiments[name]
 

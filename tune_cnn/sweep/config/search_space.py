@@ -1,4 +1,4 @@
-"""What a search draws from: distributions, as Tune has them, checked, then drawn before the sweep starts."""
+"""The distributions of a search, as in Tune: checked, then drawn from before the sweep starts."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from tune_cnn.rules import plain, shown, suggest
 
-# Their arguments, by the names that ray.tune has for them; `low` of the logarithmic ones is above 0.
+# Arguments by distribution, both named as in ray.tune; `low` of the logarithmic ones is above 0.
 DISTRIBUTIONS = {
     "uniform": ("low", "high"),
     "quniform": ("low", "high", "q"),
@@ -18,11 +18,11 @@ DISTRIBUTIONS = {
     "qlograndint": ("low", "high", "q"),
     "choice": ("categories",),
 }
-_DIGITS = 6  # of a drawn number, so that the setting is what is printed of it
+_DIGITS = 6  # of a drawn number, so that it is printed exactly
 
 
 def distribution_fault(value: Any) -> str | None:
-    """What is wrong with a distribution such as `{"loguniform": [1e-4, 1e-2]}`; None: nothing."""
+    """The fault of a distribution such as `{"loguniform": [1e-4, 1e-2]}`; None if it is valid."""
     if not isinstance(value, dict) or len(value) != 1:
         return f"{shown(value)} is not a distribution; write one such as {{loguniform: [1.0e-4, 1.0e-2]}}"
     ((name, arguments),) = value.items()
@@ -52,7 +52,7 @@ def distribution_fault(value: Any) -> str | None:
 
 
 def bounds(distribution: Mapping[str, Any]) -> list[Any]:
-    """The extreme values; if these are valid settings, so is every sample."""
+    """The extreme values, or all choices; if these are valid settings, so is every sample."""
     ((name, arguments),) = distribution.items()
     if name == "choice":
         return list(arguments)
@@ -61,9 +61,9 @@ def bounds(distribution: Mapping[str, Any]) -> list[Any]:
 
 
 def draw(search: Mapping[str, Mapping[str, Any]], seed: int, sample: int) -> dict[str, Any]:
-    """The values of one sample of a search, from 0 up.
+    """Draw the values of one sample of a search; samples count from 0.
 
-    Each key and sample has random numbers of its own: to add samples or keys leaves the others as they are.
+    Each key and sample has its own random numbers, so adding samples or keys leaves the others unchanged.
     """
     import numpy as np
     from ray import tune
@@ -78,5 +78,5 @@ def draw(search: Mapping[str, Mapping[str, Any]], seed: int, sample: int) -> dic
 
 
 def rounded(value: Any) -> Any:
-    """A drawn value; a float has the few digits that are printed."""
+    """Round a drawn float to the digits that are printed; other values stay as they are."""
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""YAML 1.2 of plain values only, with every key that is written twice named."""
+"""Parses YAML 1.2 with plain values only, and reports every duplicate key."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-_LONGEST_NUMBER = 100  # characters: far beyond any setting, and far below what Python refuses to convert
+_LONGEST_NUMBER = 100  # characters: far more than any setting has, and far fewer than Python refuses to convert
 _DEEPEST = 20
 _CONSTRUCTOR = SafeConstructor(loader=YAML(typ="safe", pure=True))
 
 
 class _PlainComposer(Composer):
-    """Refuses anchors, aliases and tags: a few aliases can grow to gigabytes, and no config needs any."""
+    """Refuses anchors, aliases and tags: a few aliases can expand to gigabytes, and no config needs any."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.parser.peek_event()
-        if event.anchor is not None:  # an alias names one too
+        if event.anchor is not None:  # an alias has one too
             fault = "anchors and aliases are not read; write the value out"
         elif event.tag is not None:
             fault = f"the tag {str(event.tag)!r} is not read; leave it out"
@@ -31,7 +31,7 @@ class _PlainComposer(Composer):
 
 
 def parse(text: str) -> tuple[Any, list[str]]:
-    """The value of a YAML document, None of an empty or unreadable one; and its faults, one line each."""
+    """The value of a YAML document, None if it is empty or unreadable; and its faults, one line each."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _PlainComposer
     problems: list[str] = []
@@ -39,7 +39,8 @@ def parse(text: str) -> tuple[Any, list[str]]:
         node = yaml.compose(text)
         return (None if node is None else _plain(node, "", problems)), problems
     except MarkedYAMLError as error:
-        mark, fault = error.problem_mark or error.context_mark, error.problem or error.context  # a block's has no first
+        # An error in a block scalar has only a context.
+        mark, fault = error.problem_mark or error.context_mark, error.problem or error.context
         where = f"line {mark.line + 1}, column {mark.column + 1}"
         fault = f"{error.context}, {fault}" if fault.startswith("but ") else fault
         remedy = "" if ";" in fault else "; look at the indentation, colons, brackets and quotes there and before"
@@ -62,9 +63,9 @@ def _plain(node: Any, place: str, problems: list[str]) -> Any:
     if kind in ("null", "bool") or (kind in ("int", "float") and len(node.value) <= _LONGEST_NUMBER):
         try:
             return SafeConstructor.yaml_constructors[node.tag](_CONSTRUCTOR, node)
-        except ValueError:  # such as 0x_
+        except ValueError:  # such as that of 0x_
             pass
-    return node.value  # a date too, or what else YAML may see in a text
+    return node.value  # a text, even if YAML would read it as a date or the like
 
 
 def _mapping(node: MappingNode, place: str, problems: list[str]) -> dict[str, Any]:
