@@ -70,7 +70,7 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
         else:
             stack.enter_context(_freed_if_interrupted())
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in resources], is_new
+        yield [Node(total.get("CPU", 0.0), total.get("GPU", 0.0)) for total in resources], is_new
 
 
 @contextmanager
@@ -187,8 +187,8 @@ def check_reachable(folder: Folder) -> None:
     blind = []
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        answers = [read.options(scheduling_strategy=place).remote(folder) for place in there]
+        affinities = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        answers = [read.options(scheduling_strategy=affinity).remote(folder) for affinity in affinities]
         for address, answer in zip((node["NodeManagerAddress"] for node in nodes), answers, strict=True):
             try:
                 if ray.get(answer, timeout=_ANSWER_S) != content:

@@ -50,13 +50,13 @@ def find_earlier(wanted: Iterable[Experiment], folder: SweepFolder) -> dict[str,
     if not trials:
         return {}
     shelf = _Shelf(folder)
-    found = {trial_id: [*_candidates(e, shelf, is_own=True)] for trial_id, e in trials.items()}
-    missing = {t for t in trials if not any(e.is_finished or e.is_cut_short for e in found[t])}
+    candidates = {trial_id: [*_candidates(e, shelf, is_own=True)] for trial_id, e in trials.items()}
+    missing = {t for t in trials if not any(e.is_finished or e.is_cut_short for e in candidates[t])}
     missing -= {trial_id for trial_id, e in trials.items() if e.settings.seed is None}
     for other in _other_shelves(folder) if missing and not folder.is_fresh else ():
         for trial_id in missing:
-            found[trial_id] += _candidates(trials[trial_id], other)
-    return {trial_id: max(several, key=_reach) for trial_id, several in found.items() if several}
+            candidates[trial_id] += _candidates(trials[trial_id], other)
+    return {trial_id: max(several, key=_reach) for trial_id, several in candidates.items() if several}
 
 
 def _reach(earlier: Earlier) -> tuple[bool, bool, int]:
@@ -111,10 +111,10 @@ def _reusable(trial: TrialFolder, sweep: str, experiment: Experiment, is_own: bo
     epoch = max(trial.checkpoints(), default=0)
     if is_same and (epoch or (is_own and is_cut_short)):
         return Earlier(trial, sweep, epoch, is_own, is_cut_short=is_own and is_cut_short)
-    found = record or trial.as_it_stands(trial.newest_state())
-    if found is None or not epoch or (record is not None and epoch != record[0].num_epochs):
+    results = record or trial.as_it_stands(trial.newest_state())
+    if results is None or not epoch or (record is not None and epoch != record[0].num_epochs):
         return None
-    history = found[0]
+    history = results[0]
     cut = until_stop(history, settings.epochs, settings.early_stopping)
     if cut.best_epoch != history.best_epoch:  # a later epoch has overwritten the best weights
         return None

@@ -124,18 +124,18 @@ def _work(network: Settings) -> int:
 
 
 def _paces(
-    pool: ProcessPoolExecutor, networks: Mapping[Settings, Request], at_once: int, ended: float
+    pool: ProcessPoolExecutor, networks: Mapping[Settings, Request], at_once: int, deadline: float
 ) -> dict[Settings, Pace]:
-    """Time networks, the cheapest first, until `time.monotonic` reaches `ended`."""
+    """Time networks, the cheapest first, until `time.monotonic` reaches the deadline."""
     by_cost = sorted(networks, key=_work)
     timed = by_cost[:: math.ceil(len(by_cost) / _MOST_NETWORKS)]
     # With fewer networks than parallel trials, each is timed by several processes, so that none has the machine alone.
-    times = math.ceil(at_once / len(timed))
-    each_s = max(ended - time.monotonic(), 0.0) * at_once / (len(timed) * times)
-    ends = {network: math.inf if network is timed[0] else ended for network in timed}
-    futures = {n: [pool.submit(_pace, n, networks[n], each_s, ends[n]) for _ in range(times)] for n in timed}
-    found = {n: [pace for future in several if (pace := future.result())] for n, several in futures.items()}
-    return {n: Pace(*np.mean(several, axis=0).tolist()) for n, several in found.items() if several}
+    copies = math.ceil(at_once / len(timed))
+    each_s = max(deadline - time.monotonic(), 0.0) * at_once / (len(timed) * copies)
+    deadlines = {network: math.inf if network is timed[0] else deadline for network in timed}
+    futures = {n: [pool.submit(_pace, n, networks[n], each_s, deadlines[n]) for _ in range(copies)] for n in timed}
+    paces = {n: [pace for future in several if (pace := future.result())] for n, several in futures.items()}
+    return {n: Pace(*np.mean(several, axis=0).tolist()) for n, several in paces.items() if several}
 
 
 def _workers(count: int) -> ProcessPoolExecutor:
@@ -151,8 +151,8 @@ def _begin(barrier: Any) -> None:
         torch.cuda.set_device(number % torch.cuda.device_count())
 
 
-def _pace(network: Settings, request: Request, within_s: float, ended: float) -> Pace | None:
-    if time.monotonic() > ended:
+def _pace(network: Settings, request: Request, within_s: float, deadline: float) -> Pace | None:
+    if time.monotonic() > deadline:
         return None
     torch.set_num_threads(request.cpus)
     return measure_pace(network, default_device() if request.gpus else torch.device("cpu"), within_s)

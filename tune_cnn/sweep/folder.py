@@ -58,8 +58,8 @@ class Folder:
             return self.is_local
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             self.local_path.mkdir(parents=True, exist_ok=True)
-            find = ["stat", "-f", "-c", "%T", str(self.local_path)]
-            return subprocess.check_output(find, text=True).strip() in _OWN_DISKS
+            command = ["stat", "-f", "-c", "%T", str(self.local_path)]
+            return subprocess.check_output(command, text=True).strip() in _OWN_DISKS
         return False
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes | None:

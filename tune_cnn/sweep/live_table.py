@@ -156,10 +156,10 @@ class Progress:
 
     def _remind(self) -> None:
         """Without a terminal: report trials in long epochs, a summary per minute, and at first that none has begun."""
-        told, next_s = time.monotonic(), 0.0
+        summarized, next_s = time.monotonic(), 0.0
         while not self._over.wait(REMIND_S):
-            if time.monotonic() - told > _SUMMARY_S:
-                told = time.monotonic()
+            if time.monotonic() - summarized > _SUMMARY_S:
+                summarized = time.monotonic()
                 self._line(self._summary())
             for label, row in self._rows.items():
                 is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S

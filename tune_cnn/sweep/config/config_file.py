@@ -121,9 +121,9 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         for section, owner in (("settings", Settings), ("resources", Resources)):
             if key in owner.__dataclass_fields__:
                 problems[-1] = f"{key}: not a key of the top level; write it under {section}:"
-    found = document.get("search")
+    search = document.get("search")
     settings: Any = known["settings"].annotation
-    for key, distribution in found.items() if isinstance(found, dict) else ():
+    for key, distribution in search.items() if isinstance(search, dict) else ():
         if key in Settings.__dataclass_fields__ or key.startswith(ARGUMENT_PREFIX):
             if fault := distribution_fault(distribution):
                 problems.append(f"search.{key}: {fault}")
@@ -175,8 +175,8 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
     if (experiments := experiments * count) > MAX_EXPERIMENTS:
         place = ", ".join(key for key in ("grid", "seeds", "samples") if key in document)
         problems.append(f"{place}: {experiments:,} experiments; split it, a file may have {MAX_EXPERIMENTS:,} at most")
-    data, found = parse_data(document.get("data", {}))
-    problems += [problem for problem in found if problem not in problems]
+    data, faults = parse_data(document.get("data", {}))
+    problems += [fault for fault in faults if fault not in problems]
     drawn: list[dict[str, Any]] = [{}]
     is_open = values.get("algorithm") == "optuna"
     if is_open and not problems:

@@ -104,10 +104,10 @@ def load_experiments(
             faulty[fault].append(name)
         faults[place] += problems + [f"{enumerated(names, most=1)}: {fault}" for fault, names in faulty.items()]
         chosen += experiments
-    told = {place: list(dict.fromkeys(problems)) for place, problems in faults.items() if problems}
-    if told:
-        first = next(iter(told))
-        raise ConfigError(first, told[first], told)
+    distinct = {place: list(dict.fromkeys(problems)) for place, problems in faults.items() if problems}
+    if distinct:
+        first = next(iter(distinct))
+        raise ConfigError(first, distinct[first], distinct)
     finished = {_trial(e) for e in chosen if any(fnmatchcase(e.name, pattern) for pattern in finish)}
     return [replace(e, scheduler=None, is_to_finish=True) if finished and _trial(e) in finished else e for e in chosen]
 

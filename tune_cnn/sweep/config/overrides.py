@@ -32,7 +32,7 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
     for text in texts:
         name, _, value_text = text.partition("=")
         # A pattern is always a text, even where YAML would read {K} as a mapping.
-        value, found = (value_text, []) if name == "run_name" else strict_yaml.parse(value_text)
+        value, faults = (value_text, []) if name == "run_name" else strict_yaml.parse(value_text)
         is_whole = name in sections or ("." in name and not name.startswith(ARGUMENT_PREFIX))
         if not (is_whole or name in KEYS or name.startswith(ARGUMENT_PREFIX)):
             known = [key for key in (*KEYS, *sections) if key != "model_fingerprint"]  # found out by us
@@ -45,19 +45,19 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
         if section in SECTIONS and isinstance(changed, dict):
             changed = located(with_arguments_apart(changed), Path())
         if section not in sections:
-            found = [f"not a section of a config file; sections are {', '.join(sections)}"]
-        if found:
-            problems += [f"{name}: {problem}" for problem in found]
+            faults = [f"not a section of a config file; sections are {', '.join(sections)}"]
+        if faults:
+            problems += [f"{name}: {fault}" for fault in faults]
             continue
         if section == "data":
-            changed, found = read_source(changed, Path())
-        found += check_values({"run_name": "any", section: changed})[1]
-        found += pattern_problems(value_text, {}) if name == "run_name" and not found else []
+            changed, faults = read_source(changed, Path())
+        faults += check_values({"run_name": "any", section: changed})[1]
+        faults += pattern_problems(value_text, {}) if name == "run_name" and not faults else []
         subject = f"data.{key}" if section == "data" else "seed" if section == "seeds" else key or section
         if subject in overrides:
-            found.append(f"{name}: set twice; set it once")
-        problems += found
-        if not found:
+            faults.append(f"{name}: set twice; set it once")
+        problems += faults
+        if not faults:
             overrides[subject] = Override(section, key, changed.get(key, value) if key else changed)
     return list(overrides.values()), problems
 

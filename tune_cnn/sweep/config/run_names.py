@@ -25,7 +25,7 @@ def run_name(pattern: str, settings: Settings, sample: int = 0) -> str:
     """
     pattern = pattern.replace(_SAMPLE, f"{sample:03d}")
     values = {**vars(settings), **with_arguments_apart({"model_args": settings.model_args}), "model": settings.network}
-    return _PLACEHOLDER.sub(lambda found: _text(values.get(SHORT.get(found[1], found[1]))), pattern)
+    return _PLACEHOLDER.sub(lambda match: _text(values.get(SHORT.get(match[1], match[1]))), pattern)
 
 
 def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: int | None = None) -> list[str]:
