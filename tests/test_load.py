@@ -58,7 +58,7 @@ def test_a_training_of_more_losses_than_a_file_of_results_holds_is_refused(tmp_p
     text = f"run_name: long\n{settings}\ndata: {{source: shapes, train_images: 100}}"
     load(tmp_path, text % 77_777)  # of 43 training batches and 2 validation batches
     assert faults(tmp_path, text % 77_778) == [
-        "long: 77778 epochs leave 3,500,010 losses of batches, and a file of results holds 3,500,000; use fewer "
+        "long: 77778 epochs produce 3,500,010 batch losses, and a result file holds 3,500,000; use fewer "
         "epochs, or a larger bs_train"
     ]
 
@@ -253,7 +253,7 @@ def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypat
         ("data=imagenet", f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"),
         ("data=/images", "data: '/images' is not a source; write image_folder:/images"),
         ("data.train_images=3", "data.train_images: 3 is not a whole number from 20 up, or null"),
-        ("data.classes=3", "data.classes: found out from the images; leave it out"),
+        ("data.classes=3", "data.classes: determined from the images; leave it out"),
         ("seeds=[-1]", "seeds[0]: -1 is not a whole number from 0 up"),
         ("resources={cpus: 1}", "resources.cpus: unknown key; keys are cpus_per_trial, gpus_per_trial"),
         ("settings=null", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
@@ -375,18 +375,18 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ),
         (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
         ("%YAML 1.3\n---\nrun_name: a", "its %YAML line names a version other than 1.2; leave it out"),
-        (b"run_name: a\x00", "character 12: U+0000 may not stand in YAML; remove it"),
+        (b"run_name: a\x00", "character 12: U+0000 is not allowed in YAML; remove it"),
         ('run_name: "\\UFFFFFFFF"', "an escape such as \\U0011FFFF names no character; remove it"),
         (
             "[" * 5000,
-            "line 1, column 22: lists or mappings stand too deep in one another; a config needs four levels at most",
+            "line 1, column 22: lists or mappings are nested too deep; a config needs four levels at most",
         ),
-        ("grid: &a [*a]", "line 1, column 7: anchors and aliases are not read; write the value out"),
+        ("grid: &a [*a]", "line 1, column 7: anchors and aliases are not supported; write the value out"),
         (
             "run_name: !!python/object:os.system a",
-            "line 1, column 11: the tag 'tag:yaml.org,2002:python/object:os.system' is not read; leave it out",
+            "line 1, column 11: the tag 'tag:yaml.org,2002:python/object:os.system' is not supported; leave it out",
         ),
-        ("settings: !!set {lr}", "line 1, column 11: the tag 'tag:yaml.org,2002:set' is not read; leave it out"),
+        ("settings: !!set {lr}", "line 1, column 11: the tag 'tag:yaml.org,2002:set' is not supported; leave it out"),
         ("{}", "run_name: missing; write a pattern such as exp_K{K}_L{L}"),
         ("? [run_name]\n: a\nrun_name: b", "line 1: a list or a mapping cannot be a key; write a word"),
         ("run_name: a\nrun_name: b", "run_name: written twice, in lines 1 and 2; keep one"),
@@ -475,7 +475,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("grid: {layer_per_block: [2]}", "grid.layer_per_block: unknown key; did you mean 'layers_per_block'?"),
         ("data:", f"data: None is not a source; write one of {', '.join(SOURCES)}, or a mapping"),
         ("data: image_folder", "data: image_folder needs its folder; write image_folder:/path/to/images"),
-        ("data: {source: shapes, classes: 3}", "data.classes: found out from the images; leave it out"),
+        ("data: {source: shapes, classes: 3}", "data.classes: determined from the images; leave it out"),
         (
             "data: {source: shapes, in_size: [3, 4, 4]}",
             "data.in_size: [3, 4, 4] is too small to draw shapes; take [3, 8, 8] or more",

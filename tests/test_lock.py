@@ -153,7 +153,7 @@ def test_on_shared_storage_an_owner_holds_while_the_entry_changes_and_until_its_
         process.wait()
         assert_taken_over(remote, at_once=False)
         who = f"process {process.pid} on {socket.gethostname()}"
-        told = f"{remote}: waiting for a sign of life of {who}; without one, its lease ends in 2 s\n"
+        told = f"{remote}: waiting for a sign of life from {who}; without one, its lease ends in 2 s\n"
         assert capsys.readouterr().err == told
 
 

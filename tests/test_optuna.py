@@ -76,7 +76,7 @@ def test_algorithm_without_a_search_is_a_fault(config):
 def test_commands_without_a_sweep_say_that_the_settings_are_not_known(config, command, capsys):
     names = ["opt_000"] if command == ["trial"] else []
     assert main([*command, str(config), *names]) == 2
-    fault = "optuna suggests settings only as the sweep runs; take --set algorithm=random, or tune-cnn trial on a sweep"
+    fault = "optuna suggests settings only as the sweep runs; use --set algorithm=random, or tune-cnn trial on a sweep"
     assert fault in capsys.readouterr().err
 
 

@@ -200,7 +200,7 @@ def test_a_storage_that_fails_for_good_ends_the_sweep_once_and_it_continues(prox
     messages = [line for line in process.stderr.splitlines() if not line.startswith(PROGRESS)]
     assert len(messages) == 1, process.stderr
     assert re.search(
-        rf"cannot be [a-z]+ \(.*{cause}.*\); see that it answers and that its keys are right and", messages[0]
+        rf"cannot be [a-z]+ \(.*{cause}.*\); check that it answers and that its keys are right and", messages[0]
     )
 
     proxy.trouble = lambda *_: None

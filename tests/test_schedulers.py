@@ -122,7 +122,7 @@ def test_a_faulty_scheduler_is_named_with_its_remedy(config, override, fault):
 def test_a_sweep_has_one_scheduler(config, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("run_name: other\ndata: {source: shapes, in_size: [3, 8, 8]}\n")
-    with pytest.raises(ConfigError, match="scheduler: not that of the other files"):
+    with pytest.raises(ConfigError, match="scheduler: differs between the files"):
         load_experiments([config, other])
 
 

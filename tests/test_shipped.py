@@ -54,7 +54,7 @@ def test_a_shipped_file_that_is_taken_in_place_of_the_users_own_is_told(tmp_path
     monkeypatch.chdir(tmp_path)
     Path("configs").mkdir()
     shutil.copy(shipped_folder() / "quick.yaml", "configs")
-    for edit, told in ("", ""), ("# mine", "quick: the shipped file is taken; for your own, type configs/quick.yaml\n"):
+    for edit, told in ("", ""), ("# mine", "quick: using the shipped file; for your own, type configs/quick.yaml\n"):
         with Path("configs/quick.yaml").open("a") as file:
             file.write(edit)
         with pytest.raises(ConfigError, match="'none' matches no name; there are quick_K8_L2"):

@@ -158,7 +158,7 @@ class Folder:
         cause = error.strerror or " ".join(str(error).split())
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             return StorageError(f"{self}: a part of this path is a file, not a folder; name another storage")
-        remedy = "fix that" if self.is_local else "see that it answers and that its keys are right"
+        remedy = "fix that" if self.is_local else "check that it answers and that its keys are right"
         return StorageError(
             f"{self / name}: cannot be {done} ({cause}); {remedy} and try again; a sweep continues where it was"
         )

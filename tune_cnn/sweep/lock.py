@@ -48,7 +48,7 @@ class Lock:
         self._renew()
         while others := _owners(self._folder, but=self._name):
             self._folder.delete(self._name)
-            wait = f"waiting for a sign of life of {_name(others)}; without one, its lease ends in {LEASE_S:.0f} s"
+            wait = f"waiting for a sign of life from {_name(others)}; without one, its lease ends in {LEASE_S:.0f} s"
             tell(f"{self._folder}: {wait}", file=sys.stderr)
             for dead in _silent(self._folder, others, LEASE_S):
                 self._folder.delete(dead)

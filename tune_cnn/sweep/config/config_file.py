@@ -75,7 +75,7 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
 def read_source(value: Any, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The mapping that a value of `data` stands for, its path (relative to `folder`) made absolute; and the faults."""
     source, problems = source_mapping(value)
-    problems += [f"data.{key}: found out from the images; leave it out" for key in FOUND_OUT if key in source]
+    problems += [f"data.{key}: determined from the images; leave it out" for key in FOUND_OUT if key in source]
     source = {key: value for key, value in source.items() if key not in FOUND_OUT}
     if isinstance(source.get("path"), str) and source["path"]:
         source["path"] = os.path.abspath(folder / os.path.expanduser(source["path"]))
@@ -182,7 +182,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
     if is_open and not problems:
         for key, (name, *_) in search.items():
             if name in ("qloguniform", "qlograndint"):
-                problems.append(f"search.{key}: {name}: Optuna cannot round on a logarithmic scale; take {name[1:]}")
+                problems.append(f"search.{key}: {name}: Optuna cannot round on a logarithmic scale; use {name[1:]}")
         if importlib.util.find_spec("optuna") is None:
             problems.append("algorithm: optuna is not installed; pip install 'tune_cnn[optuna]'")
     if search and not problems:

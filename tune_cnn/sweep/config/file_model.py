@@ -103,7 +103,7 @@ def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
         ),
         "samples": (Count, "How many samples are drawn, for each cell of the grid.", 16),
         "search_seed": (Whole, "Seed of the draws.", 0),
-        "algorithm": (Annotated[str, OneOf("random", "optuna")], "What draws them.", "optuna"),
+        "algorithm": (Annotated[str, OneOf("random", "optuna")], "What draws the samples.", "optuna"),
         "scheduler": (
             _model("Scheduler", **{name: (kind, None) for name, kind in SCHEDULERS.items()}),
             "Which of Tune's schedulers stops trials that fall behind.",

@@ -74,10 +74,10 @@ def load_experiments(
             faults[str(path)].append("given twice; give it once")
             continue
         if own := other_file(path):
-            tell(f"{path.stem}: the shipped file is taken; for your own, type {own}", file=sys.stderr)
+            tell(f"{path.stem}: using the shipped file; for your own, type {own}", file=sys.stderr)
         found[str(path)], problems = _read(path, changes, source)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
-            remedy = "take --set algorithm=random, or tune-cnn trial on a sweep that has run"
+            remedy = "use --set algorithm=random, or tune-cnn trial on a sweep that has run"
             problems.append(f"algorithm: optuna suggests settings only as the sweep runs; {remedy}")
         for problem in problems:
             faults[replaced_by or str(path) if problem.startswith("data") else str(path)].append(problem)
@@ -86,7 +86,7 @@ def load_experiments(
         faults["only"] += unmatched(names, only)
         faults["finish"] += unmatched(names, finish)
         if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
-            faults[str(paths[-1])].append("scheduler: not that of the other files; a sweep has one scheduler, or none")
+            faults[str(paths[-1])].append("scheduler: differs between the files; a sweep has one scheduler, or none")
 
     for place, clash in _name_clashes(found):
         faults[place].append(clash)
@@ -230,7 +230,7 @@ def unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
             has_single = train - (batches - 1) * settings.bs_train == 1
             losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
             if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it is likely to end earlier
-                leaves = f"{settings.epochs} epochs leave {losses:,} losses of batches, and a file of results holds"
-                yield name, f"{leaves} {_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
+                produce = f"{settings.epochs} epochs produce {losses:,} batch losses, and a result file holds"
+                yield name, f"{produce} {_MOST_LOSSES:,}; use fewer epochs, or a larger bs_train"
         if fault := models.network_fault(settings, has_single):
             yield name, fault

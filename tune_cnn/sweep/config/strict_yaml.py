@@ -20,11 +20,11 @@ class _PlainComposer(Composer):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.parser.peek_event()
         if event.anchor is not None:  # an alias has one too
-            fault = "anchors and aliases are not read; write the value out"
+            fault = "anchors and aliases are not supported; write the value out"
         elif event.tag is not None:
-            fault = f"the tag {str(event.tag)!r} is not read; leave it out"
+            fault = f"the tag {str(event.tag)!r} is not supported; leave it out"
         elif self.depth > _DEEPEST:
-            fault = "lists or mappings stand too deep in one another; a config needs four levels at most"
+            fault = "lists or mappings are nested too deep; a config needs four levels at most"
         else:
             return super().compose_node(parent, index)
         raise MarkedYAMLError(problem=fault, problem_mark=event.start_mark)
@@ -46,7 +46,7 @@ def parse(text: str) -> tuple[Any, list[str]]:
         remedy = "" if ";" in fault else "; look at the indentation, colons, brackets and quotes there and before"
         return None, [f"{where}: {fault}{remedy}"]
     except ReaderError as error:
-        return None, [f"character {error.position + 1}: U+{error.character:04X} may not stand in YAML; remove it"]
+        return None, [f"character {error.position + 1}: U+{error.character:04X} is not allowed in YAML; remove it"]
     except (AssertionError, KeyError):
         return None, ["its %YAML line names a version other than 1.2; leave it out"]
     except (ValueError, OverflowError):
