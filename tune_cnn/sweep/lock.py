@@ -52,7 +52,7 @@ class Lock:
             tell(f"{self._folder}: {wait}", file=sys.stderr)
             for dead in _silent(self._folder, others, LEASE_S):
                 self._folder.delete(dead)
-            time.sleep(random.uniform(0, min(clock() - self._renewed, HEARTBEAT_S)))  # others wait differently long
+            time.sleep(random.uniform(0, min(clock() - self._renewed, HEARTBEAT_S)))  # others retry at different times
             self._renew()
         self._thread.start()
         return self

@@ -14,7 +14,7 @@ from tune_cnn.texts import aligned
 from tune_cnn.train_results import FitResult
 
 _COLUMNS = ("epochs", "best val acc %", "at epoch", "test acc %", "time s", "ended")
-_CHECKPOINT_S = 30.0  # longest time between checkpoints if epochs are short, and some to write one
+_CHECKPOINT_S = 30.0  # longest time between checkpoints of short epochs, plus time to write one
 
 
 class Outcome(NamedTuple):

@@ -39,7 +39,7 @@ class Experiment:
     settings: Settings  # of its trial, with resolved data
     resources: Resources  # of its trial
     search: Mapping[str, Mapping[str, Any]] | None = None  # the distribution of each settings key that was drawn
-    scheduler: Mapping[str, Mapping[str, Any]] | None = None  # of Tune, which may stop it; and its arguments
+    scheduler: Mapping[str, Mapping[str, Any]] | None = None  # Tune's that may stop it, with its arguments
     study: tuple[str, int] | None = None  # name and seed of the Optuna study that suggests its settings
     is_open: bool = False  # its settings are valid placeholders, until Optuna suggests the real ones
     is_to_finish: bool = False  # `--finish` names it, so no scheduler may stop it
@@ -105,7 +105,7 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     document = {key: value for key, value in document.items() if (key, value) != ("scheduler", None)}
     if isinstance(scheduler := document.get("scheduler"), str):
         scheduler = {scheduler: None}
-    if isinstance(scheduler, dict):  # without arguments, it has their defaults
+    if isinstance(scheduler, dict):  # without arguments, a scheduler has the defaults
         document["scheduler"] = {kind: {} if given is None else given for kind, given in scheduler.items()}
     values, problems = check(model, {key: value for key, value in document.items() if key in known})
     section = document.get("settings") if problems else None
@@ -134,7 +134,7 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
 
 def _samples_of(drawn: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The settings of each sample; and the fault of the first that is no valid setting, such as 2.5 layers."""
+    """The settings of each sample; and the fault of the first with an invalid value, such as 2.5 layers."""
     samples = []
     for values_drawn in drawn:
         values, problems = check_values({"run_name": "any", "settings": values_drawn})

@@ -113,7 +113,7 @@ def load_experiments(
 
 
 def _trial(experiment: Experiment) -> str:
-    """Its trial id; unknown while Optuna has not suggested its settings, so then its name instead."""
+    """Its trial id, or its name while Optuna has not suggested its settings yet."""
     return experiment.name if experiment.is_open else experiment.settings.trial_id
 
 

@@ -35,7 +35,7 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
         value, faults = (value_text, []) if name == "run_name" else strict_yaml.parse(value_text)
         is_whole = name in sections or ("." in name and not name.startswith(ARGUMENT_PREFIX))
         if not (is_whole or name in KEYS or name.startswith(ARGUMENT_PREFIX)):
-            known = [key for key in (*KEYS, *sections) if key != "model_fingerprint"]  # found out by us
+            known = [key for key in (*KEYS, *sections) if key != "model_fingerprint"]  # computed, never set by users
             problems.append(f"{name}: unknown key; {suggest(name, known)}")
             continue
         section, _, key = (name if is_whole else f"settings.{name}").partition(".")
