@@ -411,8 +411,8 @@ def test_a_network_for_double_precision_is_told_that_images_have_single_precisio
 def test_a_batch_of_one_image_that_the_network_cannot_be_trained_on_is_told_before_the_start(project):
     changes = {"grid: {model_args.width: [2, 3]}": "", "{model_args.width}": "x", "WideNet": "Normed"}
     config = changed(project, **changes)  # of its 40 images, 34 are to train
-    for bs_train in (11, 33):
-        (problem,) = problems(config, overrides=(f"bs_train={bs_train}",))
+    for overrides in (("bs_train=11",), ("bs_train=33",), ("bs_train=1", "batches=5")):
+        (problem,) = problems(config, overrides=overrides)
         assert "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)" in problem
     for overrides in (["bs_train=10"], ["bs_train=11", "batches=3"]):
         load_experiments([config], overrides=overrides)

@@ -137,6 +137,18 @@ def test_without_images_or_while_a_sweep_runs_the_test_set_is_not_measured(image
     assert facts["parameters"] > 0
 
 
+def test_an_unfinished_trial_whose_checkpoint_does_not_fit_is_exported_without_a_test(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    experiments, sweep = write_config(tmp_path)[:1], SweepFolder("ray_results", "tiny")
+    train(experiments, sweep, interrupted_after=1)
+    trial = sweep.trial(experiments[0].settings)
+    trial.save_checkpoint(1, {**trial.newest_state(), "trainer": {}})
+    capsys.readouterr()
+    assert main(["export", "tiny"]) == 0
+    assert f"is not measured: {trial.label}: the checkpoint does not fit (" in capsys.readouterr().err
+    assert load_result_file("results/tiny_L1_K4.json")[1].num_epochs == 1
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [

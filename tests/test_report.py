@@ -48,6 +48,13 @@ def told(grid: Grid, *others: Grid) -> dict[str, list[str]]:
     return {question.split()[0]: lines for question, lines in answers(grid, others).items()}
 
 
+def test_epochs_that_were_asked_for_stand_beside_those_that_were_run(tmp_path):
+    trials = [settings(32, 2, epochs=epochs) for epochs in (10, 20)]
+    files = [write(tmp_path, f"exp_{trial.epochs}", trial, history(60)) for trial in trials]
+    found = results_table(load_grids(files))
+    assert found[["most epochs", "epochs"]].to_numpy().tolist() == [["10", "4"], ["20", "4"]]
+
+
 # One seed
 
 

@@ -20,6 +20,8 @@ def test_a_shipped_file_goes_by_its_name_unless_there_is_such_a_file(tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert config_path("quick") == config_path("quick.yaml") == shipped_folder() / "quick.yaml"
     assert config_path("own.yaml") == Path("own.yaml")
+    Path("quick").mkdir()  # as by --out quick
+    assert config_path("quick") == shipped_folder() / "quick.yaml"
     Path("quick.yaml").touch()
     assert config_path("quick.yaml") == Path("quick.yaml")
     assert sweep_name([config_path("exp1_1"), config_path("exp1_2")]) == "exp1_1-exp1_2"

@@ -62,7 +62,7 @@ def parse_json(content: bytes) -> Any:
         # Python refuses to convert thousands of digits, and an int beyond float's range would fail later.
         return json.loads(text, parse_int=lambda digits: (int if len(digits) <= _MOST_DIGITS else float)(digits))
     except RecursionError:
-        raise ValueError("lists or objects too deep in one another") from None
+        raise ValueError("lists or objects nested too deep") from None
     except MemoryError:
         raise ValueError("too large for the memory") from None
 

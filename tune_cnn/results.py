@@ -68,16 +68,18 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
             return str(error)
         state = trial.newest_state()
         found = trial.as_it_stands(state)
+        if state is None or found is None:
+            return None
         if settings.model is not None:
             reasons[settings.model] = "no code of custom networks is run here"
-        elif state is not None and found is not None and (loaded := images(settings.data)) is not None:
+        elif (loaded := images(settings.data)) is not None:
             tested = Trial(settings, loaded, default_device())
             try:
                 tested.load_state_dict(state)
-            except ResultError:  # the state does not fit the network
-                return None
-            tested.measure_test()
-            found[1].update({key: tested.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
+                tested.measure_test()
+                found[1].update({key: tested.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
+            except ResultError as error:
+                reasons[settings.trial_id] = f"{trial.label}: the checkpoint does not fit ({error})"
         return found
 
     searches = folder.searches()

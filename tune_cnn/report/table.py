@@ -49,7 +49,7 @@ def results_line(cell: Cell, settings: Mapping[str, str]) -> dict[str, str]:
     parameters, multiply_adds, seconds = map(cell.mean_of, ("parameters", "multiply_adds", "duration_s"))
     return {
         "experiment": cell.names,
-        **settings,
+        **{"most epochs" if key == "epochs" else key: value for key, value in settings.items()},
         "parameters": "–" if parameters is None else f"{parameters:,.0f}",
         "multiply-adds": "–" if multiply_adds is None else f"{multiply_adds / 1e6:,.1f} M",
         "epochs": _span([run.epochs for run in cell.runs if run.history]),

@@ -99,8 +99,8 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
     import ray._private.services
 
     raylet: Any = ray._raylet
-    # Ray's daemons listen on every interface: a secret token keeps everyone else out. By default, Ray takes one from the
-    # home folder, where others may read it.
+    # Ray's daemons listen on every interface: a secret token keeps everyone else out. By default, Ray takes one from
+    # the home folder, where others may read it.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     raylet.Config.initialize("")  # reads the environment again, as when Ray is imported
     raylet.AuthenticationTokenLoader.instance().reset_cache()
@@ -132,7 +132,7 @@ def _join(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "://" not in address:  # probed first, as Ray takes long to give up
         try:
-            socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
         except (OSError, OverflowError) as error:
             raise ResourceError(
                 f"address {address}: no Ray cluster answers ({error}); start one with: ray start --head"

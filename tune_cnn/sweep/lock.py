@@ -116,8 +116,8 @@ def running(folder: Folder) -> str | None:
     """Who runs the sweep in a folder, such as `process 4711 on gpu-box`; None: nobody gives a sign of life."""
     owners = _owners(folder)
     try:
-        if _LOCAL in owners and folder.is_local:
-            with suppress(PermissionError), FileLock(folder.local_path / "lock", timeout=0):
+        if _LOCAL in owners and folder.is_local and os.access(folder.local_path / "lock", os.W_OK):
+            with FileLock(folder.local_path / "lock", timeout=0):
                 return None
         _silent(folder, owners, 2 * HEARTBEAT_S)
     except (Timeout, StorageError):

@@ -227,7 +227,7 @@ def unfit(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str]]:
             train, validation, _ = count_images(settings.data)
             assert settings.bs_test is not None
             batches = min(settings.batches, math.ceil(train / settings.bs_train))
-            has_single = train - (batches - 1) * settings.bs_train == 1
+            has_single = min(train - (batches - 1) * settings.bs_train, settings.bs_train) == 1
             losses = settings.epochs * (batches + math.ceil(validation / settings.bs_test))
             if losses > _MOST_LOSSES and settings.early_stopping is None:  # else it is likely to end earlier
                 produce = f"{settings.epochs} epochs produce {losses:,} batch losses, and a result file holds"

@@ -20,7 +20,7 @@ def shipped_names() -> list[str]:
 def config_path(text: str | Path) -> Path:
     """The file at this path; if there is none, the shipped file of this name."""
     path = Path(text)
-    is_name = not path.exists() and str(path).removesuffix(".yaml") in shipped_names()
+    is_name = not path.is_file() and str(path).removesuffix(".yaml") in shipped_names()
     return shipped_folder() / f"{path.stem}.yaml" if is_name else path
 
 
