@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
 
+from tune_cnn import models
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.tensorboard import SCALARS, TrialBoard, overview
@@ -102,6 +103,31 @@ def test_a_name_has_values_of_one_type_over_all_trials(folder):
     trials = [SETTINGS, replace(SETTINGS, filters_per_layer=(8,), early_stopping=None, seed=1)]
     TrialBoard(folder, SETTINGS, overview(trials))
     assert columns(folder)[0] == ["K of the blocks", "conv_layers", "L", "early_stopping", "K", "seed"]
+
+
+NETWORK = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_size, out_classes{takes}):
+        super().__init__()
+"""
+
+
+@pytest.mark.parametrize("takes", ["", ", filters"])
+def test_sizes_of_a_custom_network_are_shown_if_it_has_them(tmp_path, takes):
+    (tmp_path / "nets.py").write_text(NETWORK.format(takes=takes))
+    settings = models.resolve(Settings(model=f"{tmp_path}/nets.py:Net", model_args={}))
+    folder = TrialFolder(Folder(str(tmp_path), "sweep"), settings)
+    TrialBoard(folder, settings, overview([settings])).report(result(1))
+    assert ("accuracy_by_depth/K64" in scalars(folder)) == ("loss_by_width/L2" in scalars(folder)) == bool(takes)
+    assert columns(folder)[0] == (["K", "L"] if takes else [])
+    assert ("L" in hyperparameters(folder)) == bool(takes)
+    assert "pool_every" not in hyperparameters(folder)
+
+
+def test_a_custom_network_that_has_changed_since_leaves_its_sizes(tmp_path):
+    overview([replace(SETTINGS, model=f"{tmp_path}/gone.py:Net", model_fingerprint="0" * 16)])
 
 
 def test_a_resumed_trial_appends(folder):

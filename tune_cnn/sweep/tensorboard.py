@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams, image, scalar, text
 
+from tune_cnn import models
+from tune_cnn.errors import NetworkError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.texts import setting_text
@@ -64,7 +67,10 @@ def overview(trials: Collection[Settings]) -> list[Summary]:
     table = plugin_data_pb2.HParamsPluginData(experiment=api_pb2.Experiment(hparam_infos=columns, metric_infos=metrics))
     table_value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=metadata.create_summary_metadata(table))
 
-    widths = [_sizes(settings) for settings in sorted(trials, key=lambda s: (s.filters_per_layer, s.layers_per_block))]
+    by_size = sorted(trials, key=lambda settings: (settings.filters_per_layer, settings.layers_per_block))
+    widths = [found for settings in by_size if (found := _sizes(settings))]
+    if not widths:
+        return [Summary(value=[table_value])]
     sizes = {"K": widths, "L": sorted(widths, key=lambda size: size["L"])}
     charts = {}
     for category, fixed, group, _ in _COMPARISONS:
@@ -81,7 +87,7 @@ class TrialBoard:
         self._name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._uploaded = b""
         sizes = _sizes(settings)
-        compared = {f"{group}/{fixed}{sizes[fixed]}": key for _, fixed, group, key in _COMPARISONS}
+        compared = {f"{group}/{fixed}{sizes[fixed]}": key for _, fixed, group, key in _COMPARISONS if sizes}
         self._keys = {**SCALARS, **compared}
         _, session, self._end = hparams(_hyperparameters(settings), {})
         self._append([Event(file_version="brain.Event:2"), *(Event(summary=s) for s in (*overview, session))])
@@ -134,24 +140,33 @@ def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
     ]
 
 
+def _unused(settings: Settings) -> set[str]:
+    """Settings that a custom network does not take; empty if its source has changed."""
+    with suppress(NetworkError):
+        return models.unused_keys(settings) if settings.model else set()
+    return set()
+
+
 def _sizes(settings: Settings) -> dict[str, str | int]:
-    """K and L, which the grid varies."""
+    """K and L, which the grid varies; nothing for a network that has neither."""
+    if "layers_per_block" in _unused(settings):
+        return {}
     return {"K": setting_text(settings.filters_per_layer), "L": settings.layers_per_block}
 
 
 def _hyperparameters(settings: Settings) -> dict[str, str | float | bool]:
     """The hyperparameters of a trial. In all trials, a name has values of one type, as TensorBoard expects, or none."""
-    values = settings.flat()
+    values, unused = settings.flat(), _unused(settings)
     del values["filters_per_layer"], values["layers_per_block"]
     widths = settings.filters_per_layer
     blocks = {"K of the blocks": setting_text(widths), "conv_layers": len(settings.filters)}
+    sizes: dict[str, Any] = {**({"K": widths[0]} if len(widths) == 1 else blocks), "L": settings.layers_per_block}
     return {
-        **({"K": widths[0]} if len(widths) == 1 else blocks),
-        "L": settings.layers_per_block,
+        **(sizes if _sizes(settings) else {}),
         "data": values["data.source"],
         **{
             key: str(value) if isinstance(value, list) else value
             for key, value in values.items()
-            if value is not None and not key.startswith("data.")
+            if value is not None and not key.startswith("data.") and key not in unused
         },
     }
