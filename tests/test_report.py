@@ -474,6 +474,11 @@ def test_the_ema_that_a_network_has_of_its_own_is_not_denied(tmp_path, ycn):
 # Several seeds
 
 
+@pytest.mark.parametrize(("accuracies", "seeds"), [(60.0, ("seed", "42")), ([60.0, 61.0], ("seeds", "1 and 2"))])
+def test_a_single_seed_does_not_read_like_their_number(tmp_path, accuracies, seeds):
+    assert seeds in conditions([one_grid(tmp_path, {(32, 2): accuracies})])
+
+
 def test_with_several_seeds_a_lead_is_held_against_the_noise(tmp_path):
     grid = one_grid(
         tmp_path,

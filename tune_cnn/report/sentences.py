@@ -82,7 +82,7 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     durations = known(run.number("duration_s") for run in runs)
     found = {
         "settings": ", ".join(settings),
-        "seeds": listed(seeds) if seeds else "",
+        "seeds" if len(seeds) > 1 else "seed": listed(seeds) if seeds else "",
         "source of images": ", ".join(
             f"{key.removeprefix('data.')} {text}" for key, text in shared.items() if key.startswith("data.")
         ),
