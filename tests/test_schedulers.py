@@ -109,7 +109,8 @@ def test_a_scheduler_has_tunes_arguments_and_defaults(config, override, expected
         ("scheduler={}", "scheduler: empty; write one, such as scheduler: asha"),
         (
             "scheduler={asha: {grace_period: 8}}",
-            "scheduler.asha.grace_period: 8 is no less than the 8 epochs of tiny_000, so nothing would stop; give less",
+            "scheduler.asha.grace_period: 8 is no less than the 8 epochs of tiny_000, so nothing would stop; "
+            "give less, or scheduler: null",
         ),
     ],
 )  # fmt: skip

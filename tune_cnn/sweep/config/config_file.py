@@ -222,7 +222,8 @@ def _experiments(
         for kind, arguments in (scheduler or {}).items():
             if arguments["grace_period"] >= settings.epochs:
                 fault = f"{arguments['grace_period']} is no less than the {settings.epochs} epochs of {name}"
-                return [], [f"scheduler.{kind}.grace_period: {fault}, so nothing would stop; give less"]
+                remedy = "so nothing would stop; give less, or scheduler: null"
+                return [], [f"scheduler.{kind}.grace_period: {fault}, {remedy}"]
         study = None
         if is_open:  # each cell and each search has a study of its own
             text = json.dumps([settings.identity(), search, pattern], sort_keys=True)
