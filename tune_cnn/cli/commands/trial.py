@@ -57,10 +57,9 @@ def _of_file(options: Namespace) -> int:
 
 def _of_sweep(options: Namespace) -> int:
     if options.overrides or options.data:
-        raise ConfigError(
-            f"tune-cnn trial {options.source}",
-            ["--set and --data change a trial, but one of a sweep is repeated as it was; name the config file instead"],
-        )
+        fault = "--set and --data change a trial, but one of a sweep is repeated as it was"
+        remedy = "name the config file instead, or from Python: run_experiment(**config), of its result file"
+        raise ConfigError(f"tune-cnn trial {options.source}", [f"{fault}; {remedy}"])
     folder = open_sweep(options.source, options)
     from tune_cnn.experiments import train
     from tune_cnn.machine import changed_machine, machine_facts
