@@ -661,6 +661,17 @@ def test_board_serves_the_trials_on_this_machine_only(finished, monkeypatch):
     ]  # fmt: skip
 
 
+def test_board_shows_a_large_sweep_where_tensorboard_draws_more_than_forty_trials(finished, monkeypatch, capsys):
+    monkeypatch.setattr("tune_cnn.cli.commands.board._run", lambda _: 0)
+    assert run("board", "tiny", "--port", "6100") == 0
+    compared = "Depth and width compared: http://127.0.0.1:6100/?smoothing=0"
+    assert capsys.readouterr().err == f"{compared}#custom_scalars&_smoothingWeight=0\n"
+    for number in range(40):
+        (finished.trials.local_path / f"K4_L{number}_12345678").mkdir()
+    assert run("board", "tiny", "--port", "6100") == 0
+    assert capsys.readouterr().err == f"{compared}&tagFilter=_by_#timeseries\n"
+
+
 def test_board_ends_with_ctrl_c_and_passes_on_that_tensorboard_failed(finished, monkeypatch):
     monkeypatch.setattr("tune_cnn.cli.commands.board._run", raising(KeyboardInterrupt()))
     assert run("board", "tiny", "--port", "0") == 0

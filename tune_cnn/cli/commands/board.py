@@ -13,6 +13,7 @@ from tune_cnn.texts import tell
 
 EXAMPLE = "tune-cnn board ray_results/exp1_1 --port 6006"
 _HOST = "127.0.0.1"
+_MOST_COMPARED = 40  # trials; of more, TensorBoard's custom scalars draw none until they are selected by hand
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,8 +32,9 @@ def run(options: Namespace) -> int:
             raise ResourceError(f"{fault}; name another, or 0 for any") from error
     if options.port:  # for 0, TensorBoard chooses one
         # TensorBoard smooths curves unless the address says otherwise; over few epochs, that hides what happened.
-        address = f"http://{_HOST}:{options.port}/?smoothing=0#custom_scalars&_smoothingWeight=0"
-        tell(f"Depth and width compared: {address}", file=sys.stderr)
+        is_large = len(folder.trials.names()) > _MOST_COMPARED
+        page = "&tagFilter=_by_#timeseries" if is_large else "#custom_scalars&_smoothingWeight=0"
+        tell(f"Depth and width compared: http://{_HOST}:{options.port}/?smoothing=0{page}", file=sys.stderr)
     with folder.trials.on_disk() as logdir:
         command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(logdir)]
         command += ["--host", _HOST, "--port", str(options.port), "--reload_interval", "1"]
