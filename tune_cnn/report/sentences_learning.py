@@ -13,6 +13,7 @@ from tune_cnn.train_results import epoch_means
 # Relative distance from ln(classes) up to which a loss means that the logits do not depend on the image.
 _AT_GUESSING = 0.01
 _FEW_BATCHES = 30  # with fewer, a network that would learn may not have begun to
+_MOST_COMPARED = 10  # other grids; of a grid over several more settings there would be a line for each pair of values
 _OUTCOMES = {"learned": "trains", "did not learn": "will not learn", "diverged": "will not learn"}
 
 REMEDIES = (
@@ -51,14 +52,18 @@ def not_learned(grid: Grid) -> list[str]:
 
 
 def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
-    """Say what would help, and what other grids reached in the same cells."""
+    """Say what would help, and what other grids reached in the same cells, first those with the fewest differences."""
     flat = [cell for cell in grid.cells if cell.state == "did not learn" and cell.settings.init == "default"]
     lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in flat) else []
     ours = {cell.label: cell for cell in grid.cells}
-    for other in others:
+    compared = [(differing([other.conditions, grid.conditions]), other) for other in others]
+    compared.sort(key=lambda pair: len(pair[0]))
+    for keys, other in compared[:_MOST_COMPARED]:
         pairs = [(ours[cell.label], cell) for cell in other.cells if cell.label in ours and cell.finished]
-        keys = differing([other.conditions, grid.conditions])
         lines += _comparison(variant(other.conditions, keys), variant(grid.conditions, keys), pairs)
+    if len(compared) > _MOST_COMPARED:
+        rest = counted(len(compared) - _MOST_COMPARED, "other variant")
+        lines.append(f"What {rest} gave stands in the table of results.")
     return lines
 
 
@@ -106,8 +111,9 @@ def _reason(cell: Cell, grid: Grid) -> str:
             (accuracy for run in _flat_runs(cell) if run.history for accuracy in run.history.train_acc), default=0.0
         )
         guessing = "not at that of guessing, " if all(run.blind[0] == "chance" for run in _flat_runs(cell)) else ""
+        low, high = f"{min(losses):.3f}", f"{max(losses):.3f}"
         return (
-            f"the training loss was between {min(losses):.3f} and {max(losses):.3f}, {guessing}and the training "
+            f"the training loss was {low if low == high else f'between {low} and {high}'}, {guessing}and the training "
             f"accuracy reached {fitted:.1f} %; look at lr, reg and the number of images."
         )
     stayed = (
