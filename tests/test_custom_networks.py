@@ -322,6 +322,21 @@ class Refusing(WideNet):
     assert "diagnosis: ValueError: so many images" in captured.err
 
 
+def test_a_network_whose_timing_kills_its_process_is_told_in_a_line(project):
+    killing = """
+class Killing(WideNet):
+    def forward(self, images):
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), 9)
+        return self.layers(images)
+"""
+    (project / "nets.py").write_text(f"import multiprocessing, os\n{NETS}{killing}")
+    dry_run = [sys.executable, "-m", "tune_cnn", "sweep", changed(project, WideNet="Killing"), "--dry-run"]
+    done = subprocess.run(dry_run, capture_output=True, text=True, check=True)
+    assert "time: not estimated (a measuring process died, perhaps for want of memory)" in done.stdout
+    assert "leaked" not in done.stderr
+
+
 @pytest.mark.parametrize(("network", "repeats"), [("WideNet", True), ("Drawing", False)])
 def test_draws_that_the_seed_does_not_reach_are_suspected_where_a_repetition_differs(project, capsys, network, repeats):
     experiments = load_experiments([changed(project, **{"nets.py:WideNet": f"nets.py:{network}"})])

@@ -1,5 +1,6 @@
 """Remarks before a sweep starts: what will be slow, take long or be replaced, and what was trained elsewhere."""
 
+import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -111,7 +112,7 @@ def times(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> tuple[d
     try:
         trial_s, line = estimate(plan, node, within_s=_ESTIMATE_S)
     except Exception as error:  # even one in the code of a custom network
-        error.__traceback__ = None  # it refers to what the timing processes share, which Python would report as leaked
-        return {}, f"time: not estimated ({' '.join(str(error).split())})"
+        trial_s, line = {}, f"time: not estimated ({' '.join(str(error).split())})"
+    gc.collect()  # such an error keeps what the timing processes shared: Python would report it as leaked
     reservation = f"; timed while other work kept the machine busy ({busy})" if busy and trial_s else ""
     return trial_s, line + reservation
