@@ -80,6 +80,7 @@ def test_event_files_are_found_on_this_disk_and_no_others(folder):
 def test_the_name_for_people_keeps_the_query_of_a_uri_at_the_end():
     assert str(Folder("s3://bucket/path/?region=eu", "sweep") / "trials") == "s3://bucket/path/sweep/trials?region=eu"
     assert str(Folder("/data/sweeps", "a")) == "/data/sweeps/a"
+    assert str(Folder("/data/why?", "a")) == "/data/why?/a"
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ class Folder:
         return type(self)(self.root, str(PurePosixPath(self.inner) / name))
 
     def __str__(self) -> str:
-        base, _, query = self.root.partition("?")
+        base, _, query = (self.root, "", "") if self.is_local else self.root.partition("?")
         return f"{base.rstrip('/')}/{self.inner}" + (f"?{query}" if query else "")
 
     @property
