@@ -465,16 +465,16 @@ def test_what_another_setting_gave(tmp_path, tried, line):
     assert told(*load_grids(files))["1.3"][:2] == [REMEDIES, line]
 
 
-def test_of_many_other_settings_those_that_differ_least_are_compared(tmp_path):
+def test_of_many_variants_only_those_that_differ_least_are_compared(tmp_path):
     files = write_grid(tmp_path, {(32, 2): 62.0, (32, 8): FLAT})
     for reg in range(1, 11):
         files += write_grid(tmp_path, {(32, 8): FLAT}, f"reg{reg}", lr=0.01, reg=reg)
     files += write_grid(tmp_path, {(32, 8): 30.0}, "lr", lr=0.01)
-    remedies, nearest, *others, last = told(*load_grids(files))["1.3"]
-    assert remedies == REMEDIES
-    assert nearest == "With lr = 0.01, 1 of 1 cell learned that did not with lr = 0.001: 30.0 % (K = 32, L = 8)."
-    assert len(others) == 9
-    assert last == "What 1 other variant gave stands in the table of results."
+    assert told(*load_grids(files))["1.3"] == [
+        REMEDIES,
+        "With lr = 0.01, 1 of 1 cell learned that did not with lr = 0.001: 30.0 % (K = 32, L = 8).",
+        "What 10 other variants gave stands in the table of results.",
+    ]
 
 
 @pytest.mark.parametrize("ycn", [False, True])

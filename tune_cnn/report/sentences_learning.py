@@ -13,7 +13,7 @@ from tune_cnn.train_results import epoch_means
 # Relative distance from ln(classes) up to which a loss means that the logits do not depend on the image.
 _AT_GUESSING = 0.01
 _FEW_BATCHES = 30  # with fewer, a network that would learn may not have begun to
-_MOST_COMPARED = 10  # other grids; of a grid over several more settings there would be a line for each pair of values
+_MOST_COMPARED = 10  # other grids, in every respect; of more, those that differ in the fewest settings
 _OUTCOMES = {"learned": "trains", "did not learn": "will not learn", "diverged": "will not learn"}
 
 REMEDIES = (
@@ -52,18 +52,18 @@ def not_learned(grid: Grid) -> list[str]:
 
 
 def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
-    """Say what would help, and what other grids reached in the same cells, first those with the fewest differences."""
+    """Say what would help, and what other grids reached in the same cells."""
     flat = [cell for cell in grid.cells if cell.state == "did not learn" and cell.settings.init == "default"]
     lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in flat) else []
     ours = {cell.label: cell for cell in grid.cells}
     compared = [(differing([other.conditions, grid.conditions]), other) for other in others]
-    compared.sort(key=lambda pair: len(pair[0]))
-    for keys, other in compared[:_MOST_COMPARED]:
+    fewest = min((len(keys) for keys, _ in compared), default=0)
+    near = [pair for pair in compared if len(compared) <= _MOST_COMPARED or len(pair[0]) == fewest]
+    for keys, other in near:
         pairs = [(ours[cell.label], cell) for cell in other.cells if cell.label in ours and cell.finished]
         lines += _comparison(variant(other.conditions, keys), variant(grid.conditions, keys), pairs)
-    if len(compared) > _MOST_COMPARED:
-        rest = counted(len(compared) - _MOST_COMPARED, "other variant")
-        lines.append(f"What {rest} gave stands in the table of results.")
+    if rest := len(compared) - len(near):
+        lines.append(f"What {counted(rest, 'other variant')} gave stands in the table of results.")
     return lines
 
 
