@@ -472,8 +472,8 @@ def test_of_many_variants_only_those_that_differ_least_are_compared(tmp_path):
     files += write_grid(tmp_path, {(32, 8): 30.0}, "lr", lr=0.01)
     assert told(*load_grids(files))["1.3"] == [
         REMEDIES,
-        "With lr = 0.01, 1 of 1 cell learned that did not with lr = 0.001: 30.0 % (K = 32, L = 8).",
-        "What 10 other variants gave stands in the table of results.",
+        "Of 1 cell that did not learn with lr = 0.001, 1 learned with lr = 0.01: 30.0 % (K = 32, L = 8).",
+        "The table of results has 10 other variants.",
     ]
 
 

@@ -63,7 +63,7 @@ def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
         pairs = [(ours[cell.label], cell) for cell in other.cells if cell.label in ours and cell.finished]
         lines += _comparison(variant(other.conditions, keys), variant(grid.conditions, keys), pairs)
     if rest := len(compared) - len(near):
-        lines.append(f"What {counted(rest, 'other variant')} gave stands in the table of results.")
+        lines.append(f"The table of results has {counted(rest, 'other variant')}.")
     return lines
 
 
