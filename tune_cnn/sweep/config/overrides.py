@@ -65,6 +65,11 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
 def apply(override: Override, document: dict[str, Any]) -> list[str]:
     """Change the values of a file in place; return the fault, if there is one."""
     section, key, value = override
+    if key == "model_args" and not isinstance(value, list):  # they replace those of the file, a key each
+        if isinstance(of_file := document.get(section) or {}, dict):
+            document[section] = {k: v for k, v in of_file.items() if not k.startswith(ARGUMENT_PREFIX)}
+        arguments = (Override(section, f"{ARGUMENT_PREFIX}{name}", item) for name, item in (value or {}).items())
+        return [fault for argument in arguments for fault in apply(argument, document)]
     grid, search, settings = (document.get(name) for name in ("grid", "search", "settings"))
     if section == "settings" and key == "seed" and "seeds" in document:
         return ["seed: seeds varies it; change seeds"]
