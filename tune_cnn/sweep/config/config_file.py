@@ -47,7 +47,7 @@ class Experiment:
 
 def read_document(path: Path) -> tuple[Any, list[str]]:
     """The plain values of a file, None if it cannot be read; and its syntax errors, one line each."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return None, [f"a folder; name the files in it, such as {path / '*.yaml'}"]
     try:
         document, problems = strict_yaml.parse(read_file(path, _MOST_BYTES).decode("utf-8-sig"))

@@ -1,6 +1,7 @@
 """The shipped config files, which every command accepts by name; and the default name of a sweep."""
 
 import filecmp
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def shipped_names() -> list[str]:
 def config_path(text: str | Path) -> Path:
     """The file at this path; if there is none, the shipped file of this name."""
     path = Path(text)
-    is_name = not path.is_file() and str(path).removesuffix(".yaml") in shipped_names()
+    is_name = not os.path.isfile(path) and str(path).removesuffix(".yaml") in shipped_names()
     return shipped_folder() / f"{path.stem}.yaml" if is_name else path
 
 
