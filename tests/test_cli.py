@@ -1,5 +1,6 @@
 """The command line: what each command prints, writes and returns, and that no mistake of a user is a traceback."""
 
+import contextlib
 import errno
 import json
 import os
@@ -543,6 +544,15 @@ def test_trial_of_a_finished_sweep_is_identical(finished, capsys, source):
     assert last == f"identical: all 2 epochs are those of {finished}, bit for bit"
 
 
+def test_trial_takes_a_sweep_before_the_shipped_file_of_its_name(finished, capsys, monkeypatch):
+    finished.folder.local_path.rename("ray_results/quick")
+    storage = Path("ray_results").absolute()
+    assert run("trial", "quick", "tiny_L1_K4", "--storage", storage.as_uri()) == 0
+    monkeypatch.chdir(storage)
+    assert run("trial", "quick", "tiny_L1_K4") == 0
+    assert capsys.readouterr().out.count("identical: all 2 epochs") == 2
+
+
 def test_trial_of_a_sweep_takes_the_name_in_its_tables_and_says_what_a_missing_seed_does(here, runner, capsys):
     runner(trains)
     assert run("sweep", "tiny.yaml", "--set", "seed=null", "--set", "epochs=1") == 0
@@ -894,6 +904,18 @@ def test_a_log_gets_the_beginning_and_the_end_of_each_progress_bar(tmp_path):
 def test_closed_streams_and_a_log_that_cannot_be_written_end_no_command(finished, streams):
     command = f'"$0" -m tune_cnn sweep tiny.yaml --dry-run {streams}'
     assert subprocess.run(["bash", "-c", command, sys.executable]).returncode == 0
+
+
+def test_a_full_pipe_that_does_not_block_ends_no_command(here):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)  # as some programs leave the terminal that they share
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, bytes(1000)):
+            pass
+    command = [sys.executable, "-m", "tune_cnn", "diagnose", "tiny.yaml"]  # says on stderr what was found
+    assert subprocess.run(command, stderr=writer).returncode == 0
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_working_folder_that_was_deleted_is_told(tmp_path, monkeypatch, capsys):

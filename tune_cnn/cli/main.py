@@ -45,11 +45,11 @@ def run() -> NoReturn:
 
 
 class _Log(io.FileIO):
-    """Stream that drops what cannot be written: a full disk or a lost terminal must not end a sweep."""
+    """Stream that drops what cannot be written: a full disk, pipe or a lost terminal must not end a sweep."""
 
     def write(self, text: Any) -> int:
         with contextlib.suppress(OSError):
-            return super().write(text)
+            return super().write(text) or len(text)  # None from a full non-blocking pipe
         return len(text)
 
 

@@ -65,25 +65,21 @@ class SweepFolder:
         Raises:
             StorageError: There is no such sweep.
         """
-        sweep = path_or_uri(sweep)
-        if "://" in sweep:
-            base, _, query = sweep.partition("?")
-            parent, _, name = base.rstrip("/").rpartition("/")
-            candidates = [(f"{parent}?{query}" if query else parent, name)]
-        else:
-            path = Path(os.path.abspath(os.path.expanduser(sweep)))
-            candidates = [(str(path.parent), path.name), (storage, sweep)]
-        for candidate in candidates:
-            found = cls(*candidate)
-            if found.folder.read("sweep.json") is not None:
-                return found
-        place, name = candidates[-1]
+        if (found := cls.find_any(sweep, storage)) is not None:
+            return found
+        place, name = _candidates(sweep, storage)[-1]
         there = list(islice(_sweeps_like(name, Folder(place)), _MOST_NAMED + 1))
         there[_MOST_NAMED:] = ["and more"] if len(there) > _MOST_NAMED else []
         remedy = f"there: {', '.join(there)}" if there else "run one first, such as: tune-cnn sweep quick"
         raise StorageError(
             f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or the storage ({remedy})"
         )
+
+    @classmethod
+    def find_any(cls, sweep: str, storage: str) -> "SweepFolder | None":
+        """Find an existing sweep as `find` does; None if there is no such sweep."""
+        found = (cls(*candidate) for candidate in _candidates(sweep, storage))
+        return next((one for one in found if one.folder.read("sweep.json") is not None), None)
 
     def trial(self, settings: Settings) -> TrialFolder:
         """The folder of a trial."""
@@ -181,6 +177,17 @@ def _settings(text: str) -> Settings:
 
 def _generation(number: int) -> str:
     return "trials" if number == 1 else f"trials-{number}"
+
+
+def _candidates(sweep: str, storage: str) -> list[tuple[str, str]]:
+    """The storages and names under which a sweep may be found."""
+    sweep = path_or_uri(sweep)
+    if "://" in sweep:
+        base, _, query = sweep.partition("?")
+        parent, _, name = base.rstrip("/").rpartition("/")
+        return [(f"{parent}?{query}" if query else parent, name)]
+    path = Path(os.path.abspath(os.path.expanduser(sweep)))
+    return [(str(path.parent), path.name), (storage, sweep)]
 
 
 def _sweeps_like(name: str, storage: Folder) -> Iterator[str]:

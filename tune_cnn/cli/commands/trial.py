@@ -9,6 +9,7 @@ from tune_cnn.errors import ConfigError, StorageError
 from tune_cnn.files import check_writable
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import tell
+from tune_cnn.waiting import waiting
 
 EXAMPLE = "tune-cnn trial exp1_1.yaml exp1_1_K32_L2\n  tune-cnn trial ray_results/exp1_1 exp1_1_K32_L2"
 _MOST_THREADS = 1024  # limit for the number in a record
@@ -32,11 +33,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     path = config_path(options.source)
-    is_sweep = (Path(options.storage) / options.source).is_dir()  # the sweep of a shipped file has the file's name
-    if not is_sweep and (path.suffix in (".yaml", ".yml") or path.is_file()):
+    is_shipped = path != Path(options.source)  # its sweep has its name
+    if (path.suffix in (".yaml", ".yml") or path.is_file()) and not (is_shipped and _is_sweep(options)):
         options.source = str(path)
         return _of_file(options)
     return _of_sweep(options)
+
+
+def _is_sweep(options: Namespace) -> bool:
+    with waiting("loading PyTorch"):
+        from tune_cnn.sweep.sweep_folder import SweepFolder
+
+    return SweepFolder.find_any(options.source, options.storage) is not None
 
 
 def _of_file(options: Namespace) -> int:
