@@ -96,6 +96,17 @@ def test_the_exit_code_says_whether_a_cell_changed(tmp_path: Path, monkeypatch, 
     assert capsys.readouterr().out.endswith(f"{exit_code} of 1 cells changed\n")
 
 
-def test_one_sweep_is_not_enough(capsys):
-    assert main(["compare", "first"]) == 2
-    assert "name two or more" in capsys.readouterr().err
+def test_sweeps_of_one_name_in_two_storages_are_compared(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for storage, reached in (("old", 50.0), ("ray_results", 51.0)):
+        folder, settings = SweepFolder(storage, "first"), Settings(data=DataSettings("shapes"))
+        folder.trial(settings).finish(history(reached), {"id": settings.trial_id}, {})
+        folder.save_experiments({"one": settings})
+    assert main(["compare", "old/first", "first"]) == 1
+    assert "best validation accuracy in %: old/first 50.00 (one), first 51.00 (one)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("sweeps", "fault"), [(["a"], "name two or more"), (["a", "a"], "a is named twice")])
+def test_one_sweep_is_not_enough(capsys, sweeps, fault):
+    assert main(["compare", *sweeps]) == 2
+    assert fault in capsys.readouterr().err

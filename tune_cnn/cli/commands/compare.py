@@ -19,16 +19,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     if len(options.sweeps) < 2:
         raise ConfigError("compare", ["one sweep has nothing to be compared with; name two or more"])
+    if twice := [sweep for sweep in options.sweeps if options.sweeps.count(sweep) > 1]:
+        raise ConfigError("compare", [f"{twice[0]} is named twice; name it once"])
     folders = [open_sweep(sweep, options) for sweep in options.sweeps]
+    named = [folder.name for folder in folders]
+    names = [sweep if named.count(name) > 1 else name for name, sweep in zip(named, options.sweeps, strict=True)]
     from tune_cnn.report.compare import compare
     from tune_cnn.report.grids import load_grids
     from tune_cnn.results import export
 
     runs = {}
-    for sweep, folder in zip(options.sweeps, folders, strict=True):
-        with temporary_folder() as scratch, waiting(f"reading {sweep}"):
+    for name, folder in zip(names, folders, strict=True):
+        with temporary_folder() as scratch, waiting(f"reading {name}"):
             files = export(folder, scratch, not_measured="it is not shown").files
-            name = folder.name if folder.name not in runs else sweep
             runs[name] = [run for grid in load_grids(files, folder.experiments()) for run in grid.runs]
     found = compare(runs)
     tell(aligned(found.rows))
