@@ -297,6 +297,13 @@ def test_unusual_networks_are_diagnosed_and_trained(project, model, optimizer):
     assert main(["diagnose", str(config), "--set", f"optimizer={optimizer}"]) in (0, 1)
 
 
+def test_the_diagnosis_of_a_network_without_conv_layers_names_none(project, capsys):
+    (project / "nets.py").write_text(NETS + FURTHER)
+    changes = {"WideNet": "Flat", "wide_{model_args.width}": "a", "grid: {model_args.width: [2, 3]}": ""}
+    assert main(["diagnose", str(changed(project, **changes))]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["-", "-"]
+
+
 def test_a_network_that_cannot_be_diagnosed_is_trained_all_the_same(project, capsys):
     refusing = """
 class Refusing(WideNet):

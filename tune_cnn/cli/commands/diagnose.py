@@ -33,8 +33,8 @@ def run(options: Namespace) -> int:
                 "verdict": diagnosis.verdict,
                 "score spread": f"{diagnosis.score_spread:.1e}",
                 "least gradient/weight": f"{min(ratios):.1e}",
-                "in conv": str(ratios.index(min(ratios)) + 1),
-                "most dead units": f"{max(diagnosis.dead_units, default=0):.0%}",
+                "in conv": str(ratios.index(min(ratios)) + 1) if diagnosis.dead_units else "-",
+                "most dead units": f"{max(diagnosis.dead_units):.0%}" if diagnosis.dead_units else "-",
             }
         )
     if rows:
