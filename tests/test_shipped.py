@@ -43,7 +43,7 @@ def test_a_mistyped_name_is_told_with_those_there_are(capsys):
     assert "no such file; did you mean quick?" in message
     assert f"name one, or a shipped one: {', '.join(shipped_names())}" in message
     assert main(["sweep", 300 * "q"]) == 2
-    assert "cannot be read ([Errno 36] File name too long" in capsys.readouterr().err
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_a_mistyped_path_is_told_with_the_nearest_file_beside_it(tmp_path, monkeypatch, capsys):
