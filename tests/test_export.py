@@ -156,7 +156,7 @@ def test_an_unfinished_trial_whose_checkpoint_does_not_fit_is_exported_without_a
         (["export", "sweep"], "writing the result files"),
         (["report", "sweep"], "drawing the figures"),
         (["report", "sweep"], "writing the report"),
-        (["compare", "sweep", "sweep"], "reading sweep"),
+        (["compare", "sweep", "ray_results/sweep"], "reading sweep"),
         (["plot"], "drawing the figures"),
     ],
 )
