@@ -19,6 +19,7 @@ from tune_cnn.bench import CONTENDERS, by_hand, convolutions, convolve, first_im
 from tune_cnn.cli import main
 from tune_cnn.cli.commands.bench import _CELLS, cells_table
 from tune_cnn.data import Images
+from tune_cnn.models import resolve
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.config.load import load_experiments
 
@@ -57,6 +58,14 @@ def test_ours_and_the_loop_written_by_hand_train_the_same_numbers():
     for values, expected in zip(losses[ours], losses[by_hand], strict=True):
         assert values == pytest.approx(expected, rel=2e-3)
     assert losses[ours][0][0] == pytest.approx(losses[by_hand][0][0], rel=1e-6)
+
+
+def test_the_loop_written_by_hand_trains_a_custom_network_whatever_its_name(tmp_path, monkeypatch):
+    net = "from torch import nn\nclass ConvClassifier(nn.Sequential):\n    def __init__(self, in_size, out_classes):\n"
+    (tmp_path / "nets.py").write_text(f"{net}        super().__init__(nn.Flatten(), nn.Linear(192, out_classes))\n")
+    monkeypatch.setattr("tune_cnn.bench.conv_classifier", pytest.fail)
+    settings = resolve(replace(TINY, model=f"{tmp_path}/nets.py:ConvClassifier"))
+    assert len(by_hand(settings, first_images(settings, batches=1), CPU).training()) == 1
 
 
 def test_a_turn_has_the_images_of_its_batches_and_no_more():

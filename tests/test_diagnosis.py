@@ -193,6 +193,8 @@ ENOUGH = "2.0e-04 would do at reg 0.002 and lr 0.001."
              "multiply, and destroy the features.",
              "lr: 7e-03 or less", "ycn: true"),
         ),
+        ({"lr": 0.05, "model": "nets.py:ConvClassifier"}, 0.3, 9.0,  # a custom network of the same name
+         ("trains", "The scores of different images differ by 3.0e-01; 1.4e-03 would do at reg 0.002 and lr 0.05.")),
         ({"lr": 0.05, "ycn": True}, 0.3, 9.0,
          ("trains", "The scores of different images differ by 3.0e-01; 1.4e-03 would do at reg 0.002 and lr 0.05.")),
         (

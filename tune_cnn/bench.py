@@ -113,7 +113,7 @@ def by_hand(settings: Settings, images: Images, device: torch.device) -> Passes:
     train, validation = map(pairs, images[:2])
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
-    model = (conv_classifier if settings.network == "ConvClassifier" else models.build)(settings).to(device)
+    model = (models.build if settings.ycn or settings.model else conv_classifier)(settings).to(device)
     adam = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.reg)
     shuffled: Any = DataLoader(train, settings.bs_train, shuffle=True)  # type: ignore[arg-type]
     in_order: Any = DataLoader(validation, max(settings.bs_train // 4, 1))  # type: ignore[arg-type]

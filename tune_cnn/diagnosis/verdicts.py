@@ -95,7 +95,7 @@ def _of_signal(settings: Settings, spread: float) -> Judgement:
 
 def _is_other(settings: Settings) -> bool:
     """Whether the network is not ConvClassifier, for which the limits on small signals and on steps hold."""
-    return settings.network != "ConvClassifier"
+    return settings.ycn or settings.model is not None
 
 
 def _other_networks(settings: Settings) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     if any(is_network(key) for run in runs for key in run.told):
         shared.pop("ycn", None)  # another key names the network
     unsaid = ["pool_every", "hidden_dims"] if "model" in shared else []  # a custom network need not take them
-    if any(run.settings.network != "ConvClassifier" for run in runs):
+    if any(run.settings.ycn or run.settings.model for run in runs):
         unsaid.append("average")  # other networks may have their own EMA
     for key in unsaid:
         if shared.get(key) == setting_text(getattr(Settings(), key)):

@@ -129,7 +129,7 @@ def disk_use(plan: Sequence[PlannedExperiment], at_once: int) -> tuple[int, int]
 
 def _checkpoint_bytes(settings: Settings) -> int:
     """Size of a checkpoint: weights, Adam's two moments, best weights and possibly EMA, of 4 bytes a parameter."""
-    has_ema = settings.average > 0 or settings.network != "ConvClassifier"
+    has_ema = settings.average > 0 or settings.ycn or settings.model is not None
     return 4 * (5 if has_ema else 4) * cost(settings).parameters
 
 
