@@ -242,6 +242,12 @@ def test_folders_that_cannot_be_are_refused_before_the_training(monkeypatch):
     ]
 
 
+def test_the_working_folder_need_not_be_writable(tmp_path, monkeypatch):
+    monkeypatch.chdir("/proc")
+    run_experiment("run", out_dir=str(tmp_path), **QUICK)
+    assert (tmp_path / "run.json").exists()
+
+
 def test_images_that_are_not_there_are_an_error():
     with pytest.raises(ConfigError, match=r"data: '/nowhere' is not a source; write image_folder:/nowhere"):
         run_experiment("run", **{**QUICK, "data": "/nowhere"})

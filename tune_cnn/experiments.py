@@ -101,7 +101,10 @@ def run_experiment(
         problems.append(fault)
     if problems or places is None:
         raise ConfigError(place, problems)
-    for key, folder in (("out_dir", Path(places.out_dir)), ("checkpoints", Path(places.checkpoints or ".").parent)):
+    folders = {"out_dir": Path(places.out_dir)}
+    if places.checkpoints is not None:
+        folders["checkpoints"] = Path(places.checkpoints).parent
+    for key, folder in folders.items():
         try:
             check_writable(folder)
         except StorageError as error:
