@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tiny_sweep import train, write_config
 
 from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, ResultError
-from tune_cnn.files import parse_json, read_file, temporary_folder
+from tune_cnn.files import parse_json, read_file, replace_file, temporary_folder
 from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.training.state_file import load_state, save_state, state_from_bytes
@@ -266,6 +267,20 @@ def test_names_of_files_cannot_steer_the_terminal(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert all(char.isprintable() for char in shown.replace("\n", ""))
     assert shown.count(HARMLESS) == 2
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_for_which_there_is_no_room_is_named(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}/a.json'"):
+            replace_file(tmp_path / "a.json", bytes(101))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not any(tmp_path.iterdir())
 
 
 # --- temporary folders -----------------------------------------------------------------------------------------------

@@ -84,8 +84,10 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(beside, 0o644)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         Path(beside).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # such as a full disk, which names no file
+            error.filename = str(path)
         raise
     with contextlib.suppress(OSError):  # Windows opens no folders, and some network file systems refuse to sync them
         folder = os.open(path.parent, os.O_RDONLY)
