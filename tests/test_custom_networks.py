@@ -1,5 +1,6 @@
 """Custom networks: a class in a file beside the config, from the config file to the report."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -342,7 +343,7 @@ class Killing(WideNet):
     (project / "nets.py").write_text(f"import multiprocessing, os\n{NETS}{killing}")
     dry_run = [sys.executable, "-m", "tune_cnn", "sweep", changed(project, WideNet="Killing"), "--dry-run"]
     done = subprocess.run(dry_run, capture_output=True, text=True, check=True)
-    assert "time: not estimated (a measuring process died, perhaps for want of memory)" in done.stdout
+    assert "time: not estimated (a measuring process died, perhaps out of memory)" in done.stdout
     assert "leaked" not in done.stderr
 
 
@@ -546,6 +547,10 @@ def test_the_source_of_a_class_that_a_package_hands_on_is_that_of_its_module(pro
     config = changed(project, **{"nets.py:": "handing_on:"})
     before = load_experiments([config])[0].settings
     (package / "inside.py").write_text(NETS + "# changed")
+    # This process would train the old class, so it must not take the new file's id.
+    with pytest.raises(NetworkError, match=r"handing_on:WideNet: its file has changed since it was imported; restart"):
+        models.resolve(dataclasses.replace(before, model_fingerprint=None))
+    forget()
     assert load_experiments([config])[0].settings.trial_id != before.trial_id
 
 

@@ -99,6 +99,8 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
             raise NetworkError(f"{model}: {fault}; name a Python file and a class in it")
         texts = [(file, _text(file, model))]
     fingerprint = digest("".join(text for _, text in texts))
+    if not _is_file(model) and any(m == model and f != fingerprint and n is network for (m, f), n in _loaded.items()):
+        raise NetworkError(f"{model}: its file has changed since it was imported; restart the kernel, or Python")
     if planned not in (None, fingerprint):
         raise NetworkError(f"{model} has changed since this trial was planned; restore it, or start a new sweep")
     if _is_file(model):
