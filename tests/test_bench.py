@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 import torch
 
-from tune_cnn.bench import CONTENDERS, by_hand, convolutions, convolve, first_images, measure_cell, ours, take_turn
+from tune_cnn.bench import (
+    CONTENDERS,
+    _own_memory_mb,
+    by_hand,
+    convolutions,
+    convolve,
+    first_images,
+    measure_cell,
+    ours,
+    take_turn,
+)
 from tune_cnn.cli import main
 from tune_cnn.cli.commands.bench import _CELLS, cells_table
 from tune_cnn.data import Images
@@ -58,6 +68,12 @@ def test_ours_and_the_loop_written_by_hand_train_the_same_numbers():
     for values, expected in zip(losses[ours], losses[by_hand], strict=True):
         assert values == pytest.approx(expected, rel=2e-3)
     assert losses[ours][0][0] == pytest.approx(losses[by_hand][0][0], rel=1e-6)
+
+
+def test_memory_is_unknown_where_the_kernel_does_not_tell_it(tmp_path, monkeypatch):
+    assert _own_memory_mb() > 0 or sys.platform != "linux"
+    monkeypatch.setattr("tune_cnn.bench.Path", lambda path: tmp_path / "absent")
+    assert math.isnan(_own_memory_mb())
 
 
 def test_the_loop_written_by_hand_trains_a_custom_network_whatever_its_name(tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ def take_turn(
 
     Returns:
         Images per second in `training` and `validation`; `memory_mb`, the process's private memory without its images
-        (NaN except on Linux), or on a GPU the memory reserved for tensors.
+        (NaN if unknown), or on a GPU the memory reserved for tensors.
 
     Raises:
         ResourceError: The process died.
@@ -215,10 +215,11 @@ def _serve(connection: Connection, contender: str, settings: Settings, threads: 
 
 
 def _own_memory_mb() -> float:
-    """The private memory of this process in MB, without what it shares with others; NaN except on Linux."""
-    if sys.platform != "linux":
+    """The private memory of this process in MB, without what it shares with others; NaN if unknown."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()  # such as `Private_Dirty:     512 kB`
+    except OSError:  # not Linux, or a sandbox such as gVisor
         return math.nan
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()  # such as `Private_Dirty:     512 kB`
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6
 
 
