@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tune_cnn.models import ConvClassifier, layers
+from tune_cnn.models import ConvClassifier, YourCodeNet, layers
 from tune_cnn.models.layers import Conv2d, Linear, MaxPool2d, can_rectify, flatten
 
 
@@ -163,3 +163,11 @@ def test_pooling_is_pytorchs_bit_for_bit(dtype, memory_format, size):
         value, expected = ours(images), theirs(images)
     assert torch.equal(value.nan_to_num(99), expected.nan_to_num(99))
     assert value.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.parametrize("network", [ConvClassifier, YourCodeNet])
+def test_networks_can_be_traced_as_tensorboards_graph_is(network):
+    model, images = network((3, 32, 32), 10, [4] * 4, 2, [10]).eval(), torch.rand(2, 3, 32, 32)
+    assert torch.allclose(torch.jit.trace(model, images)(images), model(images), atol=1e-5)

@@ -43,12 +43,17 @@ def can_rectify(images: Tensor) -> bool:
 
     It can in evaluation on CPUs in bf16: 7 to 9 % more images per second; in fp32, fusing makes no difference.
     """
-    if not _HAS_ONEDNN or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not _HAS_ONEDNN or torch.is_grad_enabled() or _is_recorded():
         return False
     if images.device.type != "cpu" or images.dtype != torch.float32 or images.dim() != 4:
         return False
     is_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     return is_bf16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _is_recorded() -> bool:
+    """Whether `torch.compile`, or a trace such as that of TensorBoard's `add_graph`, records the operators."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -58,7 +63,7 @@ class MaxPool2d(nn.MaxPool2d):
         super().__init__(2)
 
     def forward(self, input: Tensor) -> Tensor:
-        in_one_go = torch.is_grad_enabled() or input.device.type != "cpu" or torch.compiler.is_compiling()
+        in_one_go = torch.is_grad_enabled() or input.device.type != "cpu" or _is_recorded()
         if in_one_go or input.dim() not in (3, 4) or min(input.shape) < 1 or min(input.shape[-2:]) < 2:
             return super().forward(input)  # type: ignore[no-any-return]
         height, width = (size // 2 * 2 for size in input.shape[-2:])
@@ -113,7 +118,7 @@ def flatten(images: Tensor) -> Tensor:
 
 def _is_fp32_on_cpu(images: Tensor) -> bool:
     on_cpu = images.device.type == "cpu" and images.dtype == torch.float32
-    return on_cpu and _HAS_ONEDNN and not torch.is_autocast_enabled("cpu")
+    return on_cpu and _HAS_ONEDNN and not torch.is_autocast_enabled("cpu") and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
 
 
 class _OneDnnLinear(torch.autograd.Function):
