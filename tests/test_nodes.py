@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 from sweep_process import Sweep, run, training_processes
 
+from tune_cnn.errors import ResourceError
 from tune_cnn.sweep import sweep_folder
+from tune_cnn.sweep.cluster import ClusterOptions, connected
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
@@ -83,6 +85,11 @@ def test_trials_of_a_lost_node_go_on_elsewhere_and_a_new_node_is_used(cluster, t
     assert process.stderr.count("its process was lost; retrying") == 1
     assert process.stderr.count(" epoch 1/40 ") == 4, "a trial began again"
     sweep.assert_undisturbed()
+
+
+def test_an_address_that_is_no_host_name_is_told():
+    with pytest.raises(ResourceError, match="no Ray cluster answers"), connected(ClusterOptions("a..b:6379"), 0):
+        pass
 
 
 @pytest.mark.parametrize(("is_served", "answer"), [(False, "no Ray cluster answers"), (True, "no Ray cluster lets")])

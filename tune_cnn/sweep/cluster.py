@@ -133,7 +133,7 @@ def _join(address: str) -> None:
     if port.isdecimal() and "://" not in address:  # probed first, as Ray takes long to give up
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise ResourceError(
                 f"address {address}: no Ray cluster answers ({error}); start one with: ray start --head"
             ) from error
