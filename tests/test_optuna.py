@@ -166,6 +166,16 @@ def test_a_custom_networks_file_may_be_edited_while_its_settings_are_suggested(c
 
 
 @pytest.mark.slow
+def test_suggested_settings_are_trained_on_the_images_and_with_the_resources_of_their_file(config, tmp_path):
+    config.write_text(CONFIG.replace("samples: 16", "samples: 1"))
+    other = CONFIG.replace("opt_", "other_").replace("samples: 16", "samples: 1").replace("200", "100")
+    (tmp_path / "other.yaml").write_text(other + "resources: {cpus_per_trial: 2}\n")
+    assert main(["sweep", str(config), "other.yaml", "--cpus", "2"]) == 0
+    facts = [json.loads((tmp_path / f"results/{name}_000.json").read_text())["trial"] for name in ("opt", "other")]
+    assert [(fact["images"]["train"], fact["threads"]) for fact in facts] == [(170, 1), (85, 2)]
+
+
+@pytest.mark.slow
 def test_killed_twice_and_resumed_none_is_lost_and_none_trained_twice(config, tmp_path):
     arguments = ["sweep", str(config), "--cpus", "2"]
     folder = tmp_path / "ray_results" / "opt"

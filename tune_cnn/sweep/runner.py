@@ -16,7 +16,7 @@ from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.plan import PlannedExperiment
 from tune_cnn.sweep.resources import GpuMemory, Node, check_feasible, requests
-from tune_cnn.sweep.study import UPCOMING, Suggestions, open_studies
+from tune_cnn.sweep.study import Suggestions, open_studies
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
 
@@ -64,8 +64,8 @@ def run_sweep(
         else:
             todo[line.settings.trial_id], behind[trial.label] = line, line.epochs_done
     node = own_node(cluster)
-    # The settings that Optuna will suggest are not known yet: one experiment stands for all of them.
-    possible = todo | ({UPCOMING: upcoming[0]} if upcoming else {})
+    # The settings that Optuna will suggest are not known yet: their placeholders count, under the experiments' names.
+    possible = todo | {experiment.name: experiment for experiment in upcoming}
     done, count = len(distinct) - len(todo), len(distinct) + len(upcoming)
     if possible and node is not None:
         check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded

@@ -23,7 +23,6 @@ from tune_cnn.sweep.config.search_space import rounded
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 _FILE = "study.db"
-UPCOMING = "upcoming"  # stands for the ids of trials that are not suggested yet
 _NAME = "experiment"  # a user attribute of Optuna's trials
 _MOST_TRIES = 100  # to get settings that can be trained
 

@@ -26,7 +26,6 @@ from tune_cnn.settings import DataSettings, Settings, parse_settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.live_table import EpochProgress
 from tune_cnn.sweep.pictures import pictures
-from tune_cnn.sweep.study import UPCOMING
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import TrialBoard
 from tune_cnn.sweep.watcher import CountedBatches, publish
@@ -86,8 +85,8 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         if torch.cuda.is_available():
             gc.collect()  # frees reference cycles, which hold GPU memory
             torch.cuda.empty_cache()
-        self.plan = self.plans.get(new_config["trial_id"]) or self.plans[UPCOMING]._replace(
-            settings=parse_settings(json.loads(new_config["settings"])), is_scheduled=new_config["is_scheduled"]
+        self.plan = self.plans.get(new_config["trial_id"]) or self.plans[new_config["experiment"]]._replace(
+            settings=parse_settings(json.loads(new_config["settings"]))
         )
         self.folder = self.sweep_folder.trial(self.plan.settings)
         return True

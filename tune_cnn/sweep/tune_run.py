@@ -18,7 +18,7 @@ from tune_cnn.sweep.earlier import find_earlier, take_over
 from tune_cnn.sweep.plan import expected_work
 from tune_cnn.sweep.resources import Request
 from tune_cnn.sweep.schedulers import scheduler
-from tune_cnn.sweep.study import UPCOMING, Suggestions
+from tune_cnn.sweep.study import Suggestions
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.tensorboard import overview
 from tune_cnn.sweep.trackers import Guarded
@@ -64,7 +64,7 @@ def run_tune(
 
     Args:
         todo: The trials to run, by id; suggested ones are added.
-        asked: The resources of each, by id; those of suggested ones under `UPCOMING`.
+        asked: The resources of each, by id; those of trials to be suggested by the experiment's name.
         tune_options: Further arguments of `tune.TuneConfig`.
         suggestions: The suggestions that are left to make; None: there are none.
     """
@@ -76,14 +76,14 @@ def run_tune(
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # failing trials report no metric
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the watcher reports what happens
     usage.tag_callbacks = lambda *_: False  # the original imports MLflow and W&B to count callbacks, for 1.5 s
-    plans = {trial_id: TrialPlan(e.settings, *asked[trial_id], e.scheduler is not None) for trial_id, e in todo.items()}
     longest_first = sorted(todo, key=lambda trial_id: expected_work(todo[trial_id].settings), reverse=True)
 
-    upcoming = suggestions.left if suggestions else []
-    left = [e.settings for e in upcoming]
-    networks = models.sources([*(plan.settings for plan in plans.values()), *left])
+    upcoming = {e.name: e for e in suggestions.left} if suggestions else {}
+    left = [e.settings for e in upcoming.values()]
+    possible = todo | upcoming
+    plans = {key: TrialPlan(e.settings, *asked[key], e.scheduler is not None) for key, e in possible.items()}
+    networks = models.sources(plan.settings for plan in plans.values())
     if left:
-        plans[UPCOMING] = TrialPlan(left[0], *asked[UPCOMING])
         models.adopt(networks)  # for suggested trials, even if the files change meanwhile
     sweep = [*folder.experiments().values(), *left]
     shown = overview(sweep)
@@ -97,9 +97,9 @@ def run_tune(
             overview=shown,
             networks=networks,
         ),
-        lambda config: dict(zip(("cpu", "gpu"), asked.get(config["trial_id"]) or asked[UPCOMING], strict=True)),
+        lambda config: dict(zip(("cpu", "gpu"), asked[config.get("experiment", config["trial_id"])], strict=True)),
     )
-    specs = [e.scheduler for e in (*todo.values(), *upcoming) if e.scheduler]
+    specs = [e.scheduler for e in possible.values() if e.scheduler]
     chosen: Any = scheduler(specs[0], sweep, folder) if specs else None
 
     def suggest() -> dict[str, Any] | None:
@@ -108,11 +108,11 @@ def run_tune(
             start = find_earlier([e], folder).get(trial_id)
             take_over(start, trial)
             if trial_id not in todo and not trial.is_finished():
-                todo[trial_id], asked[trial_id] = e, asked[UPCOMING]
+                todo[trial_id], asked[trial_id] = e, asked[e.name]
                 watcher.add(e.settings, trial, start.epoch if start else 0)
                 if chosen is not None:
                     chosen.folders[trial_id] = trial
-                plan = {"settings": json.dumps(e.settings.to_json()), "is_scheduled": e.scheduler is not None}
+                plan = {"experiment": e.name, "settings": json.dumps(e.settings.to_json())}
                 return {**config(e, {*varied, *(e.search or {})}), **plan}
             watcher.progress.dropped(trial.label)
             suggestions.tell()
