@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tune_cnn.settings import Settings
 from tune_cnn.sweep import live_table
-from tune_cnn.sweep.live_table import EpochProgress, Progress
+from tune_cnn.sweep.live_table import EpochProgress, Progress, time_left
 from tune_cnn.sweep.watcher import CountedBatches
 
 RESULT = {
@@ -81,6 +81,13 @@ def test_without_a_terminal_each_epoch_is_a_line_on_stderr(capsys):
     ]
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines():  # such as a shell in Emacs
+    terminal = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    with Progress(trials(*LABELS), console=terminal) as progress, terminal.capture() as said:
+        progress.ended(LABELS[0], "plateau")
+    assert said.get() == "K32_L2_0d29faf2  stopped early: no better for 3 epochs  (1/3 trials ended)\n"
+
+
 def test_a_diverged_epoch_is_a_line_too(capsys):
     Progress(trials(*LABELS)).reported(LABELS[0], {**RESULT, "train_loss": float("nan")})
     assert "train loss nan" in capsys.readouterr().err
@@ -129,6 +136,13 @@ def test_the_end_counts_the_trials_that_are_not_suggested_yet():
     assert "; about 1 h 10 min left, until " in terminal.screen[-1]  # 10 epochs and twice 30
     terminal.progress.dropped(LABELS[0])
     assert terminal.screen[-1].startswith("0/2 trials ended, 1 running, 0 min 0 s; about 40 min")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(518, r"about 143 h 53 min left, until \w+ \d\d:\d\d"), (10**17, r"about \d+ h \d+ min left")]
+)
+def test_a_weekday_is_told_where_it_says_which_day(epochs, said):
+    assert re.fullmatch(said, time_left([(epochs, 1000.0)], 1))
 
 
 def test_a_trial_to_be_retried_has_not_ended():
@@ -269,6 +283,13 @@ def test_of_very_many_epochs_a_line_a_trial_and_one_a_minute_are_told(capsys, mo
     assert ended == f"{LABELS[0]}  stopped early: no better for 3 epochs  best 56.1 %  (1/103 trials ended)"
     assert 1 <= len(minutes) <= 3
     assert all(line.startswith("1/103 trials ended, 0 running, 0 min 0 s; about ") for line in minutes)
+
+
+def test_epochs_of_trials_that_are_not_suggested_yet_count_as_very_many_too(capsys):
+    progress = Progress({}, upcoming=100)
+    progress.added(LABELS[0], Settings(epochs=30))
+    progress.reported(LABELS[0], RESULT)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -82,17 +82,17 @@ class Progress:
         self._rows = {label: _Row(settings, epochs_done.get(label, 0)) for label, settings in trials.items()}
         self._already_done, self._upcoming = already_done, upcoming
         self._within_epoch = within_epoch
-        self._is_brief = sum(settings.epochs for settings in trials.values()) > _MOST_LINES
         self._is_silent = True  # no trial has been shown yet
         self._gpu_use, self._gpus_asked = "", -math.inf
         self._over = threading.Event()
         self._started = time.monotonic()
         # A notebook gets plain lines of text.
         self._console = console or Console(stderr=True, force_jupyter=False, force_terminal=sys.stderr.isatty())
+        self._has_table = self._console.is_terminal and not self._console.is_dumb_terminal
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
-        if self._console.is_terminal:
+        if self._has_table:
             self._live.start()
         else:
             self.say(_FIRST)
@@ -101,7 +101,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        if self._console.is_terminal:
+        if self._has_table:
             self._live.stop()
 
     def added(self, label: str, settings: Settings, epochs_done: int = 0) -> None:
@@ -125,7 +125,7 @@ class Progress:
         if row.result is not None and result["epoch"] <= row.result["epoch"]:
             return  # trained again after its process was lost, or the last epoch, which is reported twice
         row.result, row.epochs_done, row.said = result, int(result["epoch"]), time.monotonic()
-        if self._is_brief:
+        if self._is_brief():
             return
         self._line(
             f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "
@@ -139,7 +139,7 @@ class Progress:
         how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
         row.state = "finished" if reason == "epochs" else how.partition(":")[0]
         if failure is None:
-            best = f"  best {row.result['best_validation_accuracy']:.1f} %" if self._is_brief and row.result else ""
+            best = f"  best {row.result['best_validation_accuracy']:.1f} %" if self._is_brief() and row.result else ""
             self._line(f"{label}  {how}{best}  ({self._ended()} trials ended)")
         else:
             self.say(f"{label}  {how}")
@@ -163,7 +163,7 @@ class Progress:
                 self._line(self._summary())
             for label, row in self._rows.items():
                 is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
-                is_due = self._is_silent or (is_long and not self._is_brief)
+                is_due = self._is_silent or (is_long and not self._is_brief())
                 if is_due and (progress := self._current(label, row)) is not None:
                     row.said = time.monotonic()
                     self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
@@ -178,7 +178,7 @@ class Progress:
 
     def _line(self, text: str) -> None:
         self._is_silent = False
-        if not self._console.is_terminal:
+        if not self._has_table:
             self.say(text)
 
     def _table(self) -> Group:
@@ -206,10 +206,7 @@ class Progress:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         going, at_once = sum(row.is_going for row in rows), sum(row.state == "running" for row in rows)
         lefts: list[tuple[float, float | None]] = [
-            (
-                0 if row.has_ended else row.settings.epochs - row.epochs_done,
-                row.result["epoch_duration_s"] if row.result else None,
-            )
+            (0 if row.has_ended else row.settings.epochs - row.epochs_done, (row.result or {}).get("epoch_duration_s"))
             for row in rows
         ]
         if rows:  # an upcoming trial is assumed to be as long as these on average
@@ -224,6 +221,10 @@ class Progress:
             self._gpu_use,
         )
         return "; ".join(filter(None, parts))
+
+    def _is_brief(self) -> bool:
+        epochs = [row.settings.epochs for row in self._rows.values()]
+        return sum(epochs) + self._upcoming * statistics.fmean(epochs or [0]) > _MOST_LINES
 
     def _ended(self) -> str:
         """How many of all trials have ended: `3/8`."""
@@ -253,5 +254,5 @@ def time_left(trials: Sequence[tuple[float, float | None]], at_once: int) -> str
     mean_s = statistics.fmean(measured)
     lefts_s = [epochs * (mean_s if epoch_s is None else epoch_s) for epochs, epoch_s in trials]
     left_s = max(sum(lefts_s) / max(at_once, 1), *lefts_s)
-    end = time.strftime("%a %H:%M", time.localtime(time.time() + left_s))
-    return f"about {duration(left_s)} left, until {end}"
+    until = time.strftime(", until %a %H:%M", time.localtime(time.time() + left_s)) if left_s < 6 * 86_400 else ""
+    return f"about {duration(left_s)} left{until}"
