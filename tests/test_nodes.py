@@ -87,6 +87,13 @@ def test_trials_of_a_lost_node_go_on_elsewhere_and_a_new_node_is_used(cluster, t
     sweep.assert_undisturbed()
 
 
+def test_a_cluster_can_be_joined_after_a_sweep_on_this_machine(cluster):
+    with connected(ClusterOptions(cpus=1), 0) as (nodes, is_new):
+        assert (len(nodes), is_new) == (1, True)
+    with connected(ClusterOptions(cluster.address), 0) as (nodes, is_new):  # its token is that of the environment
+        assert (len(nodes) >= 2, is_new) == (True, False)
+
+
 def test_an_address_that_is_no_host_name_is_told():
     with pytest.raises(ResourceError, match="no Ray cluster answers"), connected(ClusterOptions("a..b:6379"), 0):
         pass

@@ -50,19 +50,21 @@ def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[N
     """
     if os.environ.get("RAY_TMPDIR"):
         os.environ["RAY_TMPDIR"] = os.path.abspath(os.environ["RAY_TMPDIR"])  # Ray's processes run elsewhere
-    with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):
-        import ray
-        import ray._private.worker
-
-        ray._private.worker.listen_error_messages = lambda *_: None  # the watcher reports errors, in one line each
-        ray._private.utils.set_sigterm_handler = lambda _: None  # the sweep has its own, and Ray's would outlast it
-        is_own = not ray.is_initialized()
-        is_new = is_own and options.address is None
-        if is_own and options.address is not None:
-            _join(options.address)
-        elif is_own:
-            _start(options, data_bytes)
     with ExitStack() as stack:
+        with waiting("starting Ray" if options.address is None else "joining Ray", at_once=True):
+            import ray
+            import ray._private.worker
+
+            ray._private.worker.listen_error_messages = lambda *_: None  # the watcher reports errors, in one line each
+            ray._private.utils.set_sigterm_handler = lambda _: None  # the sweep has its own, and Ray's would outlast it
+            is_own = not ray.is_initialized()
+            is_new = is_own and options.address is None
+            if is_own and options.address is not None:
+                _join(options.address)
+            elif is_own:
+                # At the end, for a cluster that this process joins later.
+                stack.callback(_set_token, os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN"))
+                _start(options, data_bytes)
         if is_new:
             stack.enter_context(deleted_at_end(logs_folder().parent))
         if is_own:
@@ -98,12 +100,9 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
     import ray
     import ray._private.services
 
-    raylet: Any = ray._raylet
     # Ray's daemons listen on every interface: a secret token keeps everyone else out. By default, Ray takes one from
     # the home folder, where others may read it.
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    raylet.Config.initialize("")  # reads the environment again, as when Ray is imported
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    _set_token("token", secrets.token_hex(32))
     if sys.platform == "linux":  # where the kernel ends Ray's daemons when this process ends
         # A signal to the process group, such as timeout(1) sends, must not end the daemons that this process needs.
         ray._private.services.ConsolePopen = partial(subprocess.Popen, process_group=0)
@@ -124,6 +123,18 @@ def _start(options: ClusterOptions, data_bytes: int) -> None:
     except Exception as error:  # Ray raises nearly every class of error
         ray.shutdown()
         raise ResourceError(why_no_start(error, options.gpus, data_bytes)) from error
+
+
+def _set_token(mode: str | None, token: str | None) -> None:
+    import ray
+
+    for name, value in (("RAY_AUTH_MODE", mode), ("RAY_AUTH_TOKEN", token)):
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    raylet: Any = ray._raylet
+    raylet.Config.initialize("")  # reads the environment again, as when Ray is imported
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _join(address: str) -> None:
