@@ -73,6 +73,15 @@ def test_a_tracker_is_set_up_once_and_before_the_start(monkeypatch):
     assert len(set_up) == 1
 
 
+def test_a_callback_that_cannot_be_set_up_is_told_and_ends_no_sweep(capsys):
+    class Logger(Callback):
+        def setup(self, **info):
+            raise ConnectionError("no server")
+
+    Guarded(Logger()).setup(stop=None)
+    assert "warning: Logger has failed, and the sweep goes on (ConnectionError: no server)" in capsys.readouterr().err
+
+
 def test_a_trial_that_has_failed_for_good_is_a_failed_run():
     ended = []
 

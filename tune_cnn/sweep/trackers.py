@@ -52,11 +52,8 @@ class Guarded(Callback):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks into its own state, which we never restore
 
-    def setup(self, **info: Any) -> None:
-        self._inner.setup(**info)
-
     def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("on_"):
+        if name != "setup" and not name.startswith("on_"):
             return super().__getattribute__(name)
 
         def guarded(*args: Any, **kwargs: Any) -> None:
