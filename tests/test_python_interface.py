@@ -13,7 +13,9 @@ from tiny_sweep import train, write_config
 import tune_cnn
 from tune_cnn import data
 from tune_cnn.api import Sweep, open_sweep, sweep
+from tune_cnn.cli import main
 from tune_cnn.errors import ConfigError, StorageError
+from tune_cnn.experiments import run_experiment
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
 NO_CALLBACKS = "is not a list of instances of ray.tune.Callback, such as [MyCallback()]"
@@ -189,3 +191,14 @@ def test_a_sweep_from_python_is_that_of_the_command(tmp_path, capsys):
     assert "1 trial: 0 done, 0 to continue, 1 new" in capsys.readouterr().err
     sweep(tmp_path / "tiny.yaml", **options)
     assert "1 trial: 1 done" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_folder(trained, empty_home, monkeypatch):
+    write_config(empty_home)
+    monkeypatch.chdir(empty_home)
+    monkeypatch.setattr("tune_cnn.api.run_sweep", lambda *_, **__: {})
+    sweep("~/tiny.yaml", storage=str(Path(trained.folder).parent), name=Path(trained.folder).name, out="~/python")
+    assert main(["export", trained.folder, "--out=~/command"]) == 0
+    few = {"in_size": [3, 8, 8], "train_images": 100, "test_images": 30, "source": "shapes"}
+    run_experiment("one", out_dir="~/notebook", epochs=1, filters_per_layer=[4], layers_per_block=1, data=few)
+    assert sorted(p.name for p in empty_home.iterdir() if p.is_dir()) == ["command", "notebook", "python"]

@@ -16,7 +16,7 @@ from torch import nn
 
 from tune_cnn import models
 from tune_cnn.errors import DataError, ResourceError, StorageError, TuneCnnError
-from tune_cnn.files import check_writable, temporary_folder
+from tune_cnn.files import check_writable, path_of, temporary_folder
 from tune_cnn.machine import cores
 from tune_cnn.results import export, show_results
 from tune_cnn.rules import Count, Number, Whole, checked, name_problems
@@ -191,7 +191,7 @@ def sweep(
     failures, _ = train(
         experiments,
         folder,
-        Path(out),
+        path_of(out),
         ClusterOptions(address, cpus, gpus),
         keep_others=bool(only),
         callbacks=callbacks,

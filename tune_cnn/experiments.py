@@ -1,14 +1,16 @@
 """Run one named experiment in this process, and write its JSON result file."""
 
 import inspect
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator
 
 from tune_cnn import data
 from tune_cnn.diagnosis import diagnose
@@ -28,10 +30,13 @@ from tune_cnn.waiting import waiting
 __all__ = ["experiment_config", "load_experiment", "run_experiment", "train", "train_and_save"]
 
 
+_Place = Annotated[Text, AfterValidator(os.path.expanduser)]
+
+
 @dataclass(frozen=True)
 class _Places:
-    out_dir: Text
-    checkpoints: Text | None
+    out_dir: _Place
+    checkpoints: _Place | None
 
 
 def run_experiment(

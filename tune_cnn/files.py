@@ -19,6 +19,11 @@ _IN_USE = "tune_cnn.lock"  # lock file in a temporary folder, held while its pro
 BESIDE_SUFFIX = ".tmp"  # of a file being written; a leftover comes from a killed process
 
 
+def path_of(text: str | Path) -> Path:
+    """The path that a user gave, where `~` stands for the home folder."""
+    return Path(os.path.expanduser(text))
+
+
 def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read an untrusted file of at most `most` bytes.
 

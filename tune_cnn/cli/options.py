@@ -1,9 +1,9 @@
 """Options that several commands share, and their argparse types; nothing heavy, so that --help answers at once."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_cnn.files import path_of
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.waiting import waiting
 
@@ -53,7 +53,7 @@ def open_sweep(sweep: str, options: Namespace) -> "SweepFolder":
 
 
 def add_out(parser: ArgumentParser, help: str = "where to write") -> None:
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help=f"{help} (default: results)")
+    parser.add_argument("--out", type=path_of, default="results", metavar="DIR", help=f"{help} (default: results)")
 
 
 def add_storage(parser: ArgumentParser) -> None:

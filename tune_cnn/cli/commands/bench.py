@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cnn.cli.options import add_only, add_settings, positive
-from tune_cnn.files import check_writable, publish_file
+from tune_cnn.files import check_writable, path_of, publish_file
 from tune_cnn.sweep.config.shipped import config_path
 from tune_cnn.texts import aligned, tell
 
@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", default="cpu", help="where to compute, such as cuda (default: cpu)")
     parser.add_argument("--batches", type=positive, default=20, metavar="N", help="batches per turn (default: 20)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each (default: 5)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--out", type=path_of, metavar="FILE", help="write all figures as JSON")
 
 
 def run(options: Namespace) -> int:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from tune_cnn.errors import ResultError
-from tune_cnn.files import check_writable
+from tune_cnn.files import check_writable, path_of
 from tune_cnn.texts import counted, tell
 from tune_cnn.waiting import waiting
 
@@ -16,8 +16,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "patterns", nargs="*", default=["*"], metavar="PATTERN", help="names of experiments (default: all)"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the result files' folder")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the result files' folder)")
+    parser.add_argument("--results", type=path_of, default="results", metavar="DIR", help="the result files' folder")
+    parser.add_argument("--out", type=path_of, metavar="DIR", help="where to write (default: the result files' folder)")
     parser.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="default: png")
 
 

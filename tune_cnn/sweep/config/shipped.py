@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tune_cnn.files import path_of
+
 _PACKAGE = Path(__file__).parents[2]
 
 
@@ -20,7 +22,7 @@ def shipped_names() -> list[str]:
 
 def config_path(text: str | Path) -> Path:
     """The file at this path; if there is none, the shipped file of this name."""
-    path = Path(text)
+    path = path_of(text)
     is_name = not os.path.isfile(path) and str(path).removesuffix(".yaml") in shipped_names()
     return shipped_folder() / f"{path.stem}.yaml" if is_name else path
 
