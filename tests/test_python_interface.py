@@ -14,7 +14,7 @@ import tune_cnn
 from tune_cnn import data
 from tune_cnn.api import Sweep, open_sweep, sweep
 from tune_cnn.cli import main
-from tune_cnn.errors import ConfigError, StorageError
+from tune_cnn.errors import ConfigError, ResultError, StorageError
 from tune_cnn.experiments import run_experiment
 from tune_cnn.sweep.sweep_folder import SweepFolder
 
@@ -99,6 +99,16 @@ def test_what_is_not_there_is_told(trained, tmp_path):
         sweep("quick", only="nothing", storage=tmp_path)
     with pytest.raises(ConfigError, match=r"^data: 1 problem\n  data.train_images: 3 is not a whole number from 20 up"):
         sweep("quick", data={"source": "shapes", "train_images": 3}, storage=tmp_path)
+
+
+def test_damaged_files_of_a_finished_trial_are_told_with_a_remedy_that_helps(trained):
+    folder = trained._files.trial(trained.experiments["tiny_L1_K4"]).folder.local_path
+    (folder / "best.pt").write_bytes(b"damaged")
+    with pytest.raises(StorageError, match=r"best\.pt: gone or damaged; delete this folder, then run"):
+        trained.model("tiny_L1_K4")
+    (folder / "record.json").write_text("{")
+    with pytest.raises(ResultError, match=r"record\.json: damaged .*; the sweep's command runs the trial again"):
+        trained.model("tiny_L1_K4")
 
 
 @pytest.mark.parametrize("first", ["", "import tune_cnn.sweep.config", "import tune_cnn.api", "tune_cnn.open_sweep"])

@@ -103,7 +103,7 @@ class Sweep:
         settings = self._settings(name)
         trial = self._files.trial(settings)
         if (weights := trial.best_weights()) is None:
-            if not trial.is_finished():
+            if trial.record() is None:
                 raise self._none_yet(name, "weights")
             raise StorageError(f"{trial.folder}/best.pt: gone or damaged; delete this folder, then run the sweep again")
         model = models.build(settings)

@@ -109,9 +109,11 @@ class TrialFolder:
         }
 
     def best_weights(self) -> dict[str, Any] | None:
-        """The weights with the best validation accuracy so far; None: no epoch is finished."""
-        best = self._load("best.pt") if self.is_finished() else None
-        return best if best is not None else (self.newest_state() or {}).get("best_weights")
+        """The weights with the best validation accuracy so far; None: no epoch is finished, or they are damaged."""
+        with contextlib.suppress(ResultError):
+            if self.is_finished() and (best := self._load("best.pt")) is not None:
+                return best
+        return (self.newest_state() or {}).get("best_weights")
 
     def _state(self, name: str) -> dict[str, Any] | None:
         state = self._load(name)
