@@ -718,40 +718,23 @@ def test_arrays_are_known_by_their_content(arrays, tmp_path):
     [
         ({"train_images": np.zeros((40, 6, 5, 3))}, "train_images is float64; give uint8, 0 to 255"),
         ({"train_images": np.zeros((40, 30), np.uint8)}, r"shape \(40, 30\); give \(N, height, width, channels\)"),
-        ({"test_images": np.zeros((8, 3, 6, 5), np.uint8)}, r"shape \(8, 3, 6, 5\); give 1 or 3 channels, the last"),
+        ({"test_images": np.zeros((8, 3, 6, 5), np.uint8)}, r"shape \(8, 3, 6, 5\); give .* with 1 or 3 channels"),
         ({"test_images": np.zeros((8, 7, 5, 3), np.uint8)}, "train_images and test_images differ in size"),
-        ({"train_labels": np.zeros(39, int)}, "train_images and train_labels differ in length: 40 and 39"),
-        ({"train_labels": np.zeros(40, int)}, "train_labels has only one class"),
+        ({"test_images": np.zeros((8, 6, 5), np.uint8)}, "train_images and test_images differ in size"),
+        ({"train_labels": np.zeros(39, int)}, r"train_labels is int64 of the shape \(39,\); give .*, one for each of"),
+        ({"train_labels": np.zeros(40, int)}, "train_labels has the classes 0; number two or more"),
         ({"train_labels": np.zeros((40, 4))}, r"train_labels is float64 of the shape \(40, 4\); give integers \(N,\)"),
-        ({"test_labels": np.arange(8) - 1}, "test_labels has -1; count the classes from 0 on"),
-        ({"test_labels": np.arange(8)}, "test_labels has classes beyond 3"),
-        (
-            {"train_labels": np.arange(40) % 4 + 1},
-            "train_labels has 4, but no 0; number the classes from 0 on, without gaps",
-        ),
-        ({"train_labels": np.arange(40) % 4 * 10**9}, "train_labels has 3000000000, but no 1;"),
-        ({"test_labels": np.array(["cat"] * 8, object)}, "not an .npz file .*; write it with numpy.savez"),
-        (
-            {"train_images": np.zeros(0), "test_labels": np.zeros(3)},
-            "(?s)train_images is float64.*test_labels is float64",
-        ),
+        ({"test_labels": np.arange(8) - 1}, "test_labels has classes that train_labels lacks: -1, 4, 5, 6; take them"),
+        ({"train_labels": np.arange(40) % 4 + 1}, "has the classes 1, 2, 3, 4; number two or more of them from 0 on"),
+        ({"train_labels": np.arange(40) % 4 * 10**9}, "has the classes 0, 1000000000, 2000000000, 3000000000; number"),
+        ({"test_labels": np.array(["cat"] * 8, object)}, "cannot be read .*; write train_images, .* with numpy.savez"),
+        ({"train_images": np.zeros(0), "test_labels": np.zeros(3)}, "(?s)train_images is float.*test_labels is float"),
     ],
 )
 def test_unfit_arrays_are_explained(arrays, tmp_path, changes, message):
     np.savez(tmp_path / "images.npz", **arrays | changes)
     with pytest.raises(DataError, match=message):
         resolve(DataSettings("arrays", str(tmp_path / "images.npz")))
-
-
-def test_arrays_that_are_damaged_within_the_images_are_told(arrays, tmp_path):
-    path = tmp_path / "images.npz"
-    np.savez(path, **{name: part.repeat(100, axis=1) if part.ndim > 1 else part for name, part in arrays.items()})
-    settings = resolve(DataSettings("arrays", str(path)))
-    content = bytearray(path.read_bytes())
-    content[100_000] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"images\.npz: damaged \(Bad CRC-32.*\); write it again with numpy\.savez"):
-        load(settings)
 
 
 def test_arrays_that_are_encrypted_are_told(arrays, tmp_path):
@@ -764,21 +747,27 @@ def test_arrays_that_are_encrypted_are_told(arrays, tmp_path):
             content[place + flags] |= 1
             place = content.find(signature, place + 4)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"not an \.npz file \(.* is encrypted, .*\); write it with numpy\.savez"):
+    with pytest.raises(DataError, match=r"images\.npz: cannot be read \(.* is encrypted, .*\); write train_images,"):
         resolve(DataSettings("arrays", str(path)))
 
 
 def test_what_is_no_file_of_arrays_is_told(arrays, tmp_path):
     settings = DataSettings("arrays", str(tmp_path / "images.npz"))
-    with pytest.raises(DataError, match=r"images\.npz: there is no such file"):
+    with pytest.raises(DataError, match=r"images\.npz: there is no such regular file"):
         resolve(settings)
-    with pytest.raises(DataError, match=r"not a regular file; check the path of arrays"):
+    with pytest.raises(DataError, match=r"no such regular file; check the path of arrays"):
         resolve(DataSettings("arrays", str(tmp_path)))
-    (tmp_path / "images.npz").write_bytes(b"something else")
-    with pytest.raises(DataError, match=r"images\.npz: not an \.npz file \(.*\); write it with numpy\.savez"):
-        resolve(settings)
+    np.savez(tmp_path / "images.npz", **{k: v.repeat(100, axis=1) if v.ndim > 1 else v for k, v in arrays.items()})
+    flipped = bytearray((tmp_path / "images.npz").read_bytes())
+    flipped[100_000] ^= 1
+    for content in (b"something else", flipped):
+        (tmp_path / "images.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"images\.npz: cannot be read \(.*\); write train_images, "):
+            resolve(settings)
     np.savez(tmp_path / "images.npz", x_train=arrays["train_images"])
-    with pytest.raises(DataError, match="it has no train_images, train_labels, test_images, test_labels; it must have"):
+    with pytest.raises(
+        DataError, match=r"train_images is not a file in the archive.*write train_images, train_labels, test_"
+    ):
         resolve(settings)
     np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(DataError, match=r"in_size: the images of .* are \[3, 6, 5\]; leave it out"):

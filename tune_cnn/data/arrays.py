@@ -1,20 +1,16 @@
 """Images in NumPy arrays, from an `.npz` file."""
 
 import os
-import zipfile
-import zlib
-from tokenize import TokenError
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tune_cnn.data.source import Found, ImageSet, Source, choose
 from tune_cnn.errors import DataError
 from tune_cnn.settings import DataSettings
-from tune_cnn.texts import digest
+from tune_cnn.texts import digest, enumerated, named
 
-_PARTS = ("train", "test")
-# RuntimeError: encrypted, or compressed by an unknown method; TokenError: a header that is cut short.
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, TokenError, zipfile.BadZipFile, zlib.error)
 _NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -22,79 +18,65 @@ class Arrays(Source):
     """`train_images` (N, H, W, C) or (N, H, W) uint8, `train_labels` (N,) integers, `test_images`, `test_labels`."""
 
     def inspect(self) -> Found:
-        """Inspect the file by its shapes and labels, without reading the images; a DataError lists every fault."""
-        if not os.path.isfile(self.path):
-            fault = "not a regular file" if os.path.lexists(self.path) else "there is no such file"
-            raise DataError(f"{self.path}: {fault}; check the path of arrays")
-        try:
-            with zipfile.ZipFile(self.path) as archive, np.load(self.path) as arrays:
-                if absent := [name for name in _NAMES if name not in arrays.files]:
-                    raise DataError(f"{self.path}: it has no {', '.join(absent)}; it must have {', '.join(_NAMES)}")
-                sums = [archive.getinfo(f"{name}.npy") for name in _NAMES]
-                shapes = {part: _header(archive, f"{part}_images.npy") for part in _PARTS}
-                labels = {part: arrays[f"{part}_labels"] for part in _PARTS}
-        except _DAMAGED as error:
-            raise DataError(f"{self.path}: not an .npz file ({error}); write it with numpy.savez") from error
-        problems = [problem for part in _PARTS for problem in _problems(part, *shapes[part], labels[part])]
-        sizes = {part: (*shape, 1)[:4][1:] for part, (shape, _) in shapes.items()}
-        if not problems:
-            if sizes["train"] != sizes["test"]:
-                problems.append("train_images and test_images differ in size")
-            if len(present := np.unique(labels["train"])) < 2:
-                problems.append("train_labels has only one class, so there is nothing to tell apart")
-            elif labels["test"].max() > (last := labels["train"].max()):
-                problems.append(f"test_labels has classes beyond {last}, the last one of train_labels")
-            elif len(present) <= last:
-                absent = min({*range(len(present))} - {*present.tolist()})
-                problems.append(f"train_labels has {last}, but no {absent}; number the classes from 0 on, without gaps")
-        if problems:
-            raise DataError("\n".join(f"{self.path}: {problem}" for problem in problems))
-        height, width, channels = sizes["train"]
-        in_size = (channels, height, width)
-        if self.data.in_size not in (DataSettings.in_size, in_size):
-            raise DataError(f"data.in_size: the images of {self.path} are {[*in_size]}; leave it out")
-        counts = len(labels["train"]), len(labels["test"]), int(labels["train"].max()) + 1
-        fingerprint = digest("".join(f"{info.filename}\0{info.CRC}\0{info.file_size}\n" for info in sums))
-        return Found(self.path, *counts, settings={"in_size": in_size, "fingerprint": fingerprint})
+        """Read and check the file; a DataError lists every fault."""
+        return self._read()[0]
 
     def read(self, progress: bool = False, download: bool = True) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
         """Read the arrays."""
-        found = self.inspect()
+        found, *parts = self._read()
         self.check_unchanged(found)
-        parts = []
+        train, test = (part.take(chosen) for part, chosen in zip(parts, choose(self.data, found), strict=True))
+        return train, test, tuple(map(str, range(found.classes)))
+
+    def _read(self) -> tuple[Found, ImageSet, ImageSet]:
+        if not os.path.isfile(self.path):
+            raise DataError(f"{self.path}: there is no such regular file; check the path of arrays")
         try:
-            with np.load(self.path) as arrays:
-                for part, chosen in zip(_PARTS, choose(self.data, found), strict=True):
-                    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)
-                    # Arrays saved from MATLAB are in column-major order.
-                    images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
-                    parts.append(ImageSet(images, labels).take(chosen))
-        except _DAMAGED as error:
-            raise DataError(f"{self.path}: damaged ({error}); write it again with numpy.savez") from error
-        return parts[0], parts[1], tuple(map(str, range(found.classes)))
+            with np.load(self.path) as file:
+                arrays = {name: file[name] for name in _NAMES}
+                entries = [file.zip.getinfo(f"{name}.npy") for name in _NAMES]
+        except Exception as error:  # of any kind, where the file is damaged
+            remedy = f"write {', '.join(_NAMES)} with numpy.savez"
+            raise DataError(f"{self.path}: cannot be read ({named(error)}); {remedy}") from error
+        if problems := _problems(**arrays):
+            raise DataError("\n".join(f"{self.path}: {problem}" for problem in problems))
+        train, test = (_image_set(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
+        height, width, channels = train.images.shape[1:]
+        in_size = (channels, height, width)
+        if self.data.in_size not in (DataSettings.in_size, in_size):
+            raise DataError(f"data.in_size: the images of {self.path} are {[*in_size]}; leave it out")
+        fingerprint = digest("".join(f"{entry.filename}\0{entry.CRC}\0{entry.file_size}\n" for entry in entries))
+        settings = {"in_size": in_size, "fingerprint": fingerprint}
+        return Found(self.path, train.count, test.count, int(train.labels.max()) + 1, settings=settings), train, test
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    return shape, dtype
+def _image_set(images: NDArray[np.uint8], labels: NDArray[Any]) -> ImageSet:
+    # Arrays saved from MATLAB are in column-major order.
+    return ImageSet(np.ascontiguousarray(images[..., None] if images.ndim == 3 else images), labels.astype(np.int64))
 
 
-def _problems(part: str, shape: tuple[int, ...], dtype: np.dtype, labels: np.ndarray) -> list[str]:
+def _problems(
+    train_images: NDArray[Any], train_labels: NDArray[Any], test_images: NDArray[Any], test_labels: NDArray[Any]
+) -> list[str]:
     problems = []
-    name = f"{part}_images"
-    if dtype != np.uint8:
-        problems.append(f"{name} is {dtype}; give uint8, 0 to 255")
-    if len(shape) not in (3, 4) or 0 in shape:
-        problems.append(f"{name} has the shape {shape}; give (N, height, width, channels) or (N, height, width)")
-    elif len(shape) == 4 and shape[3] not in (1, 3):
-        problems.append(f"{name} has the shape {shape}; give 1 or 3 channels, the last axis")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        problems.append(f"{part}_labels is {labels.dtype} of the shape {labels.shape}; give integers (N,), from 0 on")
-    elif len(labels) != (shape or (0,))[0]:
-        problems.append(f"{name} and {part}_labels differ in length: {(shape or (0,))[0]} and {len(labels)}")
-    elif labels.size and labels.min() < 0:
-        problems.append(f"{part}_labels has {labels.min()}; count the classes from 0 on")
+    for part, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
+        if images.dtype != np.uint8:
+            problems.append(f"{part}_images is {images.dtype}; give uint8, 0 to 255")
+        if images.ndim not in (3, 4) or images.size == 0 or images.shape[3:] not in ((), (1,), (3,)):
+            wanted = "(N, height, width, channels) with 1 or 3 channels, or (N, height, width)"
+            problems.append(f"{part}_images has the shape {images.shape}; give {wanted}")
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            given = f"{labels.dtype} of the shape {labels.shape}"
+            problems.append(f"{part}_labels is {given}; give integers (N,), one for each of {part}_images")
+    if problems:
+        return problems
+    if len({(*images.shape[1:], 1)[:3] for images in (train_images, test_images)}) > 1:
+        problems.append("train_images and test_images differ in size")
+    classes = np.unique(train_labels)
+    if len(classes) < 2 or classes.tolist() != [*range(len(classes))]:
+        has = f"train_labels has the classes {enumerated([*map(str, classes)])}"
+        problems.append(f"{has}; number two or more of them from 0 on, without gaps")
+    elif not np.isin(test_labels, classes).all():
+        beyond = enumerated([*map(str, np.setdiff1d(test_labels, classes))])
+        problems.append(f"test_labels has classes that train_labels lacks: {beyond}; take them out")
     return problems
