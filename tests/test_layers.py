@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_cnn.models import ConvClassifier, YourCodeNet, layers
-from tune_cnn.models.layers import Conv2d, Linear, MaxPool2d, can_rectify, flatten
+from tune_cnn.models.layers import Conv2d, Linear, can_rectify, flatten
 
 
 def twins(ours: type[nn.Module], theirs: type[nn.Module], *arguments: Any, **options: Any) -> list[nn.Module]:
@@ -134,35 +134,6 @@ def test_pooling_before_relu_changes_nothing(pool_every):
     ours = value_and_gradients(model, images)
     as_printed = value_and_gradients(lambda x: model.classifier(flatten(model.feature_extractor(x))), images)
     assert all(map(torch.equal, ours, as_printed))
-
-
-@pytest.mark.parametrize("size", [(4, 6, 4), (2, 3, 1, 4), (0, 3, 4, 4), (4, 4)])
-def test_pooling_takes_and_refuses_what_pytorchs_does(size):
-    def outcome(layer):
-        try:
-            with torch.inference_mode():
-                return layer(torch.ones(size)).shape
-        except (RuntimeError, ValueError) as error:
-            return type(error)
-
-    assert outcome(MaxPool2d()) == outcome(nn.MaxPool2d(2))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("size", [(5, 4, 6, 4), (2, 3, 7, 5), (1, 32, 2, 2), (3, 1, 2, 9)])
-def test_pooling_is_pytorchs_bit_for_bit(dtype, memory_format, size):
-    torch.manual_seed(0)
-    ours, theirs = MaxPool2d(), nn.MaxPool2d(2)
-    assert repr(ours) == repr(theirs)
-    images = torch.randn(size).round(decimals=1).to(dtype).to(memory_format=memory_format)  # some are equal
-    images[0, 0, 0, 0] = float("nan")
-    for value, expected in zip(*(value_and_gradients(layer, images) for layer in (ours, theirs)), strict=True):
-        assert torch.equal(value.nan_to_num(99), expected.nan_to_num(99))
-    with torch.inference_mode():
-        value, expected = ours(images), theirs(images)
-    assert torch.equal(value.nan_to_num(99), expected.nan_to_num(99))
-    assert value.is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")

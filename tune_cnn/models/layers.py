@@ -43,32 +43,14 @@ def can_rectify(images: Tensor) -> bool:
 
     It can in evaluation on CPUs in bf16: 7 to 9 % more images per second; in fp32, fusing makes no difference.
     """
-    if not _HAS_ONEDNN or torch.is_grad_enabled() or _is_recorded():
+    # `torch.compile`, and a trace such as that of TensorBoard's `add_graph`, record the operators.
+    is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    if not _HAS_ONEDNN or torch.is_grad_enabled() or is_recorded:
         return False
     if images.device.type != "cpu" or images.dtype != torch.float32 or images.dim() != 4:
         return False
     is_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     return is_bf16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _is_recorded() -> bool:
-    """Whether `torch.compile`, or a trace such as that of TensorBoard's `add_graph`, records the operators."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
-
-
-class MaxPool2d(nn.MaxPool2d):
-    """2x2 max-pooling; in evaluation on CPUs without indices, which halves its time (2 to 5 % of an evaluation)."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-
-    def forward(self, input: Tensor) -> Tensor:
-        in_one_go = torch.is_grad_enabled() or input.device.type != "cpu" or _is_recorded()
-        if in_one_go or input.dim() not in (3, 4) or min(input.shape) < 1 or min(input.shape[-2:]) < 2:
-            return super().forward(input)  # type: ignore[no-any-return]
-        height, width = (size // 2 * 2 for size in input.shape[-2:])
-        rows = torch.maximum(input[..., 0:height:2, :width], input[..., 1:height:2, :width])
-        return torch.maximum(rows[..., 0::2], rows[..., 1::2])
 
 
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):

@@ -49,7 +49,7 @@ class ConvClassifier(nn.Module):
             self.feature_extractor.append(layers.ReLU())
             channels = filter_count
             if index % pool_every == 0:
-                self.feature_extractor.append(layers.MaxPool2d())
+                self.feature_extractor.append(nn.MaxPool2d(2))
 
         self.classifier = _classifier(layers.Linear, channels * pooled[0] * pooled[1], hidden_dims, out_classes)
 
@@ -145,7 +145,7 @@ class YourCodeNet(nn.Module):
         channels = filters[0]
         for index, filter_count in enumerate(filters[1:], start=1):
             if index % pool_every == 0:
-                self.feature_extractor.append(layers.MaxPool2d())
+                self.feature_extractor.append(nn.MaxPool2d(2))
             self.feature_extractor.append(ResidualConv(channels, filter_count, len(filters) > _MOST_WITHOUT_SKIPS))
             channels = filter_count
         poolings = (len(filters) - 1) // pool_every
