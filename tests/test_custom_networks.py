@@ -48,10 +48,6 @@ class NeedsDepth(WideNet):
     def __init__(self, in_size, out_classes, depth):
         super().__init__(in_size, out_classes)
 
-class NoClasses(WideNet):
-    def __init__(self, in_size):
-        super().__init__(in_size, 10)
-
 class Fails(WideNet):
     def __init__(self, in_size, out_classes):
         raise KeyError("no such layer")
@@ -389,7 +385,6 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("no_such_module:Net", "no_such_module:Net: there is no module no_such_module; install it, or name a file"),
         ("__main__:Net", "__main__:Net: there is no module __main__; install it, or name a file: nets.py:Net"),
         ("nets.py:NeedsDepth", "NeedsDepth needs depth; write it under model_args:"),
-        ("nets.py:NoClasses", "its constructor must take in_size and out_classes; add out_classes"),
         ("nets.py:Fails", "nets.py:Fails cannot be built: KeyError: 'no such layer' (line {line_of_fault})"),
         (
             "nets.py:Narrow",
@@ -438,14 +433,14 @@ def test_a_batch_of_one_image_that_the_network_cannot_be_trained_on_is_told_befo
     config = changed(project, **changes)  # of its 40 images, 34 are to train
     for overrides in (("bs_train=11",), ("bs_train=33",), ("bs_train=1", "batches=5")):
         (problem,) = problems(config, overrides=overrides)
-        assert "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)" in problem
+        assert "cannot classify one image in training, which an epoch's last batch has (choose another" in problem
     for overrides in (["bs_train=10"], ["bs_train=11", "batches=3"]):
         load_experiments([config], overrides=overrides)
 
 
 def test_a_fault_of_several_experiments_is_told_once(project):
-    (problem,) = problems(changed(project, WideNet="NoClasses"))
-    assert problem.startswith(f"wide_2 and 1 more: {project}/nets.py:NoClasses: its constructor must take")
+    (problem,) = problems(changed(project, WideNet="Fails"))
+    assert problem.startswith("wide_2 and 1 more: model_args.width: Fails does not take it")
 
 
 def test_an_argument_that_grid_and_name_spell_differently_is_told(project):

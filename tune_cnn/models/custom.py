@@ -2,13 +2,13 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from torch.utils._pytree import tree_leaves
 
 from tune_cnn.errors import NetworkError
 from tune_cnn.models.custom_source import error_text, network_class
@@ -80,11 +80,12 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
                 remedy = "make it an nn.ModuleList, ModuleDict or ParameterList"
                 return f"{settings.network} has weights in {name}, which are not trained; {remedy}"
             first = model.state_dict()
-            for images, is_training in [(2, False), (1, False), (2, True), *[(1, True)] * has_single]:
-                few = ("one image", "two images")[images - 1] + " in training" * is_training
+            batches = [("two images", 2, False), ("one image", 1, False), ("two images in training", 2, True)]
+            if has_single:
+                single = "one image in training, which an epoch's last batch has (choose another bs_train)"
+                batches.append((single, 1, True))
+            for few, images, is_training in batches:
                 fails = f"cannot classify {few}"
-                if (images, is_training) == (1, True):
-                    fails = "cannot be trained on one image, which an epoch's last batch has (choose another bs_train)"
                 scores = _scores(model.train(is_training), settings, images)
                 wanted = (images, settings.data.classes)
                 is_tensor = isinstance(scores, Tensor)
@@ -107,20 +108,11 @@ def _plain_list(model: nn.Module) -> str | None:
     """Find an attribute that holds weights in plain lists or dicts, where PyTorch does not see them."""
     known = set(model.parameters())
     for name, value in (attribute for module in model.modules() for attribute in vars(module).items()):
-        if any(weight.requires_grad and weight not in known for weight in _weights(value)):
-            return name
+        for leaf in tree_leaves(value):  # of lists and dicts, however deeply nested
+            weights = leaf.parameters() if isinstance(leaf, nn.Module) else [leaf]
+            if any(isinstance(w, nn.Parameter) and w.requires_grad and w not in known for w in weights):
+                return name
     return None
-
-
-def _weights(value: Any) -> Iterator[nn.Parameter]:
-    """Weights in lists and dicts, however deeply nested."""
-    if isinstance(value, nn.Parameter):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from value.parameters()
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _weights(part)
 
 
 def _scores(model: nn.Module, settings: Settings, images: int) -> Any:
@@ -136,15 +128,9 @@ def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:
         "pool_every": settings.pool_every,
         "hidden_dims": list(settings.hidden_dims),
     }
-    try:
-        parameters = inspect.signature(network).parameters
-    except (TypeError, ValueError) as error:
-        raise NetworkError(f"{settings.model}: its constructor cannot be read ({error}); define __init__") from error
+    parameters = inspect.signature(network).parameters
     named = [name for name, parameter in parameters.items() if parameter.kind not in _STARRED]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    for name in ("in_size", "out_classes"):
-        if name not in named:
-            raise NetworkError(f"{settings.model}: its constructor must take in_size and out_classes; add {name}")
     own = settings.model_args or {}
     for name in own:
         if name in offered:
