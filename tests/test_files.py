@@ -189,7 +189,7 @@ def zipped(size: int, compression: int, copies: int = 1) -> bytes:
 )
 def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused(content):
     assert len(content) < 2_000_000
-    with pytest.raises(ResultError, match=r"^bomb\.pt: compressed, so not ours; delete it, or choose another name$"):
+    with pytest.raises(ResultError, match=r"^bomb\.pt: damaged, or not a checkpoint of ours; delete it"):
         state_from_bytes(content, "bomb.pt")
 
 

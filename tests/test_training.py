@@ -233,7 +233,7 @@ def test_fit_shows_each_epoch_and_why_it_ended(capsys):
         "--- EPOCH 1/10 ---",
         "--- EPOCH 2/10 ---",
         "--- EPOCH 3/10 ---",
-        "No improvement in 2 epochs, stopping early.",
+        "*** stopped early: no better for 2 epochs",
     ]
 
 
@@ -269,7 +269,7 @@ def test_fit_stops_when_the_loss_is_no_number(capsys):
     train, validation = small_loaders()
     result = small_trainer(lr=1e30).fit(train, validation, 10)
     assert result.num_epochs == 1
-    assert "The loss is no longer a finite number, stopping; a smaller lr may help.\n" in capsys.readouterr().out
+    assert "*** diverged: the loss is not a finite number\n" in capsys.readouterr().out
 
 
 def test_fit_limits_the_training_batches_only():
@@ -384,14 +384,14 @@ def other_archive(_: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
-        (flip_a_weight, r"damaged at .*data/\d+"),
+        (flip_a_weight, "damaged"),
         (lambda content: content[: len(content) // 2], "damaged"),
         (lambda content: content[:-1], "damaged"),
         (lambda content: b"", "damaged"),
         (lambda content: b"#!/bin/sh", "damaged"),
         (other_archive, "damaged"),
         (lambda content: pickle.dumps(Code()), "damaged"),
-        (lambda content: state_to_bytes({"model": Code()}), "holds more than tensors and plain values"),
+        (lambda content: state_to_bytes({"model": Code()}), "not a checkpoint of ours"),
         (lambda content: state_to_bytes([1, 2]), "not a checkpoint of ours"),
         (lambda content: state_to_bytes({}), "does not continue this training"),
         (lambda content: state_to_bytes({"model": {}, "history": 3}), "does not continue this training"),

@@ -19,11 +19,6 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Device of a network's weights."""
-    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
-
-
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,8 +47,6 @@ def choose_device(name: torch.device | str | None) -> torch.device:
         return device
     except (RuntimeError, AssertionError, TypeError) as error:
         fault = str(error).partition("\n")[0].rstrip(".")
-        if "Expected one of" in fault:  # followed by all device types of PyTorch
-            fault = "PyTorch knows no such device"
         raise ConfigError(
             "device", [f"device: {str(name)!r} cannot be used ({fault}); write cpu, or cuda for a GPU"]
         ) from error
@@ -109,8 +102,6 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
         try:
             return forward(images)
         except (torch._dynamo.exc.TorchDynamoException, ImportError) as error:
-            if forward is model:
-                raise
             fault = str(error).strip().partition("\n")[0]
             message = f"compile: not possible here, so the network runs as it is ({fault})"
             warnings.warn(message, SlowerWarning, stacklevel=2)

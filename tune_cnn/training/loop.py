@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from tune_cnn.early_stopping import stop_reason
+from tune_cnn.early_stopping import how_ended, stop_reason
 from tune_cnn.errors import ResultError
-from tune_cnn.texts import counted
 from tune_cnn.train_results import EpochResult, FitResult
 from tune_cnn.training.state_file import load_state, save_state
 
@@ -23,11 +22,6 @@ Batch = tuple[Tensor, Tensor] | list[Tensor]
 
 # Seconds between updates of the loss in a progress bar: each one has to wait for the GPU.
 _LOSS_INTERVAL_S = 1.0
-
-_STOPPED = {
-    "plateau": "No improvement in {epochs}, stopping early.",
-    "diverged": "The loss is no longer a finite number, stopping; a smaller lr may help.",
-}
 
 
 class Training(Protocol):
@@ -73,8 +67,8 @@ def run_epochs(
             save_state(checkpoint, training.state_dict())
         if post_epoch_fn is not None:
             post_epoch_fn(index, train, validation, verbose)
-    if print_every > 0 and reason in _STOPPED:
-        print(_STOPPED[reason].format(epochs=counted(early_stopping or 0, "epoch")))
+    if print_every > 0 and reason != "epochs":
+        print(f"*** {how_ended(reason, training.history.num_epochs, num_epochs, early_stopping)}")
 
 
 def run_batches(

@@ -1,7 +1,6 @@
 """Checkpoint files: tensors and plain values, written atomically. For those of sweeps, see `trial_folder`."""
 
 import io
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from tune_cnn.errors import ResultError
 from tune_cnn.files import read_file, replace_file
 
 MOST_BYTES = 4 * 2**30  # limit for a checkpoint whose network is unknown
-_REMEDY = "delete it, or choose another name"
 
 
 def state_to_bytes(state: dict[str, Any]) -> bytes:
@@ -29,21 +27,15 @@ def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             # Our files are not compressed; one that unpacks to more than its own size could fill the memory.
             parts = archive.infolist()
-            if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > len(content):
-                raise ResultError(f"{place}: compressed, so not ours; {_REMEDY}")
-            if damaged := archive.testzip():
-                raise ResultError(f"{place}: damaged at {damaged}; delete it")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except ResultError:
-        raise
-    except pickle.UnpicklingError as error:  # its message suggests running any code in the file
-        raise ResultError(f"{place}: holds more than tensors and plain values, so not ours; {_REMEDY}") from error
-    except Exception as error:
+            is_packed = any(p.compress_type for p in parts) or sum(p.file_size for p in parts) > len(content)
+            is_intact = not is_packed and archive.testzip() is None
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) if is_intact else None
+    except Exception as error:  # not told, as PyTorch's messages suggest running any code in the file
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise  # not a fault of the file
-        raise ResultError(f"{place}: not a checkpoint of ours, or damaged ({error}); {_REMEDY}") from error
+        state = None
     if not isinstance(state, dict):
-        raise ResultError(f"{place}: not a checkpoint of ours; {_REMEDY}")
+        raise ResultError(f"{place}: damaged, or not a checkpoint of ours; delete it, or choose another name")
     return state
 
 

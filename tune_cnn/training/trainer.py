@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tune_cnn.errors import SlowerWarning
 from tune_cnn.train_results import BatchResult, EpochResult, FitResult
 from tune_cnn.training.cuda_graph import GraphedStep
-from tune_cnn.training.devices import compiled, device_of
+from tune_cnn.training.devices import compiled
 from tune_cnn.training.ema import Ema
 from tune_cnn.training.loop import Batch, losses_of_parts, run_batches, run_epochs
 from tune_cnn.training.state import TrainingState
@@ -63,7 +63,7 @@ class TorchTrainer:
         compile: bool = False,
         cuda_graph: bool = False,
     ) -> None:
-        self.device = torch.device(device) if device is not None else device_of(model)
+        self.device = torch.device(device or next((weight.device for weight in model.parameters()), "cpu"))
         self.model = model.to(self.device)
         self.loss_fn = loss_fn
         self.optimizer = optimizer
@@ -118,11 +118,7 @@ class TorchTrainer:
         return fit.history
 
     def train_epoch(self, dl: DataLoader[Any], verbose: bool = True, max_batches: int | None = None) -> EpochResult:
-        """Train once on each batch of images and labels, or on `max_batches`; with `verbose`, show a progress bar.
-
-        Raises:
-            ValueError: There are no batches.
-        """
+        """Train once on each batch of images and labels, or on `max_batches`; with `verbose`, show a progress bar."""
         self.model.train()
         return run_batches(dl, self._train_step, "train_batch", verbose, max_batches)
 
@@ -147,10 +143,9 @@ class TorchTrainer:
         self.model.eval()
         self.evaluated.eval()
         part = getattr(dl, "loss_batch_size", None)
+        step = partial(self._test_step, part=part, predictions=predictions, views=views)
         with self._autocast():  # caches the cast weights over all batches, which inference_mode would prevent
-            return run_batches(
-                dl, lambda batch: self._test_step(batch, part, predictions, views), "test_batch", verbose, max_batches
-            )
+            return run_batches(dl, step, "test_batch", verbose, max_batches)
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on images (B, C, H, W) and labels (B,)."""
@@ -169,11 +164,7 @@ class TorchTrainer:
         return self._state().to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; if it does not fit, raise an error and change nothing.
-
-        Raises:
-            ResultError: Parts of the state are missing, or do not fit this network or optimizer.
-        """
+        """Restore what `state_dict` returned; if parts are missing or unfit, raise a ResultError and change nothing."""
         self._state().load(state)
         if self._graph is not None:
             self._graph.forget()
