@@ -99,8 +99,7 @@ class Trial:
             checkpoint: Saved whenever the validation accuracy improves, and at the end; if it exists, continue from it.
             epochs: Stop after this many, where a scheduler did so in the training to be repeated; None: run all.
 
-        Raises:
-            ResultError: The checkpoint is damaged, or does not continue this training.
+        Errors are those of `run_epochs`.
         """
         run_epochs(self, epochs or self.settings.epochs, self.settings.early_stopping, checkpoint)
         if self.moved:
@@ -223,11 +222,7 @@ class Trial:
             "data": self.settings.data.identity(),
             "class_names": list(self.images.classes),
             "majority_accuracy": float(100 * np.bincount(labels).max() / len(labels)),
-            "images": {
-                "train": self.images.train.count,
-                "validation": self.images.validation.count,
-                "test": self.images.test.count,
-            },
+            "images": {name: getattr(self.images, name).count for name in ("train", "validation", "test")},
             **machine_facts(self.device),
             **self.further_facts,
         }

@@ -1,5 +1,6 @@
 """The signal in an untrained network: logit spread, gradients and dead ReLUs of one forward and one backward pass."""
 
+import json
 import math
 import time
 from collections.abc import Iterable
@@ -36,13 +37,8 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values, floats to four significant digits."""
-
-        def rounded(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return [rounded(item) for item in value]
-            return float(f"{value:.4g}") if isinstance(value, float) else value
-
-        return {key: rounded(value) for key, value in asdict(self).items()}
+        values = json.dumps(asdict(self))
+        return json.loads(values, parse_float=lambda number: float(f"{float(number):.4g}"))  # type: ignore[no-any-return]
 
 
 def diagnose(
@@ -51,10 +47,7 @@ def diagnose(
     """Build the network as the trial does, and predict from its first batch whether it will learn.
 
     PyTorch's random state is restored. Without a seed, the weights differ from the trial's. `train` holds the trial's
-    training images, or the first of `train_count`.
-
-    Raises:
-        ValueError: The poolings would halve the image to less than 1x1.
+    training images, or the first of `train_count`. Errors are those of `models.build`.
     """
     device = torch.device(device)
     affordable = int(_MULTIPLY_ADDS // max(models.cost(settings).multiply_adds, 1))
