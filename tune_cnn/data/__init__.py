@@ -80,11 +80,8 @@ def load(data: DataSettings, progress: bool = False, download: bool = True) -> I
 def first_images(data: DataSettings, count: int, download: bool = True) -> tuple[ImageSet, int]:
     """Load the first `count` training images that `load` would return, if possible without decoding the others.
 
-    Returns:
-        The images, and the total number of training images.
-
-    Raises:
-        DataError: As in `load`; or images are missing, and `download` is false.
+    Also returns the total number of training images. Errors are those of `load`, also if `download` is false and images
+    are missing.
     """
     return SOURCES[data.source](data).first(count, download)
 

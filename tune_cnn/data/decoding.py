@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from tune_cnn.errors import DataError
 from tune_cnn.files import replace_file
 from tune_cnn.machine import cores
-from tune_cnn.texts import digest
+from tune_cnn.texts import digest, named
 
 _MOST_THREADS = 8  # more are not faster: small images take more time in Python than in the decoder
 _FILES_AT_ONCE = 64
@@ -45,11 +45,7 @@ class _Deep(NamedTuple):
 
 
 def read_images(files: Sequence[ImageFile], height: int, width: int, progress: bool = False) -> NDArray[np.uint8]:
-    """Decode images, or load them from the cache; arguments and errors are those of `decode`.
-
-    Returns:
-        Images (N, height, width, 3).
-    """
+    """Decode images (N, height, width, 3), or load them from the cache; arguments and errors are those of `decode`."""
     shape = (len(files), height, width, 3)
     # With the time of modification, so that an edited file of the same size is decoded again.
     key = digest(f"{_RULES}{shape}\n" + "".join(f"{f.name}\0{f.size_bytes}\0{f.modified_ns}\n" for f in files))
@@ -97,9 +93,8 @@ def decode(
             else:
                 images[index] = picture
     if broken:
-        rest = [f"  and {len(broken) - _MOST_NAMED} more"] if len(broken) > _MOST_NAMED else []
         head = f"{len(broken)} of {len(files)} images cannot be decoded; repair them, or take them out:"
-        raise DataError("\n".join([head, *broken[:_MOST_NAMED], *rest]))
+        raise DataError("\n".join([head, *broken[:_MOST_NAMED]]))
     ranges: dict[str, tuple[float, float]] = {}  # by dtype: the range of floats says nothing about integers
     for image in deep.values():
         low, high = ranges.get(image.dtype, (image.low, image.high))
@@ -126,10 +121,8 @@ def _decode(image: ImageFile, height: int, width: int) -> NDArray[np.uint8] | _D
             else:
                 shown = file.convert("RGB")
         return np.asarray(_resized(shown, height, width))
-    except UnidentifiedImageError:
-        return "not an image" if image.size_bytes else "empty"
     except Exception as error:  # Pillow's decoders raise all kinds of exceptions
-        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return named(error)
 
 
 def _deep(values: NDArray[Any], height: int, width: int) -> _Deep:

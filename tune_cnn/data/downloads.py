@@ -21,15 +21,14 @@ class _Dataset(NamedTuple):
     train: int
     test: int
     classes: int
-    are_digits: bool = False  # class names are 0 to 9; else torchvision has the names
 
 
 DATASETS = {
     "cifar10": _Dataset("CIFAR10", 50_000, 10_000, 10),
     "cifar100": _Dataset("CIFAR100", 50_000, 10_000, 100),
     "fashion_mnist": _Dataset("FashionMNIST", 60_000, 10_000, 10),
-    "mnist": _Dataset("MNIST", 60_000, 10_000, 10, are_digits=True),
-    "svhn": _Dataset("SVHN", 73_257, 26_032, 10, are_digits=True),
+    "mnist": _Dataset("MNIST", 60_000, 10_000, 10),
+    "svhn": _Dataset("SVHN", 73_257, 26_032, 10),
 }
 
 
@@ -56,7 +55,7 @@ class Download(Source):
             opened = self._download(kind)
         train, test = map(_image_set, opened)
         chosen = choose(self.data, Found(self.path, train.count, test.count, dataset.classes))
-        names = "0123456789" if dataset.are_digits else opened[0].classes
+        names = "0123456789" if dataset.name in ("MNIST", "SVHN") else opened[0].classes
         return train.take(chosen[0]), test.take(chosen[1]), tuple(names)
 
     def _datasets(self) -> Any:
@@ -74,24 +73,19 @@ class Download(Source):
         return [kind(self.path, part, download=download) for part in parts]
 
     def _download(self, kind: Any) -> list[Any]:
-        from torchvision.datasets.utils import check_integrity
-
         archives = _archives(kind, self.path)
         timeout = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_TIMEOUT_S)
         try:
-            for _, path, _ in archives:
+            for _, path in archives:
                 if path.endswith(".gz"):  # torchvision would accept damaged files of MNIST
                     Path(path.removesuffix(".gz")).unlink(missing_ok=True)
             # It verifies the archives' checksums before it unpacks, so a partial download is fetched again.
             return self._open(kind, download=True)
         except Exception as error:
-            damaged = [path for _, path, md5 in archives if os.path.exists(path) and not check_integrity(path, md5)]
-            hint = "".join(f"\n{path} is incomplete or damaged." for path in damaged)
-            names = ", ".join(os.path.basename(path) for _, path, _ in archives)
+            names = ", ".join(os.path.basename(path) for _, path in archives)
             raise DataError(
-                f"{kind.__name__} is not in {self.path}, and cannot be downloaded from {archives[0][0]}: {error}"
-                f"{hint}\n"
+                f"{kind.__name__} is not in {self.path}, and cannot be downloaded from {archives[0][0]}: {error}\n"
                 "Ways out:\n"
                 f"  get {names} elsewhere, put it into {os.path.dirname(archives[0][1])}, and run the same again\n"
                 f"  name the folder that has it, as data: {self.data.source}:FOLDER\n"
@@ -102,16 +96,16 @@ class Download(Source):
             socket.setdefaulttimeout(timeout)
 
 
-def _archives(kind: Any, folder: str) -> list[tuple[str, str, str]]:
-    """URL, local path and MD5 checksum of each archive."""
+def _archives(kind: Any, folder: str) -> list[tuple[str, str]]:
+    """URL and local path of each archive."""
     if kind.__name__ == "SVHN":
-        offered = [kind.split_list["train"], kind.split_list["test"]]
+        offered = [kind.split_list[part][:2] for part in ("train", "test")]
     elif kind.__name__.endswith("MNIST"):
         folder = os.path.join(folder, kind.__name__, "raw")
-        offered = [(kind.mirrors[0] + name, name, md5) for name, md5 in kind.resources]
+        offered = [(kind.mirrors[0] + name, name) for name, _ in kind.resources]
     else:
-        offered = [(kind.url, kind.filename, kind.tgz_md5)]
-    return [(url, os.path.join(folder, name), md5) for url, name, md5 in offered]
+        offered = [(kind.url, kind.filename)]
+    return [(url, os.path.join(folder, name)) for url, name in offered]
 
 
 def _image_set(dataset: Any) -> ImageSet:

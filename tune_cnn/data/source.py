@@ -89,8 +89,7 @@ class Source(ABC):
 def choose(data: DataSettings, found: Found) -> tuple[Indices, Indices]:
     """Indices of the training and the test images to take, in order: all, or a random choice that is always the same.
 
-    Raises:
-        DataError: There are fewer images than asked for.
+    It raises a DataError if there are fewer images than asked for.
     """
     chosen = []
     for key, count in (("train_images", found.train), ("test_images", found.test)):
