@@ -68,6 +68,10 @@ class Empty(nn.Module):
     def __init__(self, in_size, out_classes):
         super().__init__()
 
+class Weightless(Empty):
+    def forward(self, images):
+        return images.flatten(1)[:, :10]
+
 class NotANetwork:
     pass
 
@@ -378,9 +382,9 @@ def test_cost_counts_conv_and_linear_layers(project):
 @pytest.mark.parametrize(
     ("model", "fault"),
     [
-        ("nets.py:WiderNet", "nets.py:WiderNet: no class of this name; did you mean 'WideNet'?"),
-        ("nets.py:NotANetwork", "nets.py:NotANetwork: not a torch.nn.Module; derive its class from torch.nn.Module"),
-        ("nets.py:number", "nets.py:number: not a torch.nn.Module"),
+        ("nets.py:WiderNet", "nets.py:WiderNet: no class of this name is a torch.nn.Module; did you mean 'WideNet'?"),
+        ("nets.py:NotANetwork", "nets.py:NotANetwork: no class of this name is a torch.nn.Module; "),
+        ("nets.py:number", "nets.py:number: no class of this name is a torch.nn.Module; those are WideNet, Filtered,"),
         ("absent.py:Net", "absent.py: no such file; the path is taken from the config file's folder"),
         ("no_such_module:Net", "no_such_module:Net: there is no module no_such_module; install it, or name a file"),
         ("__main__:Net", "__main__:Net: there is no module __main__; install it, or name a file: nets.py:Net"),
@@ -399,12 +403,13 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("nets.py:Summed", "Summed gives torch.float32 () for two images;"),
         ("nets.py:Growing", "changes its layers or buffers in forward"),
         ("nets.py:Squeezed", "gives torch.float32 (10,) for one image; its scores must be floats of shape (1, 10)"),
+        ("nets.py:Weightless", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),
         ("nets.py:Detached", "cannot be trained: RuntimeError: element 0 of tensors does not require grad"),
         ("nets.py:Overwriting", "cannot be trained: RuntimeError: one of the variables needed for gradient"),
         ("nets.py:Exits", "cannot classify two images: SystemExit (line "),
         ("nets.py:Extra", "Extra has an extra state that is not a tensor; make it a buffer"),
         ("nets.py:Mistaken", "nets.py:Mistaken cannot classify two images: RuntimeError:"),
-        ("nets.py:Empty", "Empty has no weights to train; give it layers in __init__"),
+        ("nets.py:Empty", "Empty cannot classify two images: NotImplementedError"),
     ],
 )
 def test_what_does_not_fit_is_one_message_before_the_start(project, model, fault):
@@ -459,7 +464,7 @@ def test_faults_of_a_file_name_the_line(project):
     line = len(NETS.splitlines()) + 2
     assert f"cannot be imported: ModuleNotFoundError: No module named 'no_such_package' (line {line})" in problem
     (project / "nets.py").write_text("def broken(:\n")
-    assert "cannot be imported: SyntaxError: invalid syntax (line 1)" in problems(project / "wide.yaml")[0]
+    assert "cannot be imported: SyntaxError: invalid syntax (nets.py, line 1)" in problems(project / "wide.yaml")[0]
 
 
 @pytest.mark.parametrize(

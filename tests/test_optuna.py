@@ -126,7 +126,7 @@ def test_a_resumed_study_does_not_repeat_itself(config, tmp_path):
 def test_every_network_that_may_be_suggested_is_looked_for_before_the_start(config, tmp_path):
     (tmp_path / "nets.py").write_text("from torch import nn\nclass Net(nn.Linear): pass\n")
     change = "search.model={choice: [null, nets.py:Nett]}"
-    with pytest.raises(ConfigError, match="Nett: no class of this name; did you mean 'Net'"):
+    with pytest.raises(ConfigError, match=r"Nett: no class of this name is a torch.nn.Module; did you mean 'Net'"):
         load_experiments([config], overrides=[change], may_be_open=True)
 
 

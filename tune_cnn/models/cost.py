@@ -20,11 +20,7 @@ class Cost(NamedTuple):
 
 
 def cost(settings: Settings) -> Cost:
-    """Count the parameters, and the multiply-adds of the conv and linear layers.
-
-    Raises:
-        ValueError: The poolings would halve the image to less than 1x1; or a custom network cannot be built.
-    """
+    """Count the parameters, and the multiply-adds of the conv and linear layers; errors are those of `build`."""
     return _cost(_network(settings))
 
 

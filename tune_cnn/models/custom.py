@@ -74,8 +74,6 @@ def fault(settings: Settings, has_single: bool = False) -> str | None:
                 return f"{settings.network} has lazy layers; call it once in __init__, so that they get their shapes"
             if not all(isinstance(value, Tensor) for value in model.state_dict().values()):
                 return f"{settings.network} has an extra state that is not a tensor; make it a buffer"
-            if not any(weight.requires_grad for weight in model.parameters()):
-                return f"{settings.network} has no weights to train; give it layers in __init__"
             if (name := _plain_list(model)) is not None:
                 remedy = "make it an nn.ModuleList, ModuleDict or ParameterList"
                 return f"{settings.network} has weights in {name}, which are not trained; {remedy}"
@@ -136,9 +134,7 @@ def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:
         if name in offered:
             raise NetworkError(f"model_args.{name}: tune_cnn gives it to the network; leave it out")
         if name not in named and not takes_any:
-            known = [name for name in named if name not in offered]
-            remedy = suggest(name, known) if known else "it takes none"
-            raise NetworkError(f"model_args.{name}: {settings.network} does not take it; {remedy}")
+            raise NetworkError(f"model_args.{name}: {settings.network} does not take it; {suggest(name, named)}")
     given = {name: value for name, value in offered.items() if name in named} | own
     for name in named:
         if name not in given and parameters[name].default is inspect.Parameter.empty:

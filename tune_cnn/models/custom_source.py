@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -34,8 +35,7 @@ _beside: set[str] = set()  # names of imported modules that lie beside custom ne
 def resolve(settings: Settings) -> Settings:
     """Fill in the fingerprint of a custom network's source, which is part of the trial id; other networks have none.
 
-    Raises:
-        NetworkError: There is no such file, module or class, or it cannot be imported.
+    It raises a NetworkError if there is no such file, module or class, or if it cannot be imported.
     """
     if settings.model is None:
         return settings
@@ -54,11 +54,7 @@ def adopt(sources: Mapping[str, Texts]) -> None:
 
 
 def network_class(settings: Settings) -> type[nn.Module]:
-    """Import the class of a resolved trial's custom network.
-
-    Raises:
-        NetworkError: It cannot be imported, is not an `nn.Module`, or has changed since the trial was planned.
-    """
+    """Import the class of a resolved trial's custom network; a NetworkError if it has changed since the planning."""
     assert settings.model is not None
     return _load(settings.model, settings.model_fingerprint)[0]
 
@@ -85,13 +81,11 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
         raise
     except (Exception, SystemExit) as error:
         raise NetworkError(f"{model} cannot be imported: {error_text(error, model)}") from error
-    network = getattr(module, name, None)
-    if network is None:
-        classes = [k for k, value in vars(module).items() if _is_network(value) and value.__module__ == module.__name__]
-        remedy = suggest(name, classes) if classes else "it has no class of a network"
-        raise NetworkError(f"{model}: no class of this name; {remedy.replace('keys are', 'classes are')}")
+    network: Any = getattr(module, name, None)
     if not _is_network(network):
-        raise NetworkError(f"{model}: not a torch.nn.Module; derive its class from torch.nn.Module")
+        classes = [k for k, value in vars(module).items() if _is_network(value) and value.__module__ == module.__name__]
+        remedy = suggest(name, classes).replace("keys are", "those are") if classes else "derive one from it"
+        raise NetworkError(f"{model}: no class of this name is a torch.nn.Module; {remedy}")
     if not _is_file(model):  # the module may only re-export the class
         file = str(getattr(sys.modules.get(network.__module__), "__file__", None))
         if not file.endswith(".py"):
@@ -176,6 +170,4 @@ def error_text(error: BaseException, model: str) -> str:
     """Describe an error in a custom network's code, with the line of its file that it came from."""
     name = model.rpartition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
-    if isinstance(error, SyntaxError) and error.filename == name:
-        lines, error = [error.lineno], type(error)(error.msg)  # its text would repeat the line
     return named(error) + (f" (line {lines[-1]})" if lines else "")

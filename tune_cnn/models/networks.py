@@ -121,12 +121,9 @@ class YourCodeNet(nn.Module):
     asks its trainer to evaluate their EMA.
 
     Args and errors are those of `ConvClassifier`; there is at least one conv layer.
-
-    Attributes:
-        average: EMA decay per batch; see `training.TorchTrainer`.
     """
 
-    average = 0.998
+    average = 0.998  # EMA decay per batch; see `training.TorchTrainer`
 
     def __init__(
         self,
