@@ -26,7 +26,7 @@ from tune_cnn.cli import main
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.load import Experiment, load_experiments
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.training.state_file import state_from_bytes
+from tune_cnn.training.state import state_from_bytes
 from tune_cnn.trial import Trial
 
 # Epochs of 0.05 to 0.2 s: short, and long enough to be interrupted.

@@ -15,7 +15,7 @@ from tune_cnn.sweep.earlier import find_earlier
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.sweep.plan import found_elsewhere, make_plan, plan_summary
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.training.state_file import state_from_bytes
+from tune_cnn.training.state import state_from_bytes
 
 
 @pytest.fixture(params=["local", "mock://"])

@@ -22,7 +22,7 @@ from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import parse_json, read_file, replace_file, temporary_folder
 from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.training.state_file import load_state, save_state, state_from_bytes
+from tune_cnn.training.state import load_state, save_state, state_from_bytes
 
 
 def bind_socket(path: Path) -> None:

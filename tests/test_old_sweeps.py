@@ -8,7 +8,7 @@ import pytest
 
 from tune_cnn.cli import main
 from tune_cnn.sweep.config.load import load_experiments
-from tune_cnn.training.state_file import load_state
+from tune_cnn.training.state import load_state
 
 IDS = {"old_K2_L1": "f9a6cf67", "old_K2_L2": "9dfb29ad", "old_K3_L1": "0036eefd", "old_K3_L2": "a26e9dbe"}
 

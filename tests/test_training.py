@@ -26,7 +26,7 @@ from tune_cnn.settings import DataSettings
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.train_results import BatchResult, EpochResult
 from tune_cnn.training import TorchTrainer
-from tune_cnn.training.state_file import save_state, state_to_bytes
+from tune_cnn.training.state import save_state, state_to_bytes
 
 IMAGES = easy_images()
 

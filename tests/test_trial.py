@@ -19,7 +19,7 @@ from tune_cnn.data.batches import Batches
 from tune_cnn.errors import ResultError
 from tune_cnn.result_files import to_strict_json
 from tune_cnn.settings import DataSettings, Settings
-from tune_cnn.training.state_file import save_state, state_from_bytes, state_to_bytes
+from tune_cnn.training.state import save_state, state_from_bytes, state_to_bytes
 from tune_cnn.trial import Trial
 
 EASY = easy_images.easy_images()

@@ -29,8 +29,7 @@ from tune_cnn.training import TorchTrainer
 from tune_cnn.training.devices import keep_freed_memory, numerics
 from tune_cnn.training.loop import run_epochs
 from tune_cnn.training.optimizers import build_optimizer, build_scheduler
-from tune_cnn.training.state import check_settings, check_tensors, course
-from tune_cnn.training.state_file import save_state
+from tune_cnn.training.state import check_settings, check_tensors, course, save_state
 
 _MOST_CONFUSED = 100  # classes; beyond that, the confusion matrix would bloat the result file
 

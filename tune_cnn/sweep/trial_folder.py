@@ -13,8 +13,8 @@ from tune_cnn.result_files import parse_result, to_strict_json
 from tune_cnn.settings import Settings, parse_settings
 from tune_cnn.sweep.folder import Folder
 from tune_cnn.train_results import FitResult
-from tune_cnn.training.state_file import MOST_BYTES as MOST_STATE_BYTES
-from tune_cnn.training.state_file import state_from_bytes, state_to_bytes
+from tune_cnn.training.state import MOST_BYTES as MOST_STATE_BYTES
+from tune_cnn.training.state import state_from_bytes, state_to_bytes
 
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.pt", re.ASCII)
 _STOP = "stop.txt"  # after which epoch a scheduler ends the trial

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tune_cnn.early_stopping import how_ended, stop_reason
 from tune_cnn.errors import ResultError
 from tune_cnn.train_results import EpochResult, FitResult
-from tune_cnn.training.state_file import load_state, save_state
+from tune_cnn.training.state import load_state, save_state
 
 # Images (B, C, H, W) and labels (B,); a plain DataLoader gives them as a list.
 Batch = tuple[Tensor, Tensor] | list[Tensor]

@@ -1,14 +1,20 @@
-"""State of a training (weights, optimizer, scheduler, EMA, random state): saved, restored, and checked."""
+"""State of a training (weights, optimizer, scheduler, EMA, random state): restored, checked, and written to files."""
 
 import copy
+import io
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tune_cnn.errors import ConfigError, ResultError
+from tune_cnn.files import read_file, replace_file
 from tune_cnn.settings import Settings, parse_settings
+
+MOST_BYTES = 4 * 2**30  # limit for a checkpoint whose network is unknown
 
 
 class TrainingState(NamedTuple):
@@ -104,3 +110,39 @@ def check_settings(state: Mapping[str, Any], settings: Settings) -> None:
         if theirs.get(key) != mine.get(key):
             why = ", and the learning rate depends on it" if key == "epochs" else ""
             raise ResultError(f"{key} is {theirs.get(key)} there and {mine.get(key)} here{why}")
+
+
+def state_to_bytes(state: dict[str, Any]) -> bytes:
+    """Serialise tensors and plain values into the content of a file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def state_from_bytes(content: bytes, place: str) -> dict[str, Any]:
+    """Load the output of `state_to_bytes` onto the CPU; a ResultError names `place` if it is damaged or not ours."""
+    try:
+        # torch.load does not compare the checksums of the archive, so a flipped bit in a weight would pass.
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Our files are not compressed; one that unpacks to more than its own size could fill the memory.
+            parts = archive.infolist()
+            is_packed = any(p.compress_type for p in parts) or sum(p.file_size for p in parts) > len(content)
+            is_intact = not is_packed and archive.testzip() is None
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) if is_intact else None
+    except Exception as error:  # not told, as PyTorch's messages suggest running any code in the file
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise  # not a fault of the file
+        state = None
+    if not isinstance(state, dict):
+        raise ResultError(f"{place}: damaged, or not a checkpoint of ours; delete it, or choose another name")
+    return state
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values to a file, atomically."""
+    replace_file(path, state_to_bytes(state))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Load a file written by `save_state` onto the CPU; raise a ResultError if it is damaged or not ours."""
+    return state_from_bytes(read_file(path, MOST_BYTES), str(path))
