@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from tune_cnn import models
 from tune_cnn.data import ImageSet, first_images
 from tune_cnn.diagnosis.verdicts import Verdict, judge
 from tune_cnn.errors import DataError
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import Settings
 from tune_cnn.texts import named
 
 # Images in the batch: few enough that a wide network takes a core about a second, enough to estimate a spread.
@@ -120,32 +121,25 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
     """
     distinct = {settings.trial_id: settings for settings in trials}
     ended = time.monotonic() + within_s
-    images: dict[DataSettings, tuple[ImageSet, int] | None] = {}  # None: missing
+    first = cache(first_images)
     found: dict[str, Diagnosis] = {}
     left_out: list[str] = []
-    late = 0
-    for trial_id, settings in sorted(distinct.items(), key=lambda item: models.cost(item[1]).multiply_adds):
-        if settings.data not in images:
-            try:
-                images[settings.data] = first_images(settings.data, MOST_IMAGES, download)
-            except DataError as error:
-                if download:
-                    raise
-                images[settings.data] = None
-                left_out.append(f"no verdict without images: {error}")
-        if (there := images[settings.data]) is None:
-            continue
+    by_cost = sorted(distinct.items(), key=lambda item: models.cost(item[1]).multiply_adds)
+    for done, (trial_id, settings) in enumerate(by_cost):
         if time.monotonic() > ended:
-            late += 1
-            continue
+            late = f"{len(distinct) - done} of {len(distinct)} trials within {within_s:g} s"
+            left_out.append(f"no verdict on {late}; tune-cnn diagnose has no time limit")
+            break
         try:
-            found[trial_id] = diagnose(settings, there[0], train_count=there[1])
+            images, count = first(settings.data, MOST_IMAGES, download)
+            found[trial_id] = diagnose(settings, images, train_count=count)
+        except DataError as error:
+            if download:
+                raise
+            left_out.append(f"no verdict without images: {error}")
         except Exception as error:
             if settings.model is None:
                 raise
             left_out.append(f"no verdict on {settings.network}, which may train all the same: {named(error)}")
-    left_out = list(dict.fromkeys(left_out))
-    if late:
-        remedy = "tune-cnn diagnose has no time limit"
-        left_out.append(f"no verdict on {late} of {len(distinct)} trials within {within_s:g} s; {remedy}")
-    return Diagnoses({trial_id: found[trial_id] for trial_id in distinct if trial_id in found}, left_out)
+    in_order = {trial_id: found[trial_id] for trial_id in distinct if trial_id in found}
+    return Diagnoses(in_order, list(dict.fromkeys(left_out)))
