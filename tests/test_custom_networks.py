@@ -385,7 +385,7 @@ def test_cost_counts_conv_and_linear_layers(project):
         ("nets.py:WiderNet", "nets.py:WiderNet: no class of this name is a torch.nn.Module; did you mean 'WideNet'?"),
         ("nets.py:NotANetwork", "nets.py:NotANetwork: no class of this name is a torch.nn.Module; "),
         ("nets.py:number", "nets.py:number: no class of this name is a torch.nn.Module; those are WideNet, Filtered,"),
-        ("absent.py:Net", "absent.py: no such file; the path is taken from the config file's folder"),
+        ("absent.py:Net", "No such file or directory: '/"),
         ("no_such_module:Net", "no_such_module:Net: there is no module no_such_module; install it, or name a file"),
         ("__main__:Net", "__main__:Net: there is no module __main__; install it, or name a file: nets.py:Net"),
         ("nets.py:NeedsDepth", "NeedsDepth needs depth; write it under model_args:"),
@@ -624,7 +624,7 @@ def test_a_notebook_trains_a_custom_network(project, capsys):
     assert config["kw"]["model_args"] == {"width": 3}
     run_experiment(**config | {"run_name": "again"})
     assert load_experiment("results/again.json")[1] == load_experiment("results/own.json")[1]
-    with pytest.raises(ConfigError, match=r"absent\.py: no such file"):
+    with pytest.raises(ConfigError, match=r"absent\.py:Net: cannot be read \(.*No such file"):
         run_experiment("x", model="absent.py:Net")
 
 

@@ -113,11 +113,9 @@ def _as_loaded(model: str) -> str | None:
 def _text(path: str, model: str) -> str:
     try:
         return read_file(Path(path), _MOST_BYTES).decode("utf-8-sig")  # Windows editors write a byte-order mark
-    except FileNotFoundError:
-        moved = "if its project was moved, type the sweep's command there once more"
-        raise NetworkError(f"{path}: no such file; the path is taken from the config file's folder; {moved}") from None
     except (OSError, ValueError, ResultError) as error:
-        raise NetworkError(f"{model}: cannot be read ({error}); name a Python file and a class in it") from error
+        remedy = "name a Python file from the config file's folder on; if it was moved, type the sweep's command there"
+        raise NetworkError(f"{model}: cannot be read ({error}); {remedy}") from error
 
 
 def _is_network(value: object) -> bool:
