@@ -2,12 +2,11 @@
 
 import contextlib
 import glob
-import math
 import os
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +23,7 @@ except (OSError, ValueError):  # MPLBACKEND or matplotlibrc is unusable: do with
     with contextlib.chdir(os.path.join(os.path.dirname(find_spec("matplotlib").origin), "mpl-data")):  # type: ignore
         import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -40,21 +40,18 @@ def plot_fit(
     fig: Figure | None = None,
     log_loss: bool = False,
     legend: str | None = None,
-    by_epoch: Collection[str] = (),
     **style: Any,
 ) -> tuple[Figure, NDArray[Any]]:
     """Draw a training in four panels: train_loss, train_acc, test_loss, test_acc.
 
     The training loss is drawn as the mean of each tenth of an epoch, over a faint band with the middle 80 % of its
-    batches; the validation loss as the mean of each epoch. Each mean is drawn at its middle iteration, so that long and
-    short trainings can be compared. Losses that are not finite leave a gap.
+    batches; the validation loss as the mean of each epoch. Losses that are not finite leave a gap.
 
     Args:
         fit_res: The history: losses in nats, accuracies in percent.
         fig: Figure to add the curves to, empty or with four axes; None: a new pyplot figure.
         log_loss: Logarithmic loss axes.
         legend: Label of this training in the legend below the panels; None: no entry.
-        by_epoch: Loss panels whose x axis counts epochs, with one point for each.
         **style: Keyword arguments of `Axes.plot` for the curves.
 
     Returns:
@@ -73,19 +70,16 @@ def plot_fit(
     for ax, panel in zip(axes, PANELS, strict=True):
         values = np.array(getattr(fit_res, panel), dtype=float)
         if panel.endswith("loss"):
-            # Validation has no band: its weights are fixed, so that batches differ only in their images.
-            training = panel == "train_loss"
             if log_loss:
                 values = np.maximum(values, 1e-8)  # a logarithmic axis cannot show 0
-            parts = max(fit_res.num_epochs, 1) * (10 if training and panel not in by_epoch else 1)
-            _draw_loss(ax, values, parts, panel in by_epoch, training, label=legend, **style)
-            ax.set(xlabel="Epoch #" if panel in by_epoch else "Iteration #", ylabel="Loss")
+            _draw_loss(ax, values, max(fit_res.num_epochs, 1), panel == "train_loss", label=legend, **style)
+            ax.set_ylabel("Loss (log)" if log_loss else "Loss")
             if log_loss:
-                ax.set_ylabel("Loss (log)")
-                _log_scale(ax)
+                log_scale(ax.yaxis)
         else:
             ax.plot(np.arange(1, len(values) + 1), values, marker=".", label=legend, **style)
-            ax.set(xlabel="Epoch #", ylabel="Accuracy (%)")
+            ax.set_ylabel("Accuracy (%)")
+        ax.set_xlabel("Epoch #")
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         ax.set_title(panel)
         ax.grid(True, alpha=0.4)
@@ -145,31 +139,28 @@ def matching(patterns: Iterable[str], folder: Path) -> list[Path]:
     return sorted({folder / found for name in names for found in glob.glob(name, root_dir=folder)})
 
 
-def _draw_loss(ax: Axes, values: NDArray[Any], parts: int, number_parts: bool, band: bool, **style: Any) -> None:
-    """Draw the mean of each of `parts` stretches at its middle iteration; with `band`, also the spread of its batches.
-
-    With `number_parts`, the means are drawn at 1, 2, ... instead.
-    """
+def _draw_loss(ax: Axes, values: NDArray[Any], epochs: int, is_training: bool, **style: Any) -> None:
+    """Draw the mean loss of each epoch, in training of each tenth of it with the spread of its batches, at its end."""
+    parts = epochs * (10 if is_training else 1)
     edges = np.linspace(0, len(values), min(parts, len(values)) + 1).round().astype(int)
-    x = np.arange(1, len(edges)) if number_parts else (edges[:-1] + 1 + edges[1:]) / 2  # iterations count from 1
+    x = edges[1:] * epochs / len(values)
     blocks = [values[start:end] for start, end in pairwise(edges)]
     blocks = [block[np.isfinite(block)] for block in blocks]
     mean = [block.mean() if len(block) else np.nan for block in blocks]
     (line,) = ax.plot(x, mean, marker="." if len(mean) <= 40 else "", **style)
-    if band and len(values) >= 10 * parts:
+    if is_training and len(values) >= 10 * parts:
         low, high = zip(*(np.quantile(b, (0.1, 0.9)) if len(b) else (np.nan, np.nan) for b in blocks), strict=True)
         ax.fill_between(x, low, high, color=line.get_color(), alpha=0.1, linewidth=0)
 
 
-def _log_scale(ax: Axes) -> None:
-    """Make the y axis logarithmic, with plain ticks: losses rarely span a decade, and 8 x 10^-1 is hard to read."""
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    few = (1, 2, 5) if high < 1000 * low else (1,)
-    ticks = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high < 10 * low else few
-    ax.yaxis.set_major_locator(LogLocator(subs=ticks))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_locator(NullLocator())
+def log_scale(axis: XAxis | YAxis) -> None:
+    """Make the axis of a drawing logarithmic, with plain ticks: 8 x 10^-1 is hard to read."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    few = (1, 2, 5) if high < 100 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5) if high < 10 * low else few))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def draw_legend(fig: Figure, ax: Axes) -> None:
@@ -182,7 +173,5 @@ def draw_legend(fig: Figure, ax: Axes) -> None:
     if not labels:
         return
     points_per_entry = (0.6 * max(map(len, labels)) + 5) * matplotlib.rcParams["font.size"]
-    most = max(int(fig.get_figwidth() * 72 / points_per_entry), 1)
-    rows = math.ceil(len(labels) / most)
-    columns = math.ceil(len(labels) / rows)
-    fig.legend(handles, labels, loc="outside lower center", ncols=columns).set_gid("tune_cnn")
+    columns = int(fig.get_figwidth() * 72 / points_per_entry)
+    fig.legend(handles, labels, loc="outside lower center", ncols=max(columns, 1)).set_gid("tune_cnn")

@@ -77,10 +77,6 @@ def draw_row(fig: Figure, row: Row) -> None:
     """Draw losses and accuracies of a row in four panels; curves with the same label are the seeds of one cell."""
     axes = fig.subplots(2, 2).ravel()
     dashed = list(dict.fromkeys(label for label, run in row.curves if run.verdict == "did not learn"))
-    # Other solutions of the assignment keep one training loss per epoch, which does not fit an axis of iterations.
-    by_epoch = ["test_loss"]
-    if any(run.history and len(run.history.train_loss) <= run.epochs for _, run in row.curves):
-        by_epoch.append("train_loss")
     for number, name in enumerate(dict.fromkeys(label for label, _ in row.curves)):
         cell = [run for label, run in row.curves if label == name]
         legend = literal(f"{name} ({_outcome(cell)})")
@@ -89,7 +85,7 @@ def draw_row(fig: Figure, row: Row) -> None:
             # Flat curves overlap, so every second one is dashed in the gaps of the others.
             linestyle = (4 * (dashed.index(name) % 2), (4, 4)) if run.verdict == "did not learn" else "-"
             assert run.history is not None
-            plot_fit(run.history, fig, True, legend, by_epoch, color=colour, linestyle=linestyle)
+            plot_fit(run.history, fig, True, legend, color=colour, linestyle=linestyle)
             legend = "_"  # a single legend entry for all seeds of a cell
     for classes, (blind, accuracy) in sorted(
         {(_classes(run), run.blind) for _, run in row.curves if run.verdict == "did not learn"}

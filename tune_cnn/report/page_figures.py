@@ -12,9 +12,9 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from tune_cnn.plot import own_style
+from tune_cnn.plot import log_scale, own_style
 from tune_cnn.report.figure_files import draw_row, level_colour
 from tune_cnn.report.figure_rows import figure_rows
 from tune_cnn.report.grids import Cell, Grid, Row, known
@@ -80,7 +80,7 @@ def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[t
         ax.errorbar(x, y, margins, color=colour, marker="o", elinewidth=1)
     ax.margins(0.12)
     if max(costs.values()) > 4 * min(costs.values()):
-        log_axis(ax)
+        log_scale(ax.xaxis)
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(EngFormatter())
@@ -95,15 +95,6 @@ def _draw_costs(ax: Axes, title: str, costs: dict[Cell, float], rows: Sequence[t
             ax.annotate(cell.level(cell.axes[0]), point, (4, 4), textcoords="offset points", fontsize="small")
     ax.set(xlabel=title, ylabel="Validation accuracy (%)")
     ax.grid(True, alpha=0.4)
-
-
-def log_axis(ax: Axes) -> None:
-    """Make the x axis of a finished drawing logarithmic, with a few plain numbers as ticks."""
-    ax.set_xscale("log")
-    low, high = ax.get_xlim()
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def page_figure(title: str, key: list[tuple[str, str, bool]], fig: Figure, description: str) -> PageFigure:

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tune_cnn.files import publish_file
-from tune_cnn.plot import own_style
+from tune_cnn.plot import log_scale, own_style
 from tune_cnn.report.figure_files import saved
 from tune_cnn.report.grids import Cell, Grid, load_grids
-from tune_cnn.report.page_figures import PageFigure, log_axis, page_figure
+from tune_cnn.report.page_figures import PageFigure, page_figure
 from tune_cnn.report.runs import UNCLEAR, Run, is_number
 from tune_cnn.report.table import results_line
 from tune_cnn.settings import telling_keys
@@ -140,7 +140,7 @@ def _draw_setting(ax: Axes, runs: Sequence[Run], key: str) -> None:
         turned: Any = {"rotation": 20, "ha": "right"} if len("".join(names)) > 30 else {}
         ax.set_xticks(range(len(names)), names, **turned)
     elif "log" in distributions and min(values) > 0:  # a grid beside the search may contain 0
-        log_axis(ax)
+        log_scale(ax.xaxis)
     elif len(set(x)) <= 6 and all(isinstance(value, int) for value in values):
         ax.set_xticks(sorted(set(x)))
     ax.set(xlabel=symbol(key), ylabel="Validation accuracy (%)")
