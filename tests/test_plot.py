@@ -530,7 +530,7 @@ def test_where_classes_are_unequal_the_level_is_that_of_the_most_frequent_one(tm
 
     write_figures([path], tmp_path)
 
-    assert legend_of(drawn[0]) == ["L = 8 (80.0 %, did not learn)", "most frequent class (80 %)"]
+    assert legend_of(drawn[0]) == ["L = 8 (80.0 %, did not learn)", "the most frequent class (80 %)"]
     assert "most frequent class" not in curves_of(drawn[0], 2)  # whose loss is not known
 
 

@@ -18,13 +18,13 @@ from tune_cnn.report.grids import Cell, Grid, load_grids
 from tune_cnn.report.noise import difference, mean, t_quantile
 from tune_cnn.report.runs import Run
 from tune_cnn.report.sentences import answers, conditions, summary
-from tune_cnn.report.sentences_learning import expectations, not_learned, weak_signal
+from tune_cnn.report.sentences_learning import expectations, not_learned
 from tune_cnn.report.table import experiments_frame, results_table
 from tune_cnn.report.wording import grid_names, listed, places
 from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.texts import duration
 
-GUESSING = "guessing gives 10.0 %, and more than 15.0 % counts as learned"
+GUESSING = "chance gives 10.0 %, and more than 15.0 % counts as learned"
 AT_GUESSING = (
     "the training loss stayed at that of guessing, ln 10 = 2.303, in every epoch, "
     "so the scores do not depend on the image."
@@ -32,6 +32,9 @@ AT_GUESSING = (
 LOST_SIGNAL = (
     f"{AT_GUESSING} The likely cause is the initialisation: with PyTorch's default, each conv layer and its ReLU "
     "shrink the differences between images, and the gradient on its way back, until weight decay outweighs it."
+)
+UNKNOWN = (
+    f"{AT_GUESSING} The results do not show the cause; look at depth, initialisation, lr, reg and number of batches."
 )
 REMEDIES = (
     "Two things keep the signal: an initialisation made for ReLU (He et al., 2015), or batch normalisation with skip "
@@ -69,9 +72,9 @@ def test_the_assignments_grid_is_answered_in_sentences(tmp_path):
     )  # fmt: skip
     assert told(grid) == {
         "1.1": [
-            "At K = 32, L = 4 is best (67.2 %), ahead of L = 2 (62.6 %); L = 8 and 16 did not learn.",
-            "At K = 64, L = 4 is best (69.2 %), ahead of L = 2 (63.9 %); L = 8 and 16 did not learn.",
-            "At K = 128, L = 4 is best (69.7 %), ahead of L = 2 (63.0 %); L = 8 did not learn.",
+            "At K = 32, best first: L = 4 (67.2 %), L = 2 (62.6 %); L = 8 and 16 did not learn.",
+            "At K = 64, best first: L = 4 (69.2 %), L = 2 (63.9 %); L = 8 and 16 did not learn.",
+            "At K = 128, best first: L = 4 (69.7 %), L = 2 (63.0 %); L = 8 did not learn.",
         ],
         "1.2": [
             "L = 8 at K = 32, 64 and 128, and L = 16 at K = 32 and 64 did not learn: "
@@ -91,16 +94,13 @@ def test_the_assignments_grid_is_answered_in_sentences(tmp_path):
     }
     assert summary([grid])[0] == (
         "11 experiments, 11 trainings: 6 learned, 5 did not learn. "
-        "Of those that learned, the best is K = 128, L = 4: 69.7 % validation accuracy, 68.7 % on the test set."
+        "The highest validation accuracy is 69.7 % (K = 128, L = 4), 68.7 % on the test set."
     )
 
 
-def test_what_the_reader_sees_as_equal_is_a_tie(tmp_path):
-    grid = one_grid(tmp_path, {(32, 1): 60.0, (32, 2): 65.04, (32, 4): 65.01, (64, 1): 50, (64, 2): 50, (64, 4): 50})
-    assert told(grid)["1.1"] == [
-        "At K = 32, L = 2 and 4 are best (65.0 % each), ahead of L = 1 (60.0 %).",
-        "At K = 64, L = 1, 2 and 4 are best (50.0 % each).",
-    ]
+def test_what_the_reader_sees_as_equal_stands_in_the_order_of_the_grid(tmp_path):
+    grid = one_grid(tmp_path, {(32, 1): 60.0, (32, 2): 65.01, (32, 4): 65.04})
+    assert told(grid)["1.1"] == ["At K = 32, best first: L = 2 (65.0 %), L = 4 (65.0 %), L = 1 (60.0 %)."]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_the_reader_sees_as_equal_is_a_tie(tmp_path):
     [
         ((60, 61), "At L = 2, accuracy rises with K: 60.0 % (K = 32), 61.0 % (K = 64)."),
         ((61, 60), "At L = 2, accuracy falls with K: 61.0 % (K = 32), 60.0 % (K = 64)."),
-        ((60, 60), "At L = 2, accuracy is the same at every K: 60.0 % (K = 32), 60.0 % (K = 64)."),
+        ((60, 60), "At L = 2, accuracy does not change with K: 60.0 % (K = 32), 60.0 % (K = 64)."),
         ((60, 61, 61), "At L = 2, accuracy rises with K: 60.0 % (K = 32), 61.0 % (K = 64), 61.0 % (K = 128)."),
         (
             (61, 60, 61),
@@ -124,7 +124,7 @@ def test_how_accuracy_moves_with_the_width(tmp_path, accuracies, sentence):
 def test_widths_of_several_numbers_have_their_name_and_stand_by_their_sum(tmp_path):
     grid = one_grid(tmp_path, {((64, 128), 2): 62.0, ((64, 128), 4): 64.0, (128, 2): 60.0})
     assert told(grid)["1.1"] == [
-        "At K = 64-128, L = 4 is best (64.0 %), ahead of L = 2 (62.0 %).",
+        "At K = 64-128, best first: L = 4 (64.0 %), L = 2 (62.0 %).",
     ]
     assert told(grid)["2.1"] == [
         "At L = 2, accuracy rises with K: 60.0 % (K = 128), 62.0 % (K = 64-128).",
@@ -144,7 +144,7 @@ def test_none_learned(tmp_path):
     assert told(grid) == {
         "1.2": [
             f"L = 8 and 16 at K = 32 and 64 did not learn: at most 10.2 % validation accuracy, where {GUESSING}.",
-            f"Why: {AT_GUESSING} No shallower network of the same K learned, so depth may or may not be the cause.",
+            f"Why: {UNKNOWN}",
         ],
     }
     assert summary([grid])[0] == "4 experiments, 4 trainings: 4 did not learn."
@@ -155,19 +155,19 @@ def test_a_single_cell_compares_with_nothing(tmp_path):
     assert told(grid) == {"1.2": ["Every training learned."]}
     assert summary([grid])[0] == (
         "1 experiment, 1 training: 1 learned. "
-        "Of those that learned, the best is K = 32, L = 1: 63.2 % validation accuracy, 62.2 % on the test set."
+        "The highest validation accuracy is 63.2 % (K = 32, L = 1), 62.2 % on the test set."
     )
 
 
 def test_where_the_width_decides_whether_a_network_learns_that_is_said(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): 60.0, (64, 2): 61.0, (32, 8): FLAT, (64, 8): FLAT, (128, 8): 50.0})
-    assert told(grid)["2.2"][0] == ("At L = 8, the width decides: K = 128 learned, K = 32 and 64 did not.")
+    assert told(grid)["2.2"][0] == "At L = 8, width decides what learns."
 
 
 def test_a_k_of_more_numbers_is_deeper_so_its_effect_is_not_called_that_of_width(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): 60.0, ((32, 64), 2): 65.0, (32, 4): 62.0, ((32, 64), 4): FLAT})
     assert "2.1 How does accuracy change with K, at each depth?" in answers(grid)
-    assert told(grid)["2.2"][0] == "At L = 4, K decides: K = 32 learned, K = 32-64 did not."
+    assert told(grid)["2.2"][0] == "At L = 4, K decides what learns."
 
 
 def test_depth_alone_does_not_decide_where_width_does_at_some_depth(tmp_path):
@@ -189,24 +189,24 @@ def test_missing_and_failed_cells_are_named_and_claim_nothing(tmp_path):
     (grid,) = load_grids(files, asked, {"exp_K32_L8": "epoch 1: MemoryError: no room"})
     assert told(grid) == {
         "1.1": [
-            "At K = 32, L = 4 is best so far (65.0 %), ahead of L = 2 (60.0 %); L = 8 failed, L = 16 is unfinished.",
+            "At K = 32, best first: L = 4 (65.0 %), L = 2 (60.0 %); L = 8 failed; L = 16 unfinished.",
         ],
         "1.2": [
             f"L = 4 at K = 64 did not learn: at most 10.0 % validation accuracy, where {GUESSING}.",
-            f"Why: {AT_GUESSING} No shallower network of the same K learned, so depth may or may not be the cause.",
+            f"Why: {UNKNOWN}",
         ],
-        "2.2": ["At L = 4, the width decides: K = 32 learned, K = 64 did not."],
+        "2.2": ["At L = 4, width decides what learns."],
     }
     assert summary([grid])[0] == (
         "6 experiments, 6 trainings: 2 learned, 1 did not learn, 1 failed, 2 unfinished. "
-        "Of those that learned, the best so far is K = 32, L = 4: 65.0 % validation accuracy, 64.0 % on the test set."
+        "The highest validation accuracy is 65.0 % (K = 32, L = 4), 64.0 % on the test set."
     )
 
 
 def test_cells_that_are_level_with_the_best_are_named(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): 60.0, (64, 2): 60.02, (64, 4): 59.0})
     assert summary([grid])[0].endswith(
-        "the best is K = 32, L = 2: 60.0 % validation accuracy, 59.0 % on the test set; level with it: K = 64, L = 2."
+        "accuracy is 60.0 % (K = 32, L = 2), 59.0 % on the test set; level with it: (K = 64, L = 2)."
     )
     grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 4): 60.01, (64, 2): 60.02})
     assert summary([grid])[0].endswith("; level with it: (K = 32, L = 4), (K = 64, L = 2).")
@@ -229,7 +229,7 @@ def test_a_training_that_diverged_is_neither_compared_nor_called_flat(tmp_path):
     broken = history(70.0)._replace(train_loss=[2.0] * 20 + [math.nan] * 20)
     files.append(write(tmp_path, "exp_K32_L8", settings(32, 8), broken, stop_reason="diverged"))
     (grid,) = load_grids(files)
-    assert told(grid)["1.1"][0] == "At K = 32, L = 4 is best (62.0 %), ahead of L = 2 (60.0 %); L = 8 diverged."
+    assert told(grid)["1.1"][0] == "At K = 32, best first: L = 4 (62.0 %), L = 2 (60.0 %); L = 8 diverged."
     assert told(grid)["1.2"] == [
         "L = 8 at K = 32 diverged: a loss was no longer a finite number; a lower lr may help.",
     ]
@@ -254,7 +254,7 @@ def test_what_a_diverged_training_reached_is_not_what_the_others_reached(tmp_pat
     (grid,) = load_grids(files)
     assert told(grid)["1.2"][0].startswith("L = 2 at K = 32 did not learn: at most 10.0 % validation accuracy")
     assert "decides" not in str(told(grid).get("2.2"))
-    assert "Of those that learned, the best is K = 64, L = 2: 50.0 %" in summary([grid])[0]
+    assert "The highest validation accuracy is 50.0 % (K = 64, L = 2)" in summary([grid])[0]
 
 
 ACCURACIES = st.lists(st.one_of(st.just(FLAT), st.floats(9, 100)), min_size=1, max_size=3)
@@ -280,7 +280,7 @@ def test_sentences_never_contradict_the_numbers(accuracies):
     for line in lines:
         if found := re.search(r"did not learn: at most ([\d.]+) %.* more than ([\d.]+) %", line):
             assert float(found[1]) <= float(found[2])
-        if found := re.match(r"At (K = \d+), (L = \d) is best \(([\d.]+)", line):
+        if found := re.match(r"At (K = \d+), best first: (L = \d) \(([\d.]+)", line):
             row = [cell for cell in cells if f"K = {cell.level('K')}" == found[1] and cell.state == "learned"]
             assert float(found[3]) == max(round(cell.accuracy.value, 1) for cell in row if cell.accuracy)
 
@@ -301,15 +301,13 @@ def test_an_unfinished_training_is_shown_as_it_stands_and_not_compared(tmp_path)
     assert [line[-1] for line in table(grid)] == verdicts
     assert [line[6] for line in table(grid)] == ["60.00", "10.00", "70.00", "10.00"]
     assert [line[8] for line in table(grid)] == ["59.00", "9.00", "–", "9.50"]
-    assert told(grid)["1.1"] == [
-        "At K = 32, L = 2 is best so far (60.0 %); L = 4 did not learn, L = 8 and 16 are unfinished."
-    ]
+    assert told(grid)["1.1"] == ["At K = 32, best first: L = 2 (60.0 %); L = 4 did not learn; L = 8 and 16 unfinished."]
     assert told(grid)["1.2"][:1] == [
         f"L = 4 at K = 32 did not learn: at most 10.0 % validation accuracy, where {GUESSING}."
     ]
     assert summary([grid])[0] == (
-        "4 experiments, 4 trainings: 1 learned, 1 did not learn, 2 unfinished. Of those that learned, the best so far "
-        "is K = 32, L = 2: 60.0 % validation accuracy, 59.0 % on the test set."
+        "4 experiments, 4 trainings: 1 learned, 1 did not learn, 2 unfinished. "
+        "The highest validation accuracy is 60.0 % (K = 32, L = 2), 59.0 % on the test set."
     )
     assert experiments_frame([grid])["verdict"].tolist() == ["learned", "did not learn", "unfinished", "unfinished"]
     assert experiments_frame([grid])["epochs_run"].tolist() == [4] * 4
@@ -320,7 +318,7 @@ def test_a_training_that_the_scheduler_stopped_early_is_not_said_not_to_learn(tm
     files.append(write(tmp_path, "late", settings(32, 4), history(FLAT), stop_reason="scheduler"))
     (grid,) = load_grids(files)
     told = {question[:3]: lines for question, lines in answers(grid).items()}
-    assert told["1.1"] == ["At K = 32, L = 2 is best so far (60.0 %); L = 4 stopped before it was clear."]
+    assert told["1.1"] == ["At K = 32, best first: L = 2 (60.0 %); L = 4 stopped before it was clear."]
     assert "1.2" not in told
 
 
@@ -330,9 +328,7 @@ def test_an_unfinished_training_that_failed_says_why(tmp_path):
     assert table(grid)[0][-3:] == ["failed: lost its node", "–", "failed: 4 of 30 epochs"]
 
 
-@pytest.mark.parametrize(
-    ("batches", "why"), [(40, "The likely cause is the init"), (8, "8 batches, too few to tell why")]
-)
+@pytest.mark.parametrize(("batches", "why"), [(40, "The likely cause is the init"), (8, UNKNOWN)])
 def test_too_few_batches_tell_no_cause(tmp_path, batches, why):
     losses = history(FLAT).train_loss[:batches]
     flat = write(tmp_path, "flat", settings(32, 16), history(FLAT)._replace(train_loss=losses))
@@ -343,9 +339,7 @@ def test_too_few_batches_tell_no_cause(tmp_path, batches, why):
 def test_where_the_diagnosis_found_enough_signal_the_initialisation_is_not_blamed(tmp_path):
     flat = write(tmp_path, "flat", settings(32, 16), history(FLAT), diagnosis={"verdict": "trains"})
     (grid,) = load_grids([flat, write(tmp_path, "learned", settings(32, 8), history(60.0))])
-    assert told(grid)["1.2"][1] == (
-        f"Why: {AT_GUESSING} The diagnosis before the training saw enough signal; 40 batches may have been too few."
-    )
+    assert told(grid)["1.2"][1] == f"Why: {UNKNOWN}"
     assert "1.3" not in told(grid)
 
 
@@ -377,22 +371,20 @@ def test_a_network_whose_loss_moved_does_get_a_gradient(tmp_path):
     ]
     (grid,) = load_grids(files)
     assert told(grid)["1.2"][1:] == [
-        "Why: the training loss was between 1.500 and 2.300, not at that of guessing, and the training accuracy "
-        "reached 40.0 %; look at lr, reg and the number of images.",
+        "Why: the training loss was between 1.500 and 2.300, and the training accuracy reached 40.0 %; look at lr, reg "
+        "and the number of images.",
     ]
     assert "1.3" not in told(grid)
 
 
 def test_of_your_code_net_the_initialisation_is_not_blamed(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 8): FLAT}, ycn=True)
-    assert told(grid)["1.2"][1] == (f"Why: {AT_GUESSING} YourCodeNet is built to keep its signal; look at lr and reg.")
+    assert told(grid)["1.2"][1] == f"Why: {UNKNOWN}"
 
 
 def test_an_initialisation_for_relu_is_no_remedy_where_it_was_used(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 8): FLAT}, init="he")
-    assert told(grid)["1.2"][1].endswith(
-        "The initialisation is one that keeps the signal of ReLU networks, so look at lr and reg."
-    )
+    assert told(grid)["1.2"][1] == f"Why: {UNKNOWN}"
     assert "1.3" not in told(grid)
 
 
@@ -405,15 +397,8 @@ def test_guessing_is_that_of_the_classes_there_are(tmp_path):
     (grid,) = load_grids(files)
     assert told(grid)["1.2"][0] == (
         "L = 2 at K = 32 did not learn: at most 30.0 % validation accuracy, where "
-        "guessing gives 25.0 %, and more than 37.5 % counts as learned."
+        "chance gives 25.0 %, and more than 37.5 % counts as learned."
     )
-
-
-def test_few_validation_images_tell_no_network_from_luck(tmp_path):
-    trial = settings(32, 2, data=DataSettings("image_folder", path="/images", classes=2))
-    write(tmp_path, "a", trial, history(90.0, classes=2), images={"train": 29, "validation": 5, "test": 9})
-    (grid,) = load_grids([tmp_path / "a.json"])
-    assert told(grid)["1.2"][0].endswith("and 5 validation images are too few to tell learning from luck.")
 
 
 def test_who_always_answers_the_most_frequent_class_has_not_learned(tmp_path):
@@ -424,8 +409,8 @@ def test_who_always_answers_the_most_frequent_class_has_not_learned(tmp_path):
     assert [cell.verdict for cell in grid.cells] == ["did not learn", "learned"]
     did_not, why, *_ = told(grid)["1.2"]
     assert did_not == (
-        "L = 2 at K = 32 did not learn: at most 90.0 % validation accuracy, where always answering the most frequent "
-        "class gives 90.0 %, and more than 90.3 % counts as learned."
+        "L = 2 at K = 32 did not learn: at most 90.0 % validation accuracy, where the most frequent class gives "
+        "90.0 %, and more than 90.3 % counts as learned."
     )
     assert "guessing" not in why
 
@@ -454,9 +439,10 @@ def test_what_another_network_gave_on_the_cells_that_did_not_learn(tmp_path):
         ({(32, 8): 30.0}, "Of 1 cell that did not learn with lr = 0.001, 1 learned with lr = 0.01: "
          "30.0 % (K = 32, L = 8)."),
         ({(32, 8): FLAT}, "Of 1 cell that did not learn with lr = 0.001, 0 learned with lr = 0.01."),
-        ({(32, 2): 64.0}, "On the 1 cell that learned with both, lr = 0.01 differs from lr = 0.001 by +2.0 points."),
-        ({(32, 2): 64.0, (32, 4): 60.0}, "On 2 cells that learned with both, lr = 0.01 differs from lr = 0.001 "
-         "by -0.5 points on average (-3.0 to +2.0)."),
+        ({(32, 2): 64.0}, "Where both learned, lr = 0.01 differs from lr = 0.001 by +2.0 points "
+         "on average (+2.0 to +2.0, 1 cell)."),
+        ({(32, 2): 64.0, (32, 4): 60.0}, "Where both learned, lr = 0.01 differs from lr = 0.001 "
+         "by -0.5 points on average (-3.0 to +2.0, 2 cells)."),
     ],
 )  # fmt: skip
 def test_what_another_setting_gave(tmp_path, tried, line):
@@ -473,14 +459,13 @@ def test_of_many_variants_only_those_that_differ_least_are_compared(tmp_path):
     assert told(*load_grids(files))["1.3"] == [
         REMEDIES,
         "Of 1 cell that did not learn with lr = 0.001, 1 learned with lr = 0.01: 30.0 % (K = 32, L = 8).",
-        "The table of results has 10 other variants.",
     ]
 
 
 @pytest.mark.parametrize("ycn", [False, True])
 def test_the_ema_that_a_network_has_of_its_own_is_not_denied(tmp_path, ycn):
     grid = one_grid(tmp_path, {(32, 2): 60.0}, ycn=ycn)
-    assert ("average 0" in dict(conditions([grid]))["settings"]) == (not ycn)
+    assert "average" not in dict(conditions([grid]))["shared settings, if not the default"]
 
 
 # Several seeds
@@ -500,9 +485,9 @@ def test_with_several_seeds_a_lead_is_held_against_the_noise(tmp_path):
         },
     )  # fmt: skip
     assert told(grid)["1.1"] == [
-        "At K = 32, L = 4 is best (66.3 ± 0.7 %), ahead of L = 2 (62.2 ± 0.5 %, beyond the noise: 4.1 points, 95 % "
+        "At K = 32, best first: L = 4 (66.3 ± 0.7 %), L = 2 (62.2 ± 0.5 %, beyond the noise: 4.1 points, 95 % "
         "interval 3.6 to 4.6); L = 8 did not learn.",
-        "At K = 64, L = 4 has the highest mean (63.4 ± 0.7 %), ahead of L = 2 (63.3 ± 0.9 %, within the noise: 0.1 "
+        "At K = 64, best first: L = 4 (63.4 ± 0.7 %), L = 2 (63.3 ± 0.9 %, within the noise: 0.1 "
         "points, 95 % interval -0.6 to 0.8).",
     ]
     assert told(grid)["2.1"] == [
@@ -516,8 +501,8 @@ def test_with_several_seeds_a_lead_is_held_against_the_noise(tmp_path):
         "depth changes accuracy by up to 4.1 points (at K = 32, from L = 2 to 4).",
     ]
     assert summary([grid])[0] == (
-        "15 experiments, 15 trainings: 12 learned, 3 did not learn. Of those that learned, the best is K = 32, L = 4: "
-        "66.3 ± 0.7 % validation accuracy, 65.3 ± 0.7 % on the test set."
+        "15 experiments, 15 trainings: 12 learned, 3 did not learn. The highest validation accuracy is "
+        "66.3 ± 0.7 % (K = 32, L = 4), 65.3 ± 0.7 % on the test set."
     )
 
 
@@ -525,8 +510,8 @@ def test_what_is_within_the_noise_of_the_best_is_not_said_to_be_worse(tmp_path):
     grid = one_grid(
         tmp_path, {(32, 1): [50.0, 50.4, 50.2], (32, 2): [65.9, 66.0, 66.4], (32, 4): [66.0, 66.4, 66.5], (32, 8): 66.3}
     )
-    assert "Of those that learned, the highest mean is that of K = 32, L = 4: 66.3 ± 0.7 %" in summary([grid])[0]
-    assert summary([grid])[0].endswith("; within the noise of it: K = 32, L = 2.")
+    assert "The highest validation accuracy is 66.3 ± 0.7 % (K = 32, L = 4), " in summary([grid])[0]
+    assert summary([grid])[0].endswith("; within the noise of it: (K = 32, L = 2).")
 
 
 def test_the_largest_effect_of_a_setting_may_be_noise(tmp_path):
@@ -540,8 +525,8 @@ def test_the_largest_effect_of_a_setting_may_be_noise(tmp_path):
 def test_of_three_depths_some_may_be_noise_and_some_not(tmp_path):
     grid = one_grid(tmp_path, {(32, 1): [50.0, 50.4, 50.2], (32, 2): [65.9, 66.0, 66.4], (32, 4): [66.0, 66.4, 66.5]})
     assert told(grid)["1.1"] == [
-        "At K = 32, L = 4 has the highest mean (66.3 ± 0.7 %), ahead of L = 2 (66.1 ± 0.7 %, within the noise: 0.2 "
-        "points, 95 % interval -0.4 to 0.8) and L = 1 (50.2 ± 0.5 %, beyond the noise: 16.1 points, 95 % interval 15.6 "
+        "At K = 32, best first: L = 4 (66.3 ± 0.7 %), L = 2 (66.1 ± 0.7 %, within the noise: 0.2 "
+        "points, 95 % interval -0.4 to 0.8), L = 1 (50.2 ± 0.5 %, beyond the noise: 16.1 points, 95 % interval 15.6 "
         "to 16.6)."
     ]
 
@@ -568,7 +553,7 @@ def test_a_cell_with_a_single_run_among_others_is_said_to_tell_nothing_of_noise(
     grid = one_grid(
         tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 4): 64.0, (64, 2): [50.0, 51.0], (64, 4): [58.2, 58.9]}
     )
-    assert told(grid)["1.1"][0].startswith("At K = 32, L = 4 is best (64.0 %), ahead of L = 2 (61.0 ± 2.5 %).")
+    assert told(grid)["1.1"][0].startswith("At K = 32, best first: L = 4 (64.0 %), L = 2 (61.0 ± 2.5 %).")
     assert summary([grid])[1].startswith(
         "This report cannot tell whether a difference between networks that were trained once"
     )
@@ -577,7 +562,7 @@ def test_a_cell_with_a_single_run_among_others_is_said_to_tell_nothing_of_noise(
 def test_a_cell_that_learned_with_some_seeds_only_says_so(tmp_path):
     grid = one_grid(tmp_path, {(32, 2): [60.0, 61.0, 62.0], (32, 8): [40.0, FLAT, 45.0], (32, 16): [FLAT, FLAT, FLAT]})
     assert told(grid)["1.1"] == [
-        "At K = 32, L = 2 has the highest mean (61.0 ± 2.5 %), ahead of L = 8 (31.7 ± 47.0 %, 2 learned, 1 did not "
+        "At K = 32, best first: L = 2 (61.0 ± 2.5 %), L = 8 (31.7 ± 47.0 %, 2 learned, 1 did not "
         "learn, within the noise: 29.3 points, 95 % interval -17.5 to 76.2); L = 16 did not learn."
     ]
     assert told(grid)["1.2"][0].startswith("L = 16 at K = 32 did not learn: ")
@@ -623,14 +608,7 @@ def test_what_was_expected_stands_beside_what_happened(tmp_path):
         ["will not learn", "did not learn"], ["at risk", "did not learn"],
     ]  # fmt: skip
     assert expectations(grid) == ["The diagnosis before the training was right on 2 of 2 trainings."]
-    weak = (
-        "Before the training, the scores of different images differed by at most 1.0e-04 in the networks that did not "
-        "learn, and by at least 2.4e-04 in those that learned."
-    )
-    assert weak_signal(grid) == [weak]
-    lines = not_learned(grid)
-    assert lines[-1] == expectations(grid)[0]
-    assert weak in lines
+    assert not_learned(grid)[-1] == expectations(grid)[0]
 
 
 def test_wrong_expectations_are_told(tmp_path):
@@ -641,7 +619,6 @@ def test_wrong_expectations_are_told(tmp_path):
     assert expectations(grid) == [
         "The diagnosis before the training was right on 0 of 3 trainings, and wrong on L = 2, 4 and 8 at K = 32."
     ]
-    assert weak_signal(grid) == []
 
 
 def test_where_all_was_at_risk_nothing_was_right_or_wrong(tmp_path):
@@ -654,7 +631,7 @@ def test_without_a_diagnosis_nothing_was_expected(tmp_path, diagnosis):
     facts = {} if diagnosis is None else {"diagnosis": diagnosis}
     (grid,) = load_grids([write(tmp_path, "exp_K32_L2", settings(32, 2), history(60.0), **facts)])
     assert table(grid)[0][-2] == "–"
-    assert expectations(grid) == weak_signal(grid) == []
+    assert expectations(grid) == []
 
 
 def test_what_was_expected_of_several_seeds(tmp_path):
@@ -750,7 +727,7 @@ def test_of_a_network_that_is_not_ours_neither_name_nor_cause_is_claimed(tmp_pat
         [foreign(tmp_path, "a", FLAT, model_type="mlp"), foreign(tmp_path, "b", 60.0, model_type="cnn")]
     )
     assert not re.search("PyTorch|ConvClassifier", f"{told(grid)}{conditions([grid])}")
-    assert told(grid)["1.1"] == ["model_type = cnn is best (60.0 %); model_type = mlp did not learn."]
+    assert told(grid)["1.1"] == ["Best first: model_type = cnn (60.0 %); model_type = mlp did not learn."]
 
 
 def test_trainings_without_a_seed_are_different_runs(tmp_path):
@@ -818,7 +795,7 @@ def test_a_notebooks_file_without_our_facts_is_reported(tmp_path):
     assert table(grid) == [
         ["exp1_1_K32_L2", "32", "2", "–", "–", "4", "60.00", "3", "–", "–", "–", "–", "learned"],
     ]  # fmt: skip
-    assert summary([grid])[0].endswith("Of those that learned, the best is K = 32, L = 2: 60.0 % validation accuracy.")
+    assert summary([grid])[0].endswith("The highest validation accuracy is 60.0 % (K = 32, L = 2).")
 
 
 def test_work_counts_each_image_as_often_as_it_came(tmp_path):

@@ -111,7 +111,7 @@ def test_any_name_is_shown_literally(tmp_path, name):
     path.write_text(json.dumps(content))
     html, md, table = write_report("a", [path, write(tmp_path, "b", settings(32, 2), history(50.0))], tmp_path)
     shown = printable(name, keep="\n")
-    assert f"model_type = {shown} is best (60.0 %)" in "".join(Reader(html.read_text()).texts).replace(
+    assert f"Best first: model_type = {shown} (60.0 %)" in "".join(Reader(html.read_text()).texts).replace(
         "\N{NO-BREAK SPACE}", " "
     )
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", html.read_text() + md.read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.report.noise import Mean, mean
-from tune_cnn.report.runs import UNCLEAR, VERDICTS, Run, read_runs
+from tune_cnn.report.runs import VERDICTS, Run, read_runs
 from tune_cnn.settings import Settings, telling_keys
 from tune_cnn.texts import by_size
 
@@ -111,21 +111,14 @@ class Row:
     varies: str  # the axis on which they differ, such as `L`
     cells: list[Cell]  # in the order of their values on that axis
 
-    @property
-    def at(self) -> str:
-        """The beginning of a sentence about the row: `At K = 32, `."""
-        return f"At {self.fixed}, " if self.fixed else ""
+    def at(self, subject: str) -> str:
+        """The beginning of a sentence about the row: `At K = 32, accuracy`; in a grid of one axis, `Accuracy`."""
+        return f"At {self.fixed}, {subject}" if self.fixed else subject.capitalize()
 
     @cached_property
     def learned(self) -> list[Cell]:
         """The cells in which at least one run learned, and which can therefore be compared."""
         return [cell for cell in self.cells if cell.state == "learned"]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether any training lacks a final accuracy."""
-        runs = [run for cell in self.cells for run in cell.runs]
-        return any(run.accuracy is None or not run.is_finished or run.verdict == UNCLEAR for run in runs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tune_cnn.report.grids import Grid
 from tune_cnn.report.page_figures import cost_figure, curve_figures
 from tune_cnn.report.search import search_report, split_grids
-from tune_cnn.report.sentences import answers, conditions, notes, summary
+from tune_cnn.report.sentences import NOTES, answers, conditions, summary
 from tune_cnn.report.table import LEFT_ALIGNED, accuracy_range, map_rows, results_table
 from tune_cnn.report.wording import grid_names
 from tune_cnn.texts import printable
@@ -77,6 +77,6 @@ def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], *
     ]
     content = environment.get_template(template).render(
         title=title, summary=summary(grids), parts=parts, colours=colours, search=search,
-        tables=tables, left_aligned=LEFT_ALIGNED, conditions=conditions(grids), notes=notes(grids, in_grids), **more,
+        tables=tables, left_aligned=LEFT_ALIGNED, conditions=conditions(grids), notes=NOTES, **more,
     )  # fmt: skip
     return content.strip() + "\n"

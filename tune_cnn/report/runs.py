@@ -114,7 +114,7 @@ class Run:
         """The baseline and its accuracy in percent: chance, or the most frequent class if that looks like learning."""
         classes, majority = max(self.settings.data.classes, 2), self.number("majority_accuracy") or 0.0
         is_unequal = majority > learned_above(classes, self.validation_images)
-        return ("most frequent class", majority) if is_unequal else ("chance", chance(classes))
+        return ("the most frequent class", majority) if is_unequal else ("chance", chance(classes))
 
     @property
     def work(self) -> float | None:
@@ -132,12 +132,6 @@ class Run:
         """The verdict of the diagnosis before the training; None if the file has none."""
         verdict = self.part("diagnosis").get("verdict")
         return verdict if verdict in EXPECTATIONS else None
-
-    @property
-    def score_spread(self) -> float | None:
-        """The spread of the logits over different images before the training."""
-        spread = self.part("diagnosis").get("score_spread")
-        return spread if isinstance(spread, float) and math.isfinite(spread) else None
 
     @property
     def search(self) -> dict[str, Mapping[str, Any]]:

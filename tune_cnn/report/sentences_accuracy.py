@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 from tune_cnn.report.grids import Cell, Grid, Row
 from tune_cnn.report.noise import Difference, difference
 from tune_cnn.report.runs import VERDICTS
-from tune_cnn.report.wording import be, levels, listed, percent
+from tune_cnn.report.wording import levels, percent
 from tune_cnn.texts import by_size
 
 
@@ -48,77 +48,49 @@ def ranked(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _ranking(row: Row) -> str:
-    """`At K = 32, L = 4 is best (67.2 %), ahead of L = 2 (62.6 %); L = 8 did not learn.`
+    """`At K = 32, best first: L = 4 (67.2 %), L = 2 (62.6 %); L = 8 did not learn.`
 
     With several seeds: `L = 2 (62.0 ± 2.5 %, within the noise: ...)`.
     """
     first, *others = ranked(row.cells)
-    gaps = {cell: gap for cell in others if (gap := difference(first.accuracies, cell.accuracies))}
-    if any(gap.is_noise for gap in gaps.values()):
-        best, verb = [first], "has the highest mean"
-    else:
-        best = [cell for cell in row.learned if _shown(cell) == _shown(first)]
-        verb = f"{be(best)} best"
-    each = " each" if len(best) > 1 else ""
-    sentence = f"{row.at}{levels(row.varies, best)} {verb}{' so far' if row.is_open else ''} ({_accuracy(first)}{each})"
-    if lower := [cell for cell in others if cell not in best]:
-        noise = {cell: f", {_noise(gap)}" for cell, gap in gaps.items()}
-        runners_up = [f"{levels(row.varies, [cell])} ({_accuracy(cell)}{noise.get(cell, '')})" for cell in lower]
-        sentence += f", ahead of {listed(runners_up)}"
-    rest = _rest(row)
-    return f"{sentence}; {rest}." if rest else f"{sentence}."
+    entries = [f"{levels(row.varies, [first])} ({_accuracy(first)})"]
+    for cell in others:
+        gap = difference(first.accuracies, cell.accuracies)
+        entries.append(f"{levels(row.varies, [cell])} ({_accuracy(cell)}{f', {_noise(gap)}' if gap else ''})")
+    states = {state: [cell for cell in row.cells if cell.state == state] for state in VERDICTS[1:]}
+    rest = [f"; {levels(row.varies, cells)} {state}" for state, cells in states.items() if cells]
+    return f"{row.at('best first')}: {', '.join(entries)}{''.join(rest)}."
 
 
 def _trend(row: Row) -> str:
     """`At L = 4, accuracy rises with K: 62.6 % (K = 32), 63.9 % (K = 64).`"""
     cells = row.learned
-    values = ", ".join(f"{percent(cell.accuracy)} ({levels(row.varies, [cell])}{_how_often(cell)})" for cell in cells)
-    sentence = f"{f'{row.at}accuracy' if row.at else 'Accuracy'} {_shape(row)}: {values}."
+    steps = [_shown(b) - _shown(a) for a, b in pairwise(cells)]
+    rises, falls = any(step > 0 for step in steps), any(step < 0 for step in steps)
+    shape = "rises and falls" if rises and falls else "rises" if rises else "falls" if falls else "does not change"
+    values = ", ".join(f"{_accuracy(cell)} ({levels(row.varies, [cell])})" for cell in cells)
+    sentence = f"{row.at('accuracy')} {shape} with {row.varies}: {values}."
     low, high = min(cells, key=_shown), max(cells, key=_shown)
     if all(len(cell.accuracies) > 1 for cell in cells) and (gap := difference(high.accuracies, low.accuracies)):
         sentence += f" The largest difference is {_noise(gap)}."
     return sentence
 
 
-def _shape(row: Row) -> str:
-    steps = [_shown(b) - _shown(a) for a, b in pairwise(row.learned)]
-    if not any(steps):
-        return f"is the same at every {row.varies}"
-    rises, falls = all(step >= 0 for step in steps), all(step <= 0 for step in steps)
-    return f"{'rises' if rises else 'falls' if falls else 'rises and falls'} with {row.varies}"
-
-
 def _are_numbers(row: Row) -> bool:
     return all(math.isfinite(by_size(cell.level(row.varies))[0]) for cell in row.cells)
 
 
-def _rest(row: Row) -> str:
-    """The cells that cannot be compared: `L = 8 and 16 did not learn, L = 32 failed`."""
-    parts = []
-    for state in VERDICTS[1:]:
-        if found := [cell for cell in row.cells if cell.state == state]:
-            verb = {"unfinished": f"{be(found)} unfinished", "no accuracies": f"{be(found)} without accuracies"}
-            parts.append(f"{levels(row.varies, found)} {verb.get(state, state)}")
-    return ", ".join(parts)
-
-
 def _learning(rows: Sequence[Row], across: str, along: str) -> list[str]:
     """Say which axis decides what learns; `along`, fixed in each row, does so alone if the cells of every row agree."""
-    rows = [row for row in rows if len(row.cells) > 1]
-    always, never, lines = [], [], []
-    for row in rows:
-        learned = [cell for cell in row.cells if cell.verdict == "learned"]
-        flat = [cell for cell in row.cells if cell.verdict == "did not learn"]
-        if learned and flat:
-            names = (levels(row.varies, cells) for cells in (learned, flat))
-            who = f"the {across}" if across in ("width", "depth") else across
-            lines.append("{}{} decides: {} learned, {} did not.".format(row.at, who, *names))
-        elif len(learned) == len(row.cells):
-            always.append(row.cells[0])
-        elif len(flat) == len(row.cells):
-            never.append(row.cells[0])
-    if lines or not (always and never) or len(always + never) < len(rows):
-        return lines
+    verdicts = {row: {cell.verdict for cell in row.cells} for row in rows if len(row.cells) > 1}
+    if mixed := [row for row, found in verdicts.items() if found >= {"learned", "did not learn"}]:
+        return [f"{row.at(across)} decides what learns." for row in mixed]
+    always, never = (
+        [row.cells[0] for row, found in verdicts.items() if found == {verdict}]
+        for verdict in ("learned", "did not learn")
+    )
+    if not (always and never) or len(always + never) < len(verdicts):
+        return []
     varies, fixed = always[0].axes
     where = f"{levels(fixed, always)} learned at every {varies}, {levels(fixed, never)} at none"
     return [f"What learns is decided by {along}, not by {across}: {where}."]
@@ -137,11 +109,7 @@ def _largest_effect(rows: Sequence[Row]) -> str | None:
 
 
 def _accuracy(cell: Cell) -> str:
-    return f"{percent(cell.accuracy)}{_how_often(cell)}"
-
-
-def _how_often(cell: Cell) -> str:
-    return "" if len(cell.counts) == 1 else f", {cell.verdict}"
+    return percent(cell.accuracy) if len(cell.counts) == 1 else f"{percent(cell.accuracy)}, {cell.verdict}"
 
 
 def _noise(gap: Difference) -> str:

@@ -13,7 +13,6 @@ from tune_cnn.train_results import epoch_means
 # Relative distance from ln(classes) up to which a loss means that the logits do not depend on the image.
 _AT_GUESSING = 0.01
 _FEW_BATCHES = 30  # with fewer, a network that would learn may not have begun to
-_MOST_COMPARED = 10  # other grids, in every respect; of more, those that differ in the fewest settings
 _OUTCOMES = {"learned": "trains", "did not learn": "will not learn", "diverged": "will not learn"}
 
 REMEDIES = (
@@ -30,18 +29,14 @@ def not_learned(grid: Grid) -> list[str]:
         runs = [run for cell in flat for run in _flat_runs(cell)]
         best = max(run.accuracy or 0 for run in runs)
         who, accuracy = runs[0].blind
-        blind = f"{'guessing' if who == 'chance' else f'always answering the {who}'} gives {percent(accuracy)}"
-        counts = f"more than {percent(runs[0].learned_above)} counts as learned"
-        if runs[0].learned_above >= 100:
-            counts = f"{runs[0].validation_images} validation images are too few to tell learning from luck"
         lines.append(
-            f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where {blind}, and {counts}."
+            f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where {who} gives "
+            f"{percent(accuracy)}, and more than {percent(runs[0].learned_above)} counts as learned."
         )
     reasons: dict[str, list[Cell]] = {}
     for cell in flat:
         reasons.setdefault(_reason(cell, grid), []).append(cell)
     lines += [f"{'Why' if len(reasons) == 1 else places(cells)}: {why}" for why, cells in reasons.items()]
-    lines += weak_signal(grid)
     if diverged:
         lines.append(f"{places(diverged)} diverged: a loss was no longer a finite number; a lower lr may help.")
     finished = [run for run in grid.runs if run.is_finished]
@@ -52,18 +47,15 @@ def not_learned(grid: Grid) -> list[str]:
 
 
 def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
-    """Say what would help, and what other grids reached in the same cells."""
-    flat = [cell for cell in grid.cells if cell.state == "did not learn" and cell.settings.init == "default"]
-    lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in flat) else []
+    """Say what would help, and what those grids reached in the same cells that differ in the fewest settings."""
+    lines = [REMEDIES] if any(_lost_signal(cell, grid) for cell in grid.cells) else []
     ours = {cell.label: cell for cell in grid.cells}
     compared = [(differing([other.conditions, grid.conditions]), other) for other in others]
     fewest = min((len(keys) for keys, _ in compared), default=0)
-    near = [pair for pair in compared if len(compared) <= _MOST_COMPARED or len(pair[0]) == fewest]
-    for keys, other in near:
-        pairs = [(ours[cell.label], cell) for cell in other.cells if cell.label in ours and cell.finished]
-        lines += _comparison(variant(other.conditions, keys), variant(grid.conditions, keys), pairs)
-    if rest := len(compared) - len(near):
-        lines.append(f"The table of results has {counted(rest, 'other variant')}.")
+    for keys, other in compared:
+        if len(keys) == fewest:
+            pairs = [(ours[cell.label], cell) for cell in other.cells if cell.label in ours and cell.finished]
+            lines += _comparison(variant(other.conditions, keys), variant(grid.conditions, keys), pairs)
     return lines
 
 
@@ -83,64 +75,32 @@ def expectations(grid: Grid) -> list[str]:
     return [f"The diagnosis before the training was right on {right}{but}."]
 
 
-def weak_signal(grid: Grid) -> list[str]:
-    """Say how small the logit spread was before the training, if that separates the cells that did not learn."""
-    spreads = {
-        verdict: [run.score_spread for run in grid.runs if run.verdict == verdict and run.score_spread is not None]
-        for verdict in ("did not learn", "learned")
-    }
-    if not all(spreads.values()):
-        return []
-    most, least = max(spreads["did not learn"]), min(spreads["learned"])
-    if float(f"{most:.1e}") >= float(f"{least:.1e}"):
-        return []
-    return [
-        f"Before the training, the scores of different images differed by at most {most:.1e} in the networks that did "
-        f"not learn, and by at least {least:.1e} in those that learned."
-    ]
-
-
 def _reason(cell: Cell, grid: Grid) -> str:
     """Why a cell did not learn, as far as its result files show, in sentences that other cells may share."""
-    classes, settings = cell.settings.data.classes, cell.settings
-    losses = _losses(cell)
+    runs, losses = _flat_runs(cell), _losses(cell)
     if not losses:
         return "the result file has no training loss, so the cause is unknown."
     if not _stayed_at_guessing(cell):
-        fitted = max(
-            (accuracy for run in _flat_runs(cell) if run.history for accuracy in run.history.train_acc), default=0.0
-        )
-        guessing = "not at that of guessing, " if all(run.blind[0] == "chance" for run in _flat_runs(cell)) else ""
-        low, high = f"{min(losses):.3f}", f"{max(losses):.3f}"
+        fitted = max((accuracy for run in runs if run.history for accuracy in run.history.train_acc), default=0.0)
         return (
-            f"the training loss was {low if low == high else f'between {low} and {high}'}, {guessing}and the training "
-            f"accuracy reached {fitted:.1f} %; look at lr, reg and the number of images."
+            f"the training loss was between {min(losses):.3f} and {max(losses):.3f}, and the training accuracy reached "
+            f"{fitted:.1f} %; look at lr, reg and the number of images."
         )
+    classes = cell.settings.data.classes
     stayed = (
         f"the training loss stayed at that of guessing, ln {classes} = {math.log(classes):.3f}, in every epoch, "
         f"so the scores do not depend on the image."
     )
-    if "L" not in grid.axes or any(map(is_network, cell.runs[0].told)):
-        found = [run.part("diagnosis") for run in _flat_runs(cell) if run.expected in ("at risk", "will not learn")]
-        return f"{stayed} {found[0]['reason']}" if found and isinstance(found[0].get("reason"), str) else stayed
-    batches = max(len(run.history.train_loss) for run in _flat_runs(cell) if run.history)
-    if batches < _FEW_BATCHES:
-        return f"{stayed} It trained on {batches} batches, too few to tell why."
-    if settings.ycn:
-        return f"{stayed} YourCodeNet is built to keep its signal; look at lr and reg."
-    if _was_to_learn(cell):
+    if _lost_signal(cell, grid):
+        until = "weight decay outweighs it" if cell.settings.reg > 0 else "too little is left"
         return (
-            f"{stayed} The diagnosis before the training saw enough signal; {batches:,} batches may have been too few."
+            f"{stayed} The likely cause is the initialisation: with PyTorch's default, each conv layer and its ReLU "
+            f"shrink the differences between images, and the gradient on its way back, until {until}."
         )
-    if not _lost_signal(cell, grid):
-        return f"{stayed} No shallower network of the same K learned, so depth may or may not be the cause."
-    if settings.init != "default":
-        return f"{stayed} The initialisation is one that keeps the signal of ReLU networks, so look at lr and reg."
-    until = "weight decay outweighs it" if settings.reg > 0 else "too little is left"
-    return (
-        f"{stayed} The likely cause is the initialisation: with PyTorch's default, each conv layer and its ReLU shrink "
-        f"the differences between images, and the gradient on its way back, until {until}."
-    )
+    expected = [run.part("diagnosis").get("reason") for run in runs if run.expected in ("at risk", "will not learn")]
+    if expected and isinstance(expected[0], str):
+        return f"{stayed} {expected[0]}"
+    return f"{stayed} The results do not show the cause; look at depth, initialisation, lr, reg and number of batches."
 
 
 def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
@@ -154,29 +114,28 @@ def _comparison(theirs: str, ours: str, pairs: Sequence[tuple[Cell, Cell]]) -> l
     both = [(mine, other) for mine, other in pairs if mine.state == other.state == "learned"]
     gains = [other.accuracy.value - mine.accuracy.value for mine, other in both if mine.accuracy and other.accuracy]
     if gains:
-        of = f"{'the ' if len(gains) == 1 else ''}{counted(len(gains), 'cell')}"
-        spread = f" on average ({min(gains):+.1f} to {max(gains):+.1f})" if len(gains) > 1 else ""
-        differs = f"{theirs} differs from {ours} by {fmean(gains):+.1f} points{spread}"
-        lines.append(f"On {of} that learned with both, {differs}.")
+        spread = f"on average ({min(gains):+.1f} to {max(gains):+.1f}, {counted(len(gains), 'cell')})"
+        lines.append(f"Where both learned, {theirs} differs from {ours} by {fmean(gains):+.1f} points {spread}.")
     return lines
 
 
 def _lost_signal(cell: Cell, grid: Grid) -> bool:
-    """Whether depth explains why a cell did not learn: its logits ignore the image, and a shallower network learned."""
-    is_other = cell.settings.ycn or any(map(is_network, cell.runs[0].told))
-    if is_other or _was_to_learn(cell) or not _stayed_at_guessing(cell):
+    """Whether depth explains why a cell did not learn: its logits ignore the image, and a shallower network learned.
+
+    This holds for ConvClassifier with PyTorch's initialisation, unless the diagnosis found enough signal.
+    """
+    runs, settings = _flat_runs(cell), cell.settings
+    batches = max((len(run.history.train_loss) for run in runs if run.history), default=0)
+    if settings.ycn or settings.init != "default" or any(map(is_network, cell.runs[0].told)):
+        return False
+    if batches < _FEW_BATCHES or not _stayed_at_guessing(cell) or any(run.expected == "trains" for run in runs):
         return False
     return any(
         other.state == "learned"
         and other.level("K") == cell.level("K")
-        and other.settings.layers_per_block < cell.settings.layers_per_block
+        and other.settings.layers_per_block < settings.layers_per_block
         for other in grid.cells
     )
-
-
-def _was_to_learn(cell: Cell) -> bool:
-    """Whether the diagnosis found enough signal in a run that did not learn."""
-    return any(run.expected == "trains" for run in _flat_runs(cell))
 
 
 def _stayed_at_guessing(cell: Cell) -> bool:

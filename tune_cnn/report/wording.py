@@ -46,11 +46,6 @@ def places(cells: Sequence[Cell]) -> str:
     return ", and ".join(f"{levels(across, found)} at {where}" for where, found in same.items())
 
 
-def be(items: Sequence[object]) -> str:
-    """`is` or `are`."""
-    return "is" if len(items) == 1 else "are"
-
-
 def network(conditions: Mapping[str, str]) -> str:
     """The name of the network's class, or the key of another program that seems to choose it, with its value."""
     if "model" in conditions:
