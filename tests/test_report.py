@@ -687,7 +687,7 @@ def foreign(folder: Path, stem: str, accuracy: float, kw: dict[str, Any] | None 
             ["block.kernel = 3", "block.kernel = 5"],
         ),
         ({"kernels": [3, 3]}, {"kernels": [5, 3]}, ["kernels = 3-3", "kernels = 5-3"]),
-        ({"kw": {"optimizer": "RMSprop"}}, {}, ["optimizer = rmsprop", "optimizer = adam"]),
+        ({"kw": {"optimizer": "RMSprop"}}, {}, ["optimizer = RMSprop", "optimizer = adam"]),
         ({"kw": {"data": "imagenet"}}, {}, ["data = imagenet", "data = none"]),
         ({"kw": "fast"}, {}, ["kw = fast", "kw = none"]),
         ({"lr": "auto"}, {}, ["lr = auto", "lr = 0.001"]),

@@ -51,16 +51,10 @@ def test_what_is_saved_is_loaded(folder):
 # Files of others who did the assignment
 
 
-@pytest.mark.parametrize("told", [0, 2, 2.0, "2", None, ...])
+@pytest.mark.parametrize("told", [0, 2, 3, -1, 2.5, "2", "many", [2], True, None, ...])
 def test_the_number_of_epochs_is_that_of_the_curves(told, capsys):
     assert read(result_text(num_epochs=told)) == HISTORY
-    assert capsys.readouterr() == ("", "")  # one that was never counted is nothing to remark
-
-
-@pytest.mark.parametrize("told", [1, 3, -1, 2.5, "many", [2], True])
-def test_a_number_of_epochs_that_contradicts_the_curves_is_remarked_once(told, capsys):
-    assert read(result_text(num_epochs=told)) == read(result_text(num_epochs=told)) == HISTORY
-    assert capsys.readouterr().err == f"theirs.json: num_epochs is {told!r}, but the curves have 2, which is used\n"
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +71,7 @@ def test_a_number_of_epochs_that_contradicts_the_curves_is_remarked_once(told, c
 def test_curves_are_cut_to_the_shorter_accuracies_and_losses_in_proportion(longer, expected, capsys):
     assert read(result_text(**longer)) == expected
     (remark,) = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"theirs\.json: train_acc has [23] and test_acc has [23] values; both are cut to 2", remark)
+    assert re.fullmatch(r"theirs\.json: train_acc has [23] and test_acc has [23] values; taken for 2 epochs", remark)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +89,7 @@ def test_accuracies_that_are_missing_are_nan(changes, epochs, capsys):
     assert history.num_epochs == epochs
     for name in ("train_acc", "test_acc"):
         assert all(map(math.isnan, getattr(history, name))) == (name in changes)
-    assert "without a value" in capsys.readouterr().err
+    assert f"values; taken for {epochs} epochs" in capsys.readouterr().err
     assert history.best_accuracy == (0 if "test_acc" in changes else 25)
 
 
@@ -136,8 +130,7 @@ def test_config_and_results_may_have_more_keys_or_fewer():
     config = {"model_type": "resnet", "kw": {"dropout": 0.1, "optimizer": "SGD"}, "optimizer": "Adam"}
     results = {**HISTORY._asdict(), "best_acc": 25, "time": "1 min"}
     Path("more.json").write_text(json.dumps({"config": config, "results": results, "seed": 3}))
-    expected = {"model_type": "resnet", "kw": {"dropout": 0.1, "optimizer": "sgd"}, "optimizer": "adam"}
-    assert load_result_file("more.json") == (expected, HISTORY, {})
+    assert load_result_file("more.json") == (config, HISTORY, {})
     for bare in ({"results": results}, {"config": None, "results": results, "trial": None}, results, list(HISTORY)):
         Path("fewer.json").write_text(json.dumps(bare))
         assert load_result_file("fewer.json") == ({}, HISTORY, {})
@@ -146,14 +139,14 @@ def test_config_and_results_may_have_more_keys_or_fewer():
 def test_accuracies_that_never_exceed_1_are_fractions(capsys):
     history = read(result_text(train_acc=[0.1, 0.4], test_acc=[0.15, 1]))
     assert (history.train_acc, history.test_acc) == ([10, 40], [15, 100])
-    assert capsys.readouterr().err == "theirs.json: accuracies never exceed 1; taken for fractions\n"
+    assert capsys.readouterr().err == "theirs.json: no value of train_acc and test_acc exceeds 1; taken for fractions\n"
 
 
 @pytest.mark.parametrize("name", ["train_acc", "test_acc"])
 def test_only_one_curve_may_be_in_fractions(name, capsys):
     history = read(result_text(**{name: [0.1, 0.4]}))
     assert history == HISTORY._replace(**{name: [10, 40]})
-    assert capsys.readouterr().err == f"theirs.json: {name} never exceeds 1; taken for fractions\n"
+    assert capsys.readouterr().err == f"theirs.json: no value of {name} exceeds 1; taken for fractions\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
@@ -166,11 +159,9 @@ def test_any_encoding_of_the_text_is_read(encoding):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"train_acc": [0.5, 0.9], "test_acc": [0.9, 1.1]},
+        {"train_acc": [0.5, 0.9], "test_acc": [0.9, 1.1], "train_loss": [4.61, 4.6]},
         {"train_acc": [0.99, 0.97], "test_acc": [1.0, 1.0], "train_loss": [4.61, 4.6], "test_loss": [4.6]},
-        {"train_acc": [1.0, 1.0], "test_acc": [1.0, 1.0]},  # guessing among a hundred classes
         {"train_acc": [0, 0], "test_acc": [0, 0]},
-        {"train_acc": [-0.5, 0.5], "test_acc": [0.5, 0.5]},
     ],
 )
 def test_a_few_percent_are_no_fractions(changes, capsys):

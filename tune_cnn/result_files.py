@@ -5,13 +5,12 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tune_cnn.errors import ConfigError, ResultError
 from tune_cnn.files import parse_json, read_file, replace_file
-from tune_cnn.texts import natural, tell
+from tune_cnn.texts import counted, natural, tell
 from tune_cnn.train_results import FitResult
 
 T = TypeVar("T")
@@ -87,15 +86,14 @@ def parse_result(content: object, place: str) -> tuple[dict[str, Any], FitResult
             raise ResultError(f"{place}: results.{name} is not a curve of numbers ({error}); correct it") from error
     history, remarks = _history(curves, results.get("num_epochs"))
     if not trial and (names := _fractions(history)):  # our own files have percent
-        percent = {name: [100 * value for value in getattr(history, name)] for name in names}
-        history = FitResult(**{**history._asdict(), **percent})
-        which = "accuracies" if len(names) == 2 else names[0]
-        remarks.append(f"{which} never exceed{'s' * (len(names) == 1)} 1; taken for fractions")
+        percent: dict[str, Any] = {name: [100 * value for value in getattr(history, name)] for name in names}
+        history = history._replace(**percent)
+        remarks.append(f"no value of {' and '.join(names)} exceeds 1; taken for fractions")
     for remark in remarks:
         if (known := (Path(place).absolute(), remark)) not in _remarks:
             tell(f"{place}: {remark}", file=sys.stderr)
             _remarks.add(known)
-    return _spelt(config), history, trial
+    return config, history, trial
 
 
 def to_strict_json(content: object) -> str:
@@ -154,30 +152,24 @@ def _history(curves: dict[str, list[float]], stated: object) -> tuple[FitResult,
     Accuracies are cut to the shorter curve, and losses in proportion; missing accuracies become NaN. The number of
     epochs that is `stated` in the file only counts if there are no accuracies.
     """
-    remarks = []
-    losses = len(curves["train_loss"]), len(curves["test_loss"])
     counts = {name: len(curves[name]) for name in ("train_acc", "test_acc")}
-    longest = max(counts.values())
-    if longest:
+    losses = [len(curves[name]) for name in ("train_loss", "test_loss") if curves[name]]
+    if longest := max(counts.values()):
         epochs = min(filter(None, counts.values()))
-    else:  # the largest number that divides both loss curves
-        epochs = math.gcd(*losses)
-        if isinstance(stated, int) and 0 < stated <= min(filter(None, losses), default=0):
-            epochs = int(stated)
-        longest = epochs
-    if epochs < longest:
-        lengths = " and ".join(f"{name} has {count}" for name, count in counts.items())
-        remarks.append(f"{lengths} values; both are cut to {epochs}")
-    if epochs and (missing := [name for name, n in counts.items() if not n]):
-        remarks.append(f"{' and '.join(missing)} without a value; num_epochs is taken to be {epochs}")
-    if stated not in (None, 0, epochs, str(epochs)) and longest == epochs:
-        remarks.append(f"num_epochs is {stated!r:.40}, but the curves have {epochs}, which is used")
-    for name, curve in curves.items() if epochs else ():
+    elif isinstance(stated, int) and 0 < stated <= min(losses, default=0):
+        longest = epochs = int(stated)
+    else:
+        longest = epochs = math.gcd(*losses)
+    if not epochs:
+        return FitResult.empty(), []
+    for name, curve in curves.items():
         if name.endswith("acc"):
             curves[name] = curve[:epochs] or [math.nan] * epochs
         elif len(curve) % longest == 0 or len(curve) % epochs:  # else the losses already belong to the shorter curve
             curves[name] = curve[: round(len(curve) * epochs / longest)]
-    return FitResult(epochs, **curves), remarks
+    lengths = " and ".join(f"{name} has {count}" for name, count in counts.items())
+    remark = f"{lengths} values; taken for {counted(epochs, 'epoch')}"
+    return FitResult(epochs, **curves), [] if set(counts.values()) == {epochs} else [remark]
 
 
 def _fractions(history: FitResult) -> list[str]:
@@ -185,27 +177,11 @@ def _fractions(history: FitResult) -> list[str]:
 
     Guessing among C classes gives an accuracy of 100 / C % and a loss of ln C nats: 1 % and 4.6 for 100 classes.
     """
-    known = {name: [v for v in getattr(history, name) if not math.isnan(v)] for name in ("train_acc", "test_acc")}
-    names = [name for name, curve in known.items() if curve and max(curve) <= 1]
-    accuracies = [value for name in names for value in known[name]]
-    if min(accuracies, default=-1) < 0 or not max(accuracies):
-        return []
-    if any(1 < max(curve, default=0) < 10 for curve in known.values()):  # these are percent: a little more than 1 %
-        return []
-    losses = chain.from_iterable(getattr(history, name.replace("acc", "loss")) for name in names)
-    lowest = min(filter(math.isfinite, losses), default=None)
-    if set(accuracies) <= {0, 1}:  # perhaps 1 % in every epoch
-        are = lowest is not None and lowest < 1
-    else:
-        are = lowest is None or not 4 < lowest < 12 or max(accuracies) < 10 * math.exp(-lowest)
-    return names if are else []
-
-
-def _spelt(config: dict[str, Any]) -> dict[str, Any]:
-    """Copy a config, with the name of the optimizer in lower case, as we write it."""
-    spelt = dict(config)
-    if isinstance(optimizer := config.get("optimizer"), str):
-        spelt["optimizer"] = optimizer.lower()
-    if isinstance(further := config.get("kw"), dict):
-        spelt["kw"] = _spelt(further)
-    return spelt
+    names = []
+    for name in ("train_acc", "test_acc"):
+        highest = max((value for value in getattr(history, name) if not math.isnan(value)), default=0)
+        lowest = min(filter(math.isfinite, getattr(history, name.replace("acc", "loss"))), default=0)
+        is_guessing = 4 < lowest < 12 and highest >= 10 * math.exp(-lowest)
+        if 0 < highest <= 1 and not is_guessing:
+            names.append(name)
+    return names

@@ -182,11 +182,8 @@ def read_run(path: Path) -> Run:
     """
     config, history, facts = load_result_file(path)
     kw = config.pop("kw", None)
-    further = kw if isinstance(kw, dict) else {"kw": kw}
+    given = {**config, **(kw if isinstance(kw, dict) else {"kw": kw})}
     ours = {*KEYS, *_MACHINE, "data"}
-    # Another program's key that occurs in both places becomes two keys.
-    further = {f"kw.{key}" if key in config and key not in ours else key: value for key, value in further.items()}
-    given = {**config, **further}
     known: dict[str, Any] = {}
     unknown = {key: value for key, value in given.items() if key not in ours}
     for key in [key for key in KEYS if key in given]:
@@ -205,7 +202,7 @@ def read_run(path: Path) -> Run:
         data = data if problems else resolved
     settings = parse_settings({**known, "data": data}, str(path))
     names = {path.stem, str(config.get("run_name"))}
-    texts = {key: text for key, text in _texts(unknown).items() if not _repeats_the_name(key, text, names)}
+    texts = {key: text for key, text in _texts(unknown).items() if names.isdisjoint(_named(key, text))}
     return Run((path.stem,), settings, history, facts, unknown=texts)
 
 
@@ -238,9 +235,7 @@ def _is_setting(key: str, value: object) -> bool:
     return True
 
 
-def _repeats_the_name(key: str, text: str, names: set[str]) -> bool:
-    """Whether a value repeats the experiment's name, perhaps within a path, and so differs for every experiment."""
-    if "name" in key and text in names:
-        return True
-    parts = re.split(r"[/\\]", text)
-    return len(parts) > 1 and any(part.partition(".")[0] in names for part in parts)
+def _named(key: str, text: str) -> list[str]:
+    """The names in a value, perhaps within a path; one of the experiment itself differs for every experiment."""
+    parts = [part.partition(".")[0] for part in re.split(r"[/\\]", text)]
+    return parts if "name" in key or len(parts) > 1 else []
