@@ -16,7 +16,7 @@ from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.sweep.lock import running
 from tune_cnn.sweep.outcome import outcome_table, outcomes
 from tune_cnn.sweep.sweep_folder import SweepFolder
-from tune_cnn.texts import counted, enumerated, named, tell
+from tune_cnn.texts import counted, named, tell
 from tune_cnn.train_results import FitResult
 from tune_cnn.training.devices import default_device
 from tune_cnn.trial import Trial
@@ -47,7 +47,6 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     """
     done = Exported([], [], {}, [], [])
     reasons: dict[DataSettings | str, str] = {}
-    unwritten: dict[str, list[str]] = {}  # paths by reason
 
     @cache
     def images(source: DataSettings) -> data.Images | None:
@@ -94,13 +93,11 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         try:
             save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
         except OSError as error:  # such as a folder with this name, or another user's file
-            unwritten.setdefault(str(error.strerror), []).append(str(path))
+            done.failed.append(f"{path}: not written ({error.strerror}); {_remedy('export', folder, out_dir)}")
             continue
         done.files.append(path)
         if summary.get("unfinished"):
             done.unfinished.append(name)
-    for why, paths in unwritten.items():
-        done.failed.append(f"{enumerated(paths)}: not written ({why}); {_remedy('export', folder, out_dir)}")
     if done.unfinished:
         distinct = dict.fromkeys([not_measured] if not_measured else reasons.values())
         done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in distinct)
