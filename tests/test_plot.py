@@ -371,7 +371,7 @@ def test_seeds_with_other_settings_are_told_apart(tmp_path: Path, drawn: list[Fi
     write_figures(files, tmp_path)
 
     assert drawn[0].get_suptitle() == "best: lr varies"
-    assert legend_of(drawn[0]) == ["lr = 0.1 (63.1 to 63.1 %, 2 runs)", "lr = 0.2 (63.1 %)"]
+    assert legend_of(drawn[0]) == ["lr = 0.1 (63.1 %, 2 runs)", "lr = 0.2 (63.1 %)"]
 
 
 def test_what_a_file_does_not_tell_is_no_difference(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -26,7 +26,7 @@ def write_report(
     Args:
         title: The sweep's name.
         result_files: See `load_grids`, also for `asked` and `failures`.
-        figures: Image files that the Markdown shows.
+        figures: Image files in `out_dir` that the Markdown shows.
 
     Raises:
         ResultError: There is nothing to report.
@@ -37,7 +37,7 @@ def write_report(
         raise ResultError(f"{title}: no result file to report on; run the sweep, or check the folder of results")
     contents = {
         f"{title}_report.html": page(title, grids),
-        f"{title}_report.md": markdown(title, grids, figures, out_dir),
+        f"{title}_report.md": markdown(title, grids, figures),
         f"{title}.csv": experiments_frame(grids).to_csv(index=False),
     }
     for name, content in contents.items():

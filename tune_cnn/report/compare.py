@@ -50,10 +50,8 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
         missing += any(cell.values()) and not all(cell.values())
         means = [number(mean(accuracies), 2) for accuracies in cell.values()]
         rows.append([*varied, *means, *(text for text, _ in changes)])
-    one_each = {name: values[0] for name, values in flat.items() if values}
-    seeds = {name: {run.settings.seed for run in runs} for name, runs in sweeps.items()}
-    if all(len(of_one) == 1 for of_one in seeds.values()):
-        one_each = {name: {"seed": seeds[name].pop(), **values} for name, values in one_each.items()}
+    seeds = {name: list(dict.fromkeys(run.settings.seed for run in runs)) for name, runs in sweeps.items()}
+    one_each = {name: {"seed": seeds[name], **values[0]} for name, values in flat.items() if values}
     settings = []
     for key in [key for key in telling_keys(one_each.values()) if key not in keys]:
         parts = [f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items()]
@@ -75,4 +73,4 @@ def _difference(theirs: Sequence[float], ours: Sequence[float]) -> tuple[str, bo
     if gap is None:
         value = fmean(theirs) - fmean(ours)
         return ("same" if value == 0 else f"{value:+.2f}"), value != 0
-    return f"{gap.value:+.2f} ± {(gap.high - gap.low) / 2:.2f}", not gap.is_noise
+    return f"{gap.value:+.2f} ± {gap.margin:.2f}", not gap.is_noise

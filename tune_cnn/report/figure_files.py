@@ -113,8 +113,8 @@ def _classes(run: Run) -> int:
 
 def _outcome(cell: list[Run]) -> str:
     """The outcome of a cell for the legend, such as `10.1 %, did not learn` or `61.0 to 63.2 %, 3 runs`."""
-    best = known(run.accuracy for run in cell)
-    accuracies = " to ".join(f"{accuracy:.1f}" for accuracy in (best if len(best) < 2 else (min(best), max(best))))
+    best = sorted(known(run.accuracy for run in cell))
+    accuracies = " to ".join(dict.fromkeys(f"{accuracy:.1f}" for accuracy in (*best[:1], *best[-1:])))
     parts = [f"{accuracies} %" if best else "no accuracy"]
     if len(cell) > 1:
         parts.append(f"{len(cell)} runs")

@@ -7,11 +7,10 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-from tune_cnn.diagnosis.verdicts import EXPECTATIONS
 from tune_cnn.report.noise import Mean, mean
 from tune_cnn.report.runs import VERDICTS, Run, read_runs
 from tune_cnn.settings import Settings, telling_keys
-from tune_cnn.texts import by_size
+from tune_cnn.texts import by_size, setting_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +52,12 @@ class Cell:
     @property
     def verdict(self) -> str:
         """`learned`, `unfinished: 3 of 30 epochs`, or if the runs differ, `2 learned, 1 did not learn`."""
-        return self.runs[0].progress if len(self.runs) == 1 else _tally(self.counts, VERDICTS)
+        return self.runs[0].progress if len(self.runs) == 1 else _tally(self.counts)
 
     @property
     def expected(self) -> str:
         """The diagnosis before the training: `trains`, or if the runs differ, `2 trains, 1 at risk`."""
-        return _tally(Counter(run.expected for run in self.runs if run.expected), EXPECTATIONS) or "–"
+        return _tally(Counter(run.expected for run in self.runs if run.expected)) or "–"
 
     @cached_property
     def accuracies(self) -> list[float]:
@@ -83,12 +82,11 @@ class Cell:
     @property
     def names(self) -> str:
         """The names of its experiments: `exp_K32_L2`, or with several seeds `exp_K32_L2 (seeds 1, 2, 3)`."""
-        seeds = [run.settings.seed for run in self.runs]
-        if len(set(seeds)) == 1:
+        seeds = dict.fromkeys(setting_text(run.settings.seed) for run in self.runs)
+        if len(seeds) == 1:
             return ", ".join(name for run in self.runs for name in run.names)
-        found = [name.removesuffix(f"_S{run.settings.seed}") for run in self.runs for name in run.names]
-        listed = ", ".join("none" if seed is None else str(seed) for seed in seeds)
-        return f"{', '.join(dict.fromkeys(found))} (seeds {listed})"
+        found = dict.fromkeys(name.removesuffix(f"_S{run.settings.seed}") for run in self.runs for name in run.names)
+        return f"{', '.join(found)} (seeds {', '.join(seeds)})"
 
 
 def known(values: Iterable[float | None]) -> list[float]:
@@ -96,11 +94,9 @@ def known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _tally(counts: Counter[str], names: Sequence[str]) -> str:
+def _tally(counts: Counter[str]) -> str:
     """The name if only one occurs, otherwise how often each does: `2 learned, 1 did not learn`."""
-    if len(counts) == 1:
-        return next(iter(counts))
-    return ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
+    return ", ".join(name if len(counts) == 1 else f"{count} {name}" for name, count in counts.most_common())
 
 
 @dataclass(frozen=True, eq=False)

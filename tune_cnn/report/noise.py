@@ -10,23 +10,15 @@ import numpy as np
 
 
 class Mean(NamedTuple):
-    """The mean over runs."""
+    """The mean over runs, or the difference of two means."""
 
     value: float
-    margin: float | None  # half the width of its 95 % interval (Student's t); None for a single run
-
-
-class Difference(NamedTuple):
-    """The difference of two means, with its 95 % interval (Welch)."""
-
-    value: float
-    low: float
-    high: float
+    margin: float | None  # half the width of its 95 % interval (Student's t, Welch); None for a single run
 
     @property
     def is_noise(self) -> bool:
-        """Whether the interval contains 0."""
-        return self.low <= 0 <= self.high
+        """Whether the interval of a difference contains 0."""
+        return self.margin is not None and abs(self.value) <= self.margin
 
 
 def mean(values: Sequence[float]) -> Mean | None:
@@ -39,7 +31,7 @@ def mean(values: Sequence[float]) -> Mean | None:
     return Mean(fmean(values), t_quantile(count - 1) * math.sqrt(variance(values) / count))
 
 
-def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | None:
+def difference(higher: Sequence[float], lower: Sequence[float]) -> Mean | None:
     """The difference of two means; None if either has fewer than two runs."""
     if len(higher) < 2 or len(lower) < 2:
         return None
@@ -47,11 +39,10 @@ def difference(higher: Sequence[float], lower: Sequence[float]) -> Difference | 
     parts = [variance(values) / len(values) for values in (higher, lower)]
     total = sum(parts)
     if total == 0:
-        return Difference(value, value, value)
+        return Mean(value, 0)
     # Welch-Satterthwaite
     freedom = 1 / sum((p / total) ** 2 / (len(v) - 1) for p, v in zip(parts, (higher, lower), strict=True))
-    margin = t_quantile(freedom) * math.sqrt(total)
-    return Difference(value, value - margin, value + margin)
+    return Mean(value, t_quantile(freedom) * math.sqrt(total))
 
 
 @cache

@@ -18,8 +18,6 @@ from tune_cnn.texts import printable
 
 # Characters that Markdown interprets; an underscore within a word is not one.
 _SPECIAL = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
-# Spaces that keep numbers on one line with their units and symbols.
-_UNBREAKABLE = re.compile(r"(?<=\d) (?=%|±)|(?<=±) (?=\d)| (?==)|(?<= =) (?=\d)")
 
 
 def page(title: str, grids: Sequence[Grid]) -> str:
@@ -28,13 +26,9 @@ def page(title: str, grids: Sequence[Grid]) -> str:
     return _rendered("report.html", _html, title, grids, curves=curves, cost=cost_figure)
 
 
-def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path], folder: Path) -> str:
-    """Render the same report as Markdown for this folder; it shows the figures' files."""
-    links = {
-        figure.stem: (figure.relative_to(folder) if figure.is_relative_to(folder) else figure).as_posix()
-        for figure in figures
-    }
-    return _rendered("report.md", markdown_text, title, grids, links=links)
+def markdown(title: str, grids: Sequence[Grid], figures: Sequence[Path]) -> str:
+    """Render the same report as Markdown; it shows the figures' files, which lie in its folder."""
+    return _rendered("report.md", markdown_text, title, grids, figures=figures)
 
 
 def markdown_text(content: object) -> object:
@@ -46,9 +40,7 @@ def markdown_text(content: object) -> object:
 
 def _html(content: object) -> object:
     """Remove control characters from a text, which Jinja then escapes; the SVG of figures is left as it is."""
-    if type(content) is not str:
-        return content
-    return _UNBREAKABLE.sub("\N{NO-BREAK SPACE}", printable(content, keep="\n\t"))
+    return printable(content, keep="\n\t") if type(content) is str else content
 
 
 def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], **more: Any) -> str:

@@ -4,7 +4,6 @@ import colorsys
 import io
 import re
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -17,7 +16,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from tune_cnn.plot import log_scale, own_style
 from tune_cnn.report.figure_files import draw_row, level_colour
 from tune_cnn.report.figure_rows import figure_rows
-from tune_cnn.report.grids import Cell, Grid, Row, known
+from tune_cnn.report.grids import Cell, Grid, Row
 from tune_cnn.report.runs import Run
 
 
@@ -51,9 +50,6 @@ def cost_figure(grid: Grid) -> PageFigure | None:
     unit, name = (1, "s") if longest < 180 else (60, "min") if longest < 3 * 3600 else (3600, "h")
     measures: dict[str, Sequence[float | None]] = {
         "parameters": [cell.mean_of("parameters") for cell in cells],
-        "multiply-adds × images seen in training": [
-            fmean(known(run.work for run in cell.finished) or [0]) for cell in cells
-        ],
         f"training time ({name})": [duration_s / unit for duration_s in durations_s],
     }
     kept = {title: {c: cost for c, cost in zip(cells, costs, strict=True) if cost} for title, costs in measures.items()}

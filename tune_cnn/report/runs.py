@@ -117,17 +117,6 @@ class Run:
         return ("the most frequent class", majority) if is_unequal else ("chance", chance(classes))
 
     @property
-    def work(self) -> float | None:
-        """Multiply-adds of the forward passes over all images seen in training."""
-        multiply_adds, train = self.number("multiply_adds"), self.part("images").get("train")
-        if self.history is None or multiply_adds is None:
-            return None
-        seen = len(self.history.train_loss) * self.settings.bs_train
-        if isinstance(train, int):  # the last batch of an epoch may be smaller
-            seen = min(seen, train * self.epochs)
-        return multiply_adds * seen
-
-    @property
     def expected(self) -> str | None:
         """The verdict of the diagnosis before the training; None if the file has none."""
         verdict = self.part("diagnosis").get("verdict")

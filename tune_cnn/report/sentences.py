@@ -23,8 +23,8 @@ NOTES = (
     "answering one class would reach on that many validation images. Curves of networks that did not learn are dashed.",
     "Unfinished trainings are shown as they stand; they are neither compared nor called learned. A network that the "
     "scheduler stopped may yet learn: tune-cnn sweep --finish continues it.",
-    "± is half the 95 % interval of the mean over seeds (Student's t). A difference is within the noise if its 95 % "
-    "interval (Welch) holds 0; the intervals are not corrected for the number of comparisons.",
+    "± is half the 95 % interval: of a mean over seeds by Student's t, of a difference by Welch's. A difference is "
+    "within the noise if its interval holds 0; the intervals are not corrected for the number of comparisons.",
     "Expected is the diagnosis of the network before its training, from one forward and one backward pass of a batch; "
     "at risk is no prediction.",
     "Multiply-adds are those of the conv and linear layers in the forward pass of one image. Training time depends on "

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 from tune_cnn.report.grids import Cell, Grid, Row
-from tune_cnn.report.noise import Difference, difference
+from tune_cnn.report.noise import Mean, difference
 from tune_cnn.report.runs import VERDICTS
-from tune_cnn.report.wording import levels, percent
+from tune_cnn.report.wording import levels, number, percent
 from tune_cnn.texts import by_size
 
 
@@ -112,9 +112,8 @@ def _accuracy(cell: Cell) -> str:
     return percent(cell.accuracy) if len(cell.counts) == 1 else f"{percent(cell.accuracy)}, {cell.verdict}"
 
 
-def _noise(gap: Difference) -> str:
-    which = "within" if gap.is_noise else "beyond"
-    return f"{which} the noise: {gap.value:.1f} points, 95 % interval {gap.low:.1f} to {gap.high:.1f}"
+def _noise(gap: Mean) -> str:
+    return f"{'within' if gap.is_noise else 'beyond'} the noise: {number(gap)} points"
 
 
 def _shown(cell: Cell) -> float:
