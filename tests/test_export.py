@@ -35,9 +35,10 @@ def finish(folder: SweepFolder, settings: Settings) -> None:
 
 def test_experiments_that_share_a_trial_each_get_a_file_under_their_own_name(folder, tmp_path):
     finish(folder, SETTINGS)
-    files, unfinished, missing, remarks, failed = export(folder, tmp_path / "results")
+    found = export(folder, tmp_path / "results")
+    files = found.files
     assert files == [tmp_path / "results" / "exp1_1_K32_L2.json", tmp_path / "results" / "exp1_2_L2_K32.json"]
-    assert (unfinished, missing, remarks, failed) == ([], {"shapes": None}, [], [])
+    assert (found.unfinished, found.missing, found.remarks, found.failed) == ([], {"shapes": None}, [], [])
     assert sorted((tmp_path / "results").iterdir()) == files
     for path in files:
         config, results, trial = load_result_file(path)
@@ -66,7 +67,8 @@ def test_a_damaged_record_is_not_exported_and_leaves_an_older_file_alone(folder,
     export(folder, tmp_path / "results")
     before = (tmp_path / "results" / "shapes.json").read_bytes()
     folder.trial(SHAPES).folder.write("record.json", b'{"config": {}}')
-    assert export(folder, tmp_path / "results")[:2] == ([], [])
+    found = export(folder, tmp_path / "results")
+    assert (found.files, found.unfinished) == ([], [])
     assert (tmp_path / "results" / "shapes.json").read_bytes() == before
 
 

@@ -113,9 +113,10 @@ def test_a_part_of_the_sweep_run_again_leaves_the_others_in_it(finished):
 
 def test_experiments_that_share_a_trial_train_once_and_each_have_their_file(finished, tmp_path):
     folder = finished.folder
-    files, unfinished, missing, *_ = export(folder, tmp_path)
+    found = export(folder, tmp_path)
+    files = found.files
     assert [path.stem for path in files] == ["tiny_K4_L1", "tiny_K4_L2", "tiny_K6_L1", "tiny_K6_L2", "twin"]
-    assert (unfinished, missing) == ([], {})
+    assert (found.unfinished, found.missing) == ([], {})
     first, twin = (json.loads(path.read_text()) for path in (files[0], files[-1]))
     assert first["results"] == twin["results"]
     assert (first["config"]["run_name"], twin["config"]["run_name"]) == ("tiny_K4_L1", "twin")
@@ -239,7 +240,7 @@ def test_a_diverged_trial_ends_alone_and_its_json_is_strict(troubled, tmp_path):
     experiments, folder, _ = troubled
     reasons = [folder.trial(experiments[name].settings).record()[1]["stop_reason"] for name in ("good", "diverging")]
     assert reasons == ["epochs", "diverged"]
-    files = export(folder, tmp_path)[0]
+    files = export(folder, tmp_path).files
     assert len(files) == 2
     for path in files:
         json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

@@ -4,9 +4,10 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tune_cnn import data
 from tune_cnn.errors import DataError, ResultError, TuneCnnError
@@ -23,14 +24,17 @@ from tune_cnn.trial import Trial
 from tune_cnn.waiting import waiting
 
 
-class Exported(NamedTuple):
-    """The outcome of `export`."""
+@dataclass
+class Results:
+    """What `export` wrote of a sweep, and `write_results` beside it."""
 
-    files: list[Path]  # of the experiments that have finished an epoch
-    unfinished: list[str]  # the names of the unfinished ones among them
-    missing: dict[str, str | None]  # the experiments without a file, and why each failed; None: not begun
-    remarks: list[str]  # why the test set was not measured, one line per reason
-    failed: list[str]  # files that could not be written, and why, one line each
+    files: list[Path] = field(default_factory=list)  # of the experiments that have finished an epoch
+    unfinished: list[str] = field(default_factory=list)  # the names of the unfinished ones among them
+    missing: dict[str, str | None] = field(default_factory=dict)  # without a file: why each failed; None: not begun
+    remarks: list[str] = field(default_factory=list)  # why the test set was not measured, one line per reason
+    failed: list[str] = field(default_factory=list)  # what could not be written, and why, one line each
+    figures: list[Path] = field(default_factory=list)  # one for each row of the grid
+    reports: list[Path] = field(default_factory=list)  # a page, Markdown and CSV; none if no experiment has begun
 
     @property
     def failures(self) -> dict[str, str]:
@@ -38,14 +42,14 @@ class Exported(NamedTuple):
         return {name: failure for name, failure in self.missing.items() if failure is not None}
 
 
-def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
+def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Results:
     """Write `<out_dir>/<name>.json` for every experiment whose trial has finished an epoch, and has not failed.
 
     Experiments that share a trial each get a file, under their own name. An unfinished trial is marked as such, with
     its epochs so far and the test results of their best weights. Measuring these takes images and time; if
     `not_measured` gives a reason, they are left out.
     """
-    done = Exported([], [], {}, [], [])
+    done = Results()
     reasons: dict[DataSettings | str, str] = {}
 
     @cache
@@ -112,7 +116,7 @@ def _command(name: str, folder: SweepFolder, out_dir: Path) -> str:
     return shlex.join(["tune-cnn", name, str(folder), "--out", str(out_dir)])
 
 
-def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Exported:
+def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Results:
     """Write the result files of a sweep as it stands, and say on stderr which experiments are unfinished.
 
     `not_measured` is that of `export`; None: measure the test set unless somebody is running the sweep.
@@ -128,24 +132,13 @@ def export_now(folder: SweepFolder, out_dir: Path, not_measured: str | None = No
     return exported
 
 
-class Results(NamedTuple):
-    """What `write_results` wrote."""
-
-    files: list[Path]  # of every experiment that has finished an epoch
-    figures: list[Path]  # one for each row of the grid
-    reports: list[Path]  # a page, Markdown and CSV; none if no experiment has begun
-    failed: list[str]  # what could not be written, and why, one line each
-
-
 def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) -> Results:
     """Export as `export_now` does, then write figures and report; if one of these fails, the rest is still written.
 
     Raises:
         StorageError: The sweep's folder is damaged.
     """
-    exported = export_now(folder, out_dir, not_measured)
-    files, failures = exported.files, exported.failures
-    results = Results(files, [], [], exported.failed)
+    results = export_now(folder, out_dir, not_measured)
 
     @contextmanager
     def attempt(what: str) -> Iterator[None]:
@@ -159,17 +152,16 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
         from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without
         from tune_cnn.report.search import write_search_figure
 
-        results.figures.extend(write_figures(files, out_dir))
+        results.figures += write_figures(results.files, out_dir)
         if folder.searches():
-            results.figures.extend(write_search_figure(folder.name, files, out_dir))
-    asked = folder.experiments()
-    if files or failures:
+            results.figures += write_search_figure(folder.name, results.files, out_dir)
+    if results.files or results.failures:
         with attempt("report"), waiting("writing the report"):
             from tune_cnn.report import write_report
 
-            figures = results.figures
-            results.reports.extend(
-                write_report(folder.name, files, out_dir, figures=figures, asked=asked, failures=failures)
+            asked = folder.experiments()
+            results.reports += write_report(
+                folder.name, results.files, out_dir, figures=results.figures, asked=asked, failures=results.failures
             )
     return results
 

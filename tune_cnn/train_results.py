@@ -108,18 +108,12 @@ class FitResult(NamedTuple):
     @property
     def best_epoch(self) -> int:
         """The epoch, counted from 1, that reached the best validation accuracy first; 0 before any epoch."""
-        best = max(self._known, default=None)
-        return 0 if best is None else self.test_acc.index(best) + 1
+        return self.test_acc.index(self.best_accuracy) + 1 if any(map(math.isfinite, self.test_acc)) else 0
 
     @property
     def best_accuracy(self) -> float:
-        """The best validation accuracy in percent; 0 before any epoch."""
-        return max(self._known, default=0.0)
-
-    @property
-    def _known(self) -> list[float]:
-        """The validation accuracies that are numbers; NaN stands for a value that a file lacks."""
-        return list(filter(math.isfinite, self.test_acc))
+        """The best validation accuracy in percent; 0 before any epoch; NaN stands for a value that a file lacks."""
+        return max(filter(math.isfinite, self.test_acc), default=0.0)
 
     @property
     def epochs_without_improvement(self) -> int:

@@ -63,14 +63,12 @@ def summary(grids: Sequence[Grid]) -> list[str]:
     if learned := ranked(list(names)):
         best, *others = learned
         gaps = {cell: difference(best.accuracies, cell.accuracies) for cell in others}
-        noise = [cell for cell, gap in gaps.items() if gap and gap.is_noise]
-        level = noise or [cell for cell in others if percent(cell.accuracy) == percent(best.accuracy)]
+        level = [f"({names[cell]})" for cell, gap in gaps.items() if gap and gap.is_noise]
         sentence += f" The highest validation accuracy is {percent(best.accuracy)} ({names[best]})"
         if best.test_accuracy:
             sentence += f", {percent(best.test_accuracy)} on the test set"
         if level:
-            close = "within the noise of" if noise else "level with"
-            sentence += f"; {close} it: {enumerated([f'({names[cell]})' for cell in level], most=3)}"
+            sentence += f"; within the noise of it: {enumerated(level, most=3)}"
         sentence += "."
     compared = [cell for cell in names if cell.finished]
     has_seeds = len(compared) < 2 or all(len(cell.finished) > 1 for cell in compared)

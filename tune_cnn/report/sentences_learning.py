@@ -61,18 +61,14 @@ def tried(grid: Grid, others: Sequence[Grid]) -> list[str]:
 
 def expectations(grid: Grid) -> list[str]:
     """Say how often the diagnosis was right, and where it was wrong; nothing if it predicted nothing."""
-    decided = [
-        (cell, run)
-        for cell in grid.cells
-        for run in cell.runs
-        if run.expected in _OUTCOMES.values() and run.verdict in _OUTCOMES
-    ]
-    if not decided:
-        return []
-    wrong = [cell for cell, run in decided if run.expected != _OUTCOMES[run.verdict]]
-    right = f"{len(decided) - len(wrong)} of {counted(len(decided), 'training')}"
+    wrong, decided = [], 0
+    for cell in grid.cells:
+        predicted = [run for run in cell.runs if run.expected in _OUTCOMES.values() and run.verdict in _OUTCOMES]
+        wrong += [cell for run in predicted if run.expected != _OUTCOMES[run.verdict]]
+        decided += len(predicted)
+    right = f"{decided - len(wrong)} of {counted(decided, 'training')}"
     but = f", and wrong on {places(list(dict.fromkeys(wrong)))}" if wrong else ""
-    return [f"The diagnosis before the training was right on {right}{but}."]
+    return [f"The diagnosis before the training was right on {right}{but}."] if decided else []
 
 
 def _reason(cell: Cell, grid: Grid) -> str:
