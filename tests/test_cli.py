@@ -735,7 +735,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["sweep", "tiny.yaml", "--set", "epochs: 5"], ["'epochs: 5' has no value; write --set epochs=5"]),
         (["sweep", "tiny.yaml", "--set", "epochs:5"], ["'epochs:5' has no value; write --set epochs=5, in one word"]),
         (["sweep", "tiny.yaml", "--set", "=5"], ["'=5' has no key; write --set KEY=VALUE, in one word"]),
-        (["sweep", "tiny.yaml", "--data", "cifar11"], ["data: 1 problem", "did you mean 'cifar10'?"]),
+        (["sweep", "tiny.yaml", "--data", "cifar11"], ["changed settings: 1 problem", "did you mean 'cifar10'?"]),
         (["sweep", "tiny.yaml", "--only", "*K5*"], ["only: 1 problem", "there are tiny_L1_K4, tiny_L1_K6"]),
         (["sweep", "tiny.yaml", "--name", "../up"], ["--name: 1 problem", "'../up' cannot be a name; use at most"]),
         (
@@ -744,7 +744,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         ),
         (
             ["sweep", "tiny.yaml", "absent.yaml", "--name", "", "--set", "lr=x", "--data", "x"],
-            ["changed settings: 1 problem", "data: 1 problem", "absent.yaml: 1 problem"],
+            ["changed settings: 2 problems", "absent.yaml: 1 problem"],
         ),
         (["sweep", "tiny.yaml", "--name", ".", "--set", "lr=x"], ["--name: 1 problem", "changed settings: 1 problem"]),
         (["sweep", "tiny.yaml", "--out", "file"], ["file: cannot be used (File exists); name another folder"]),

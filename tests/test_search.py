@@ -122,7 +122,7 @@ def test_all_faults_of_a_search_are_told_at_once(config):
     assert problems == [
         "  search.learning_rate: unknown key; did you mean 'lr'?",
         "  samples: 0 is not a whole number from 1 up",
-        "  settings.reg: the search varies it too; keep one of the two",
+        "  settings.reg: search.reg varies it too; keep one of the two",
     ]
 
 
@@ -137,7 +137,7 @@ def test_all_faults_of_a_search_are_told_at_once(config):
             r"search.layers_per_block: \S+ is not a whole number from 1 up; .*",
         ),
         (("samples: 6", "samples: 6\nseeds: [1]"), "settings.seed: seeds varies it too; keep one of the two"),
-        (("settings:", "grid: {lr: [1]}\nsettings:"), "grid.lr: the search varies it too; keep one of the two"),
+        (("settings:", "grid: {lr: [1]}\nsettings:"), "grid.lr: search.lr varies it too; keep one of the two"),
     ],
 )
 def test_what_does_not_fit_a_search_is_refused(config, change, fault):
@@ -158,7 +158,7 @@ def test_what_belongs_to_a_search_is_refused_without_one(config):
 
 
 def test_what_the_search_varies_is_not_set_beside_it(config):
-    assert faults(config, "lr=0.1")[1:] == ["  changed lr: the search varies it; change search.lr"]
+    assert faults(config, "lr=0.1")[1:] == ["  settings.lr: search.lr varies it too; keep one of the two"]
 
 
 def test_the_dry_run_lists_the_samples_with_what_varies(config, capsys):

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,6 @@ from tune_cnn.texts import digest
 _MOST_BYTES = 200_000
 SECTIONS = ("settings", "grid", "search")  # sections whose keys are settings
 _LEAST_DRAWN = 30  # samples drawn to check that Optuna can only suggest valid settings
-_NO_SETTING = re.compile(rf"((?:{'|'.join(SECTIONS)})\.([^.:]+): unknown key); keys are .*")
 MAX_EXPERIMENTS = 10_000  # per file: a mistyped grid is refused before it fills the memory
 
 
@@ -62,28 +60,15 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
         return None, [str(error).removeprefix(f"{path}: ")]
     except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         return None, [f"cannot be read ({error}); name a file that you may read"]
-    if isinstance(document, dict):
-        for name in SECTIONS:
-            if isinstance(section := document.get(name), dict):
-                document[name] = located(with_arguments_apart(section), path.parent)
-        return document, problems
-    if document is not None:
-        problems.append("not a mapping; write keys such as run_name: and settings:")
-    return None, problems or ["empty; write at least run_name, such as run_name: exp_K{K}_L{L}"]
+    if document is not None and not isinstance(document, dict):
+        return None, [*problems, "not a mapping; write keys such as run_name: and settings:"]
+    if document is None and not problems:
+        problems = ["empty; write at least run_name, such as run_name: exp_K{K}_L{L}"]
+    return document, problems
 
 
-def read_source(value: Any, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The mapping that a value of `data` stands for, its path (relative to `folder`) made absolute; and the faults."""
-    source, problems = source_mapping(value)
-    problems += [f"data.{key}: determined from the images; leave it out" for key in FOUND_OUT if key in source]
-    source = {key: value for key, value in source.items() if key not in FOUND_OUT}
-    if isinstance(source.get("path"), str) and source["path"]:
-        source["path"] = os.path.abspath(folder / os.path.expanduser(source["path"]))
-    return source, problems
-
-
-def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings (values, lists or distributions) with paths of custom networks, relative to `folder`, made absolute."""
+def written_out(document: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """A file without abbreviations, its paths (relative to `folder`) made absolute; and the faults of its images."""
 
     def absolute(value: Any) -> Any:
         if isinstance(value, list):
@@ -93,7 +78,24 @@ def located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         is_file = isinstance(value, str) and ".py:" in value
         return os.path.abspath(folder / os.path.expanduser(value)) if is_file else value
 
-    return {**values, "model": absolute(values["model"])} if "model" in values else dict(values)
+    document = dict(document)
+    problems: list[str] = []
+    for name in SECTIONS:
+        if isinstance(section := document.get(name), dict):
+            section = with_arguments_apart(section)
+            document[name] = section | ({"model": absolute(section["model"])} if "model" in section else {})
+    if "data" in document:
+        source, problems = source_mapping(document["data"])
+        problems += [f"data.{key}: determined from the images; leave it out" for key in FOUND_OUT if key in source]
+        source = {key: value for key, value in source.items() if key not in FOUND_OUT}
+        if isinstance(source.get("path"), str) and source["path"]:
+            source["path"] = os.path.abspath(folder / os.path.expanduser(source["path"]))
+        document["data"] = source
+    if isinstance(scheduler := document.get("scheduler"), str):
+        scheduler = {scheduler: None}
+    if isinstance(scheduler, dict):  # without arguments, a scheduler has the defaults
+        document["scheduler"] = {kind: {} if given is None else given for kind, given in scheduler.items()}
+    return document, problems
 
 
 def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -102,20 +104,13 @@ def check_values(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     names = sorted({key for section in sections for key in section if key.startswith(ARGUMENT_PREFIX)})
     model = file_model(tuple(names))
     known = model.model_fields
-    document = {key: value for key, value in document.items() if (key, value) != ("scheduler", None)}
-    if isinstance(scheduler := document.get("scheduler"), str):
-        scheduler = {scheduler: None}
-    if isinstance(scheduler, dict):  # without arguments, a scheduler has the defaults
-        document["scheduler"] = {kind: {} if given is None else given for kind, given in scheduler.items()}
-    values, problems = check(model, {key: value for key, value in document.items() if key in known})
+    given = {key: value for key, value in document.items() if key in known and (key, value) != ("scheduler", None)}
+    values, problems = check(model, given)
     section = document.get("settings") if problems else None
     for key, value in section.items() if isinstance(section, dict) else ():
         if isinstance(value, list) and not check(model, {"run_name": "any", "grid": {key: value}})[1]:
             place, hint = f"settings.{key}: ", f"; to train with each of these, give the list to grid.{key}"
             problems = [problem + hint if problem.startswith(place) else problem for problem in problems]
-    if isinstance(section, dict) and "model" in section:  # a custom network, which may have arguments
-        hint = r"\1; an argument of your network is written model_args.\2"
-        problems = [_NO_SETTING.sub(hint, problem) for problem in problems]
     for key in [key for key in document if key not in known]:
         problems.append(f"{key}: unknown key; {suggest(key, known)}")
         for section, owner in (("settings", Settings), ("resources", Resources)):
@@ -154,16 +149,13 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
         section if isinstance(section := document.get(key), dict) else {} for key in ("grid", "search", "settings")
     )
     axes = {key: axis for key, axis in grid.items() if isinstance(axis, list) and f"grid.{key}" not in faulty}
-    if document.get("grid") == {}:
-        problems.append("grid: empty; write keys under it, such as layers_per_block: [2, 4], or leave it out")
     seeds = {"seed"} if "seeds" in document else set()
     sections = [("settings", settings), ("grid", grid), ("search", search), ("seeds", seeds)]
     for (name, section), (other, varied) in itertools.combinations(sections, 2):
-        who = other if other == "seeds" else f"the {other}"
-        problems += [f"{name}.{key}: {who} varies it too; keep one of the two" for key in section if key in varied]
-    if document.get("search") == {}:
-        problems.append("search: empty; write keys under it, such as lr: {loguniform: [1.0e-4, 1.0e-2]}")
-    elif "search" in document and "samples" not in document:
+        for key in [key for key in section if key in varied]:
+            twin = other if other == "seeds" else f"{other}.{key}"
+            problems.append(f"{name}.{key}: {twin} varies it too; keep one of the two")
+    if "search" in document and "samples" not in document:
         problems.append("samples: missing; write how many are drawn, such as samples: 16")
     further = ("samples", "search_seed", "algorithm")
     for key in () if "search" in document else [key for key in further if key in document]:

@@ -6,7 +6,6 @@ An experiment is one named run. Experiments with the same settings share one tri
 import itertools
 import json
 import math
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_cnn.errors import ConfigError, DataError, NetworkError
-from tune_cnn.settings import ARGUMENT_PREFIX, DataSettings, Settings, parse_data, varied_keys
-from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, read_source
+from tune_cnn.settings import ARGUMENT_PREFIX, DataSettings, varied_keys
+from tune_cnn.sweep.config.config_file import Experiment, check_document, read_document, written_out
 from tune_cnn.sweep.config.overrides import Override, apply, parse_overrides
 from tune_cnn.sweep.config.run_names import unmatched
 from tune_cnn.sweep.config.search_space import bounds
@@ -58,29 +57,18 @@ def load_experiments(
         ConfigError: It holds every fault of every file and option.
     """
     faults: defaultdict[str, list[str]] = defaultdict(list, {place: list(found) for place, found in further.items()})
-    changes, problems = parse_overrides(overrides)
-    faults[_CHANGES] += problems
-    source = None
-    if data is not None:
-        source, problems = read_source(data, Path())
-        problems = problems or parse_data(source)[1]
-        faults["data"] += problems
-        source = {} if problems else source  # the `data` sections that it replaces are not checked
-    replaced_by = _CHANGES if any(change.section == "data" for change in changes) else "data" if data else None
-
+    changes, faults[_CHANGES] = parse_overrides(overrides, data)
+    changes_data = any(change.section == "data" for change in changes)
     found: dict[str, list[Experiment]] = {}  # by file
     for path in paths:
-        if os.path.abspath(path) in map(os.path.abspath, found):
-            faults[str(path)].append("given twice; give it once")
-            continue
         if own := other_file(path):
             tell(f"{path.stem}: using the shipped file; for your own, type {own}", file=sys.stderr)
-        found[str(path)], problems = _read(path, changes, source)
+        found[str(path)], problems = _read(path, changes)
         if any(experiment.is_open for experiment in found[str(path)]) and not may_be_open:
             remedy = "use --set algorithm=random, or tune-cnn trial on a sweep that has run"
             problems.append(f"algorithm: optuna suggests settings only as the sweep runs; {remedy}")
         for problem in problems:
-            faults[replaced_by or str(path) if problem.startswith("data") else str(path)].append(problem)
+            faults[_CHANGES if changes_data and problem.startswith("data") else str(path)].append(problem)
     if not any(faults.values()):  # the names of a faulty file are unknown
         names = [experiment.name for experiments in found.values() for experiment in experiments]
         faults["only"] += unmatched(names, only)
@@ -97,7 +85,7 @@ def load_experiments(
         if not experiments:
             continue  # before PyTorch is imported, which takes seconds
         experiments, problems = _resolve(experiments)
-        faults[replaced_by or place] += problems
+        faults[_CHANGES if changes_data else place] += problems
         experiments, problems = _resolve_networks(experiments)
         faulty: defaultdict[str, list[str]] = defaultdict(list)  # names by the fault that they share
         for name, fault in unfit(experiments):
@@ -132,41 +120,25 @@ def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[s
         for experiment in experiments:
             owner, other = owners.setdefault(experiment.name, (place, experiment))
             if other is not experiment:
-                two = "two experiments" if owner == place else f"an experiment of {owner} too"
-                difference = _difference(other.settings, experiment.settings, is_in_name=owner == place)
-                yield place, f"run_name: {experiment.name!r} names {two}{difference}"
+                varied = varied_keys([other.settings.flat(), experiment.settings.flat()]) or ["nothing"]
+                fault = f"names an experiment of {owner} too (they differ in {enumerated(varied)})"
+                yield place, f"run_name: {experiment.name!r} {fault}; change the pattern, or keep one of them"
                 break
 
 
-def _difference(one: Settings, other: Settings, is_in_name: bool) -> str:
-    """How two experiments of one name differ, and the remedy; `is_in_name`: the name has a placeholder for it."""
-    for key in varied_keys([one.flat(), other.flat()]):
-        if not key.startswith("data."):
-            values = f"{one.flat().get(key)} and {other.flat().get(key)}"
-            remedy = f"change the pattern to tell them apart, as with {{{key}}}"
-            if is_in_name:
-                remedy = "write _ between the placeholders, or values that differ more"
-            return f", {key} {values}; {remedy}"
-    if one.data != other.data:
-        return ", on other images; change the pattern of one of them"
-    return " with the same settings; keep one of them"
-
-
-def _read(
-    path: Path, overrides: Sequence[Override], source: dict[str, Any] | None
-) -> tuple[list[Experiment], list[str]]:
+def _read(path: Path, overrides: Sequence[Override]) -> tuple[list[Experiment], list[str]]:
     """The experiments of a file as changed by options, none if it has a fault; and the faults."""
     document, problems = read_document(path)
     if document is None:
         return [], problems
-    if source is not None:
-        document["data"] = dict(source)
-    elif "data" in document:
-        document["data"], found = read_source(document["data"], path.parent)
-        problems += found
-    problems += [f"changed {problem}" for override in overrides for problem in apply(override, document)]
-    experiments, found = check_document(document)
-    return ([] if problems else experiments), problems + found
+    replaced = {override.section for override in overrides if override.depth == 0}
+    kept = {key: value for key, value in document.items() if key not in replaced}
+    document, found = written_out(kept, path.parent)
+    for override in overrides:
+        apply(override, document)
+    experiments, more = check_document(document)
+    problems += [*found, *more]
+    return ([] if problems else experiments), problems
 
 
 def _resolve(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
