@@ -104,9 +104,3 @@ def test_sweeps_of_one_name_in_two_storages_are_compared(tmp_path: Path, monkeyp
         folder.save_experiments({"one": settings})
     assert main(["compare", "old/first", "first"]) == 1
     assert "best validation accuracy in %: old/first 50.00 (one), first 51.00 (one)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("sweeps", "fault"), [(["a"], "name two or more"), (["a", "a"], "a is named twice")])
-def test_one_sweep_is_not_enough(capsys, sweeps, fault):
-    assert main(["compare", *sweeps]) == 2
-    assert fault in capsys.readouterr().err

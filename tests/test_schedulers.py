@@ -100,7 +100,7 @@ def test_a_scheduler_has_tunes_arguments_and_defaults(config, override, expected
          "leave it out"),
         (
             "scheduler={asha: 3}",
-            "scheduler.asha: 3 is not a mapping of arguments, which are grace_period, reduction_factor",
+            "scheduler.asha: 3 is not a mapping of names to values",
         ),
         ("scheduler={asha: {grace_period: 0}}", "scheduler.asha.grace_period: 0 is not a whole number from 1 up"),
         ("scheduler={asha: {reduction_factor: 1}}", "scheduler.asha.reduction_factor: 1 is not a number above 1"),

@@ -110,15 +110,10 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> T:
-        try:
-            given = signature.bind(*args, **options)
-        except TypeError as error:
-            arguments = ", ".join(signature.parameters)
-            raise TypeError(f"{function.__name__}() {error}; arguments are {arguments}") from None
+        given = signature.bind(*args, **options)
         given.apply_defaults()
         values, problems = check(model, plain(given.arguments))
         if problems:
-            problems = [problem.replace(", or null", ", or None") for problem in problems]
             raise ConfigError(f"{function.__name__}()", problems)
         given.arguments = vars(values)
         return function(*given.args, **given.kwargs)
@@ -135,7 +130,7 @@ def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, 
             place, schema = f"{place}.{part}".lstrip("."), properties[part]
             schema = root["$defs"][schema["$ref"].rpartition("/")[2]] | schema if "$ref" in schema else schema
             value = value.get(part)
-        elif isinstance(part, int) and _is_axis(schema) and not _is_flat(value, schema):
+        elif isinstance(part, int) and _is_axis(schema):
             place, schema, value = f"{place}[{part}]", schema["items"], value[part]
         elif fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             return f"{place}.{part}".lstrip("."), f"unknown key; {suggest(str(part), properties)}"
@@ -145,22 +140,15 @@ def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, 
 
 
 def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
-    if fault["type"] == "missing" and value is None:
+    if fault["type"] == "missing":
         return f"missing; write a pattern such as {schema['examples'][0]}"
     if schema.get("type") == "object" and "examples" in schema:
-        mistake = "empty" if value is None else f"{shown(value)} is not a mapping"
         example = ", ".join(f"{key}: {item}" for key, item in schema["examples"][0].items())
-        return f"{mistake}; write keys under it, such as {example}, or leave it out"
+        return f"{shown(value)} is not a mapping; write keys under it, such as {example}, or leave it out"
     if not _is_axis(schema):
         return f"{shown(value)} is not {_wanted(schema)}"
-    if value is None:
-        return "empty; give its values in brackets, or leave it out"
-    if not isinstance(value, list):
-        return f"{shown(value)} is not a list; give its values in brackets, such as [{shown(value)}]"
-    if not value:
-        return "an empty list; give at least one value"
-    if _is_flat(value, schema):
-        return f"{shown(value)} is one list, not a list of lists; write {shown([[item] for item in value])}"
+    if not isinstance(value, list) or not value:
+        return f"{shown(value)} is not a list of values; give one or more in brackets, or leave it out"
     return f"{fault['msg'].removeprefix('Value error, ')} is given twice; keep one"
 
 
@@ -169,10 +157,12 @@ def _is_axis(schema: dict[str, Any]) -> bool:
     return bool(schema.get("uniqueItems"))
 
 
-def _is_flat(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether an axis that must hold lists holds plain numbers."""
-    holds_lists = schema["items"].get("type") == "array"
-    return holds_lists and isinstance(value, list) and {type(item) for item in value} in ({int}, {float}, {int, float})
+_LIMITS = {
+    "minimum": "from {:g} up",
+    "exclusiveMinimum": "above {:g}",
+    "maximum": "and at most {:g}",
+    "exclusiveMaximum": "and below {:g}",
+}
 
 
 def _wanted(schema: dict[str, Any]) -> str:
@@ -190,24 +180,13 @@ def _wanted(schema: dict[str, Any]) -> str:
             return f"a text; write a pattern such as {pattern!r}, in quotes"
         case {"format": "path"}:
             return "a path"
-        case {"additionalProperties": True}:
-            return "a mapping of names to values"
-        case {"properties": arguments}:
-            return f"a mapping of arguments, which are {', '.join(arguments)}"
         case {"type": "object"}:
-            return "a mapping of arguments (numbers, texts or lists of them), such as width: 32"
+            return "a mapping of names to values"
         case {"const": value}:
             return str(value)
-        case {"type": "integer", "minimum": least}:
-            return f"a whole number from {least} up"
-        case {"minimum": least, "maximum": most}:
-            return f"a number from {least:g} to {most:g}"
-        case {"minimum": least, "exclusiveMaximum": below}:
-            return f"a number from {least:g} up and below {below:g}"
-        case {"minimum": least}:
-            return f"a number from {least:g} up"
-        case {"exclusiveMinimum": above}:
-            return f"a number above {above:g}"
+        case {"type": "integer" | "number" as kind}:
+            limits = [text.format(schema[key]) for key, text in _LIMITS.items() if schema.get(key, 2**63) < 2**63]
+            return " ".join(["a whole number" if kind == "integer" else "a number", *limits])
         case {"items": items}:
             plural = _wanted(items).replace("a whole number", "whole numbers").replace("a text", "texts")
             return f"a list of {plural}{example}"

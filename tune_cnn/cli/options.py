@@ -1,6 +1,7 @@
 """Options that several commands share, and their argparse types; nothing heavy, so that --help answers at once."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tune_cnn.files import path_of
@@ -63,19 +64,9 @@ def add_storage(parser: ArgumentParser) -> None:
 
 
 def _change(text: str) -> str:
-    key, _, value = text.partition("=")
-    if not value.strip() or not key.strip():
-        key, _, value = key.replace(":", " ").partition(" ")
-        fault = "value" if key else "key"
-        raise ArgumentTypeError(
-            f"{text!r} has no {fault}; write --set {key or 'KEY'}={value.strip() or 'VALUE'}, in one word"
-        )
+    if not all(part.strip() for part in text.partition("=")):
+        raise ArgumentTypeError(f"{text!r} is not KEY=VALUE in one word; write one such as --set epochs=5")
     return text
-
-
-def positive(text: str) -> int:
-    """Argparse type: an integer from 1 up."""
-    return whole(text, least=1)
 
 
 def seconds(text: str) -> float:
@@ -95,3 +86,6 @@ def whole(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
     return int(text)
+
+
+positive = partial(whole, least=1)

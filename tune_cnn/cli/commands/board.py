@@ -4,10 +4,10 @@ import signal
 import socket
 import subprocess
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from tune_cnn.cli.options import add_sweep, open_sweep
+from tune_cnn.cli.options import add_sweep, open_sweep, whole
 from tune_cnn.errors import ResourceError
 from tune_cnn.texts import tell
 
@@ -18,7 +18,7 @@ _MOST_COMPARED = 40  # trials; of more, TensorBoard's custom scalars draw none u
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_sweep(parser)
-    parser.add_argument("--port", type=_port, default=6006, help="default: 6006")
+    parser.add_argument("--port", type=whole, default=6006, help="default: 6006")
 
 
 def run(options: Namespace) -> int:
@@ -27,8 +27,8 @@ def run(options: Namespace) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, options.port))
-        except OSError as error:
-            fault = f"--port {options.port}: cannot be used ({error.strerror})"
+        except (OSError, OverflowError) as error:
+            fault = f"--port {options.port}: cannot be used ({error})"
             raise ResourceError(f"{fault}; name another, or 0 for any") from error
     if options.port:  # for 0, TensorBoard chooses one
         # TensorBoard smooths curves unless the address says otherwise; over few epochs, that hides what happened.
@@ -52,9 +52,3 @@ def _run(command: Sequence[str]) -> int:
             return max(process.wait(), 0)
         finally:
             process.terminate()
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
-    return int(text)

@@ -3,7 +3,6 @@
 from argparse import ArgumentParser, Namespace
 
 from tune_cnn.cli.options import add_storage, open_sweep
-from tune_cnn.errors import ConfigError
 from tune_cnn.files import temporary_folder
 from tune_cnn.texts import aligned, tell
 from tune_cnn.waiting import waiting
@@ -12,24 +11,19 @@ EXAMPLE = "tune-cnn compare exp1_1 exp1_1_he"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="folders or names; the first is the baseline")
+    parser.add_argument("baseline", metavar="SWEEP", help="folder or name of the sweep to compare with")
+    parser.add_argument("others", nargs="+", metavar="SWEEP", help="those of further sweeps")
     add_storage(parser)
 
 
 def run(options: Namespace) -> int:
-    if len(options.sweeps) < 2:
-        raise ConfigError("compare", ["one sweep has nothing to be compared with; name two or more"])
-    if twice := [sweep for sweep in options.sweeps if options.sweeps.count(sweep) > 1]:
-        raise ConfigError("compare", [f"{twice[0]} is named twice; name it once"])
-    folders = [open_sweep(sweep, options) for sweep in options.sweeps]
-    named = [folder.name for folder in folders]
-    names = [sweep if named.count(name) > 1 else name for name, sweep in zip(named, options.sweeps, strict=True)]
+    folders = {name: open_sweep(name, options) for name in (options.baseline, *options.others)}
     from tune_cnn.report.compare import compare
     from tune_cnn.report.grids import load_grids
     from tune_cnn.results import export
 
     runs = {}
-    for name, folder in zip(names, folders, strict=True):
+    for name, folder in folders.items():
         with temporary_folder() as scratch, waiting(f"reading {name}"):
             files = export(folder, scratch, not_measured="it is not shown").files
             runs[name] = [run for grid in load_grids(files, folder.experiments()) for run in grid.runs]

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 
 from tune_cnn.cli.options import add_files
-from tune_cnn.texts import aligned, setting_text, tell
+from tune_cnn.texts import aligned, tell
 
 EXAMPLE = "tune-cnn diagnose exp1_1 --only 'exp1_1_K32*'"
 add_arguments = add_files
@@ -21,24 +21,14 @@ def run(options: Namespace) -> int:
     for source in {e.settings.data: None for e in experiments}:
         tell(data.describe(source), file=sys.stderr)
     found, left_out = diagnose_all(e.settings for e in trials.values())
-    has_grid = not all(e.settings.model for e in trials.values())
-    rows = []
+    rows = [["experiment", "verdict", "score spread", "least gradient/weight", "in conv", "most dead units"]]
     for trial_id, diagnosis in found.items():
-        settings, ratios = trials[trial_id].settings, diagnosis.gradient_to_weight
-        k, depth = setting_text(settings.filters_per_layer), str(settings.layers_per_block)
-        rows.append(
-            {
-                "experiment": trials[trial_id].name,
-                **({"K": k, "L": depth} if has_grid else {}),
-                "verdict": diagnosis.verdict,
-                "score spread": f"{diagnosis.score_spread:.1e}",
-                "least gradient/weight": f"{min(ratios):.1e}",
-                "in conv": str(ratios.index(min(ratios)) + 1) if diagnosis.dead_units else "-",
-                "most dead units": f"{max(diagnosis.dead_units):.0%}" if diagnosis.dead_units else "-",
-            }
-        )
-    if rows:
-        tell(aligned([list(rows[0]), *(list(row.values()) for row in rows)]))
+        ratios, dead = diagnosis.gradient_to_weight, diagnosis.dead_units
+        row = [trials[trial_id].name, diagnosis.verdict, f"{diagnosis.score_spread:.1e}", f"{min(ratios):.1e}"]
+        row += [str(ratios.index(min(ratios)) + 1), f"{max(dead):.0%}"] if dead else ["-", "-"]
+        rows.append(row)
+    if found:
+        tell(aligned(rows))
     for line in left_out:
         tell(line, file=sys.stderr)
     for trial_id, diagnosis in found.items():

@@ -32,11 +32,8 @@ def run(options: Namespace) -> int:
 
     files = matching(options.patterns, options.results)
     if not files:
-        wider = [f"'{pattern}*'" for pattern in options.patterns if matching([f"{pattern}*"], options.results)]
-        raise ResultError(
-            f"{options.results}: no result file matches {' '.join(options.patterns)}; "
-            + (f"did you mean {' '.join(wider)}?" if wider else "check the name, and give its folder with --results")
-        )
+        fault = f"no result file matches {' '.join(options.patterns)}"
+        raise ResultError(f"{options.results}: {fault}; check the name, as in 'exp1_1*', and the folder, --results")
     out_dir = options.out or options.results
     check_writable(out_dir)
     with waiting("drawing the figures"):

@@ -1,6 +1,5 @@
 """Names of experiments, made by filling in a pattern such as `exp1_1_K{K}_L{L}` from an experiment's settings."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -46,10 +45,8 @@ def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: i
         return [f"run_name: {{{key}}} is not a placeholder; {suggest(key, (*SHORT, *KEYS))}" for key in unknown]
     shortest = {long: short for short, long in SHORT.items()}
     for key in [key for key, values in grid.items() if len(values) > 1 and key not in keys]:
-        remedy = f"add {{{shortest.get(key, key)}}}"
-        for near in difflib.get_close_matches(key, keys.keys() - KEYS - grid.keys(), n=1, cutoff=0.9):
-            remedy = f"spell {key} and {{{near}}} alike"  # two arguments of a custom network, one mistyped
         first, second, *_ = grid[key]
+        remedy = f"add {{{shortest.get(key, key)}}}"
         problems.append(f"run_name: {shown(pattern)} gives {key} {first} and {second} one name; {remedy}")
     return problems
 

@@ -9,6 +9,8 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
+from tune_cnn.texts import named
+
 _LONGEST_NUMBER = 100  # characters: far more than any setting has, and far fewer than Python refuses to convert
 _DEEPEST = 20
 _CONSTRUCTOR = SafeConstructor(loader=YAML(typ="safe", pure=True))
@@ -47,10 +49,8 @@ def parse(text: str) -> tuple[Any, list[str]]:
         return None, [f"{where}: {fault}{remedy}"]
     except ReaderError as error:
         return None, [f"character {error.position + 1}: U+{error.character:04X} is not allowed in YAML; remove it"]
-    except (AssertionError, KeyError):
-        return None, ["its %YAML line names a version other than 1.2; leave it out"]
-    except (ValueError, OverflowError):
-        return None, ["an escape such as \\U0011FFFF names no character; remove it"]
+    except (AssertionError, KeyError, ValueError, OverflowError) as error:
+        return None, [f"no YAML 1.2 ({named(error)}); look for a %YAML line, or an escape such as \\U0011FFFF"]
 
 
 def _plain(node: Any, place: str, problems: list[str]) -> Any:
