@@ -370,7 +370,8 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
         (
             "%YAML 1.3\n---\nrun_name: a",
-            "no YAML 1.2 (AssertionError); look for a %YAML line, or an escape such as \\U0011FFFF",
+            "no YAML 1.2 (AssertionError: version minor part can only be 2 or 1, got (1, 3)); "
+            "look for a %YAML line, or an escape such as \\U0011FFFF",
         ),
         (b"run_name: a\x00", "character 12: U+0000 is not allowed in YAML; remove it"),
         (

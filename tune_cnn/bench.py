@@ -6,8 +6,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -25,8 +26,6 @@ from tune_cnn.texts import tell
 from tune_cnn.training import AUTOCAST
 from tune_cnn.training.devices import keep_freed_memory, numerics
 from tune_cnn.trial import Trial
-
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 class Passes(NamedTuple):
@@ -63,6 +62,7 @@ def ours(settings: Settings, images: Images, device: torch.device) -> Passes:
 
 def conv_classifier(settings: Settings) -> nn.Sequential:
     """`[(Conv -> ReLU)*P -> MaxPool]*(N/P) -> (Linear -> ReLU)*M -> Linear`, one layer after the other."""
+    channels: int
     channels, height, width = settings.data.in_size
     layers: list[nn.Module] = []
     for index, filter_count in enumerate(settings.filters, start=1):
@@ -171,47 +171,39 @@ def take_turn(
     Raises:
         ResourceError: The process died.
     """
-    connection, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve, args=(theirs, contender, settings, threads, device), daemon=True)
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C, the parent ends the child
-    process.start()
-    signal.signal(signal.SIGINT, interrupt)
-    theirs.close()
-    try:
-        connection.send(images)  # not an argument: start() would block until they are read, and lose Ctrl-C
-        answer: dict[str, float] | Exception = connection.recv()
-        process.join(10)  # terminating it would leak semaphores, which Python warns about
-    except (EOFError, ConnectionError):
-        remedy = "run it again with --only and fewer --batches"
-        raise ResourceError(f"bench: a process died, perhaps out of memory; {remedy}") from None
-    finally:
-        process.terminate()
-        process.join()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C, the parent ends the child
+        turn = pool.submit(_measure, contender, settings, images, threads, device)
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            return turn.result()
+        except BrokenProcessPool:
+            remedy = "run it again with --only and fewer --batches"
+            raise ResourceError(f"bench: a process died, perhaps out of memory; {remedy}") from None
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
-def _serve(connection: Connection, contender: str, settings: Settings, threads: int, device: torch.device) -> None:
+def _measure(
+    contender: str, settings: Settings, images: Images, threads: int, device: torch.device
+) -> dict[str, float]:
     torch.set_num_threads(threads)
-    try:
-        images: Images = connection.recv()
-        passes = CONTENDERS[contender](settings, images, device)
-        is_gpu = device.type == "cuda"
-        wait: Callable[[], object] = torch.cuda.synchronize if is_gpu else int
-        for run in passes:
-            run()  # warm-up, in which kernels are chosen and memory is allocated
+    passes = CONTENDERS[contender](settings, images, device)
+    is_gpu = device.type == "cuda"
+    wait: Callable[[], object] = torch.cuda.synchronize if is_gpu else int
+    for run in passes:
+        run()  # warm-up, in which kernels are chosen and memory is allocated
+    wait()
+    used = torch.cuda.max_memory_reserved(device) / 1e6 if is_gpu else _own_memory_mb() - images.nbytes / 1e6
+    measured = {"memory_mb": used}
+    for name, run, part in zip(passes._fields, passes, images[:2], strict=True):
+        started = time.perf_counter()
+        run()
         wait()
-        used = torch.cuda.max_memory_reserved(device) / 1e6 if is_gpu else _own_memory_mb() - images.nbytes / 1e6
-        measured = {"memory_mb": used}
-        for name, run, part in zip(passes._fields, passes, images[:2], strict=True):
-            started = time.perf_counter()
-            run()
-            wait()
-            measured[name] = part.count / (time.perf_counter() - started)
-        connection.send(measured)
-    except Exception as error:
-        connection.send(error)
+        measured[name] = part.count / (time.perf_counter() - started)
+    return measured
 
 
 def _own_memory_mb() -> float:

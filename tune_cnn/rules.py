@@ -9,7 +9,7 @@ from functools import cache, wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic_core import ErrorDetails
 
 from tune_cnn.errors import ConfigError
 
@@ -25,24 +25,15 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class OneOf:
-    """Annotation of a value that must be one of some words, in upper or lower case, or of some integers."""
-
-    def __init__(self, *choices: str | int) -> None:
-        self._choices = list(choices)
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._read, core_schema.literal_schema(self._choices))
-
-    @staticmethod
-    def _read(value: Any) -> Any:
-        if isinstance(value, bool):  # True and False equal 1 and 0
-            raise ValueError
-        return value.lower() if isinstance(value, str) else _whole(value)
+def _choice(value: Any) -> Any:
+    if isinstance(value, bool):  # True and False equal 1 and 0
+        raise ValueError
+    return value.lower() if isinstance(value, str) else _whole(value)
 
 
 # Types of values; integers have at most PyTorch's 64 bits.
 AsWhole = BeforeValidator(_whole)  # accepts 3.0 too
+AsChoice = BeforeValidator(_choice)  # of a Literal; accepts upper case too
 Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63), AsWhole]
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**63), AsWhole]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -140,7 +131,7 @@ def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, 
 
 
 def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
-    if fault["type"] == "missing":
+    if fault["type"] == "missing" and value is None:
         return f"missing; write a pattern such as {schema['examples'][0]}"
     if schema.get("type") == "object" and "examples" in schema:
         example = ", ".join(f"{key}: {item}" for key, item in schema["examples"][0].items())

@@ -61,12 +61,8 @@ class _Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), n=1) or ["sweep"]
             message = f"no such command: {wrong[1]}; did you mean {near[0]}?"
         elif (unknown := re.match(r"unrecognized arguments: --([\w.-]+)(?:[= ](\S+))?", message)) is not None:
-            key, value = unknown[1].replace("-", "_"), unknown[2] or "VALUE"
-            message += (
-                f"; a setting is changed by --set, such as --set {key}={value}; tune-cnn COMMAND --help has the rest"
-            )
-        elif re.match(r"unrecognized arguments: [^\[{]*[\]}]", message):
-            message += "; a value with spaces needs quotes, such as --set 'grid.layers_per_block=[1, 2]'"
+            change = f"{unknown[1].replace('-', '_')}={unknown[2] or 'VALUE'}"
+            message += f"; a setting is changed by --set, such as --set {change}"
         example = str(self.epilog).partition("\n")[2]
         self.exit(2, f"{self.prog}: {message}\nExample:\n{example}\nAll options: {self.prog} --help\n")
 
@@ -137,16 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (MemoryError, RuntimeError, ImportError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        if "new thread" in reason:
-            tell(f"too many threads ({reason}); ask for fewer with --threads", file=sys.stderr)
         # In the words of PyTorch's errors on CPUs and GPUs, and of the loader of its libraries.
-        elif isinstance(error, MemoryError) or re.search("of memory|allocate|enough memory|map segment", reason):
-            tell(
-                f"out of memory ({reason}); end other programs, or ask for smaller networks or batches, fewer images",
-                file=sys.stderr,
-            )
-        else:
+        wanting = "of memory|allocate|enough memory|map segment|new thread"
+        if not isinstance(error, MemoryError) and not re.search(wanting, reason):
             raise
+        remedy = "end other programs, or ask for fewer --threads, smaller networks or batches, fewer images"
+        tell(f"out of memory or threads ({reason}); {remedy}", file=sys.stderr)
         return 2
     except OSError as error:
         place = error.filename2 or error.filename or f"a file, perhaps in {os.environ.get('TMPDIR', '/tmp')}"

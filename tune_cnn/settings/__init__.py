@@ -10,13 +10,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import AfterValidator, Field, with_config
 
 from tune_cnn.errors import ConfigError
-from tune_cnn.rules import NO_OTHER_KEYS, Count, Flag, Number, OneOf, Text, Whole, check, plain
+from tune_cnn.rules import NO_OTHER_KEYS, AsChoice, Count, Flag, Number, Text, Whole, check, plain
 from tune_cnn.settings.data import SOURCES, DataSettings, parse_data
 from tune_cnn.texts import digest, setting_text
 
@@ -118,18 +118,18 @@ class Settings:
     pool_every: Count = 2
     hidden_dims: Annotated[tuple[Count, ...], Field(examples=[[100, 100]])] = (1024,)
     ycn: Flag = False
-    init: Annotated[str, OneOf("default", "he")] = "default"
-    optimizer: Annotated[str, OneOf("adam", "adamw", "sgd", "muon")] = "adam"
+    init: Annotated[Literal["default", "he"], AsChoice] = "default"
+    optimizer: Annotated[Literal["adam", "adamw", "sgd", "muon"], AsChoice] = "adam"
     momentum: _Fraction = 0.9
-    schedule: Annotated[str, OneOf("constant", "linear", "cosine")] = "constant"
+    schedule: Annotated[Literal["constant", "linear", "cosine"], AsChoice] = "constant"
     warmup: _Fraction = 0.0
     label_smoothing: _Fraction = 0.0
     flip: Flag = False
     translate: Whole = 0
     cutout: Whole = 0
     average: _Fraction = 0.0
-    test_views: Annotated[int, OneOf(1, 2, 6)] = 1
-    precision: Annotated[str, OneOf("fp32", "ieee", "tf32", "bf16", "fp16")] = "fp32"
+    test_views: Annotated[Literal[1, 2, 6], AsChoice] = 1
+    precision: Annotated[Literal["fp32", "ieee", "tf32", "bf16", "fp16"], AsChoice] = "fp32"
     compile: Flag = False
     cuda_graph: Flag = False
     model: Reference | None = None
@@ -222,11 +222,10 @@ def with_arguments_apart(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_arguments_together(values: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `with_arguments_apart`."""
-    arguments = {
-        key.removeprefix(ARGUMENT_PREFIX): value for key, value in values.items() if key.startswith(ARGUMENT_PREFIX)
-    }
-    others = {key: value for key, value in values.items() if not key.startswith(ARGUMENT_PREFIX)}
-    return others | ({"model_args": arguments} if arguments else {})
+    together = {key: value for key, value in values.items() if not key.startswith(ARGUMENT_PREFIX)}
+    if arguments := {key: value for key, value in values.items() if key not in together}:
+        together["model_args"] = {key.removeprefix(ARGUMENT_PREFIX): value for key, value in arguments.items()}
+    return together
 
 
 KEYS = tuple(field.name for field in fields(Settings) if field.name != "data")

@@ -3,11 +3,11 @@
 import difflib
 import os
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, with_config
 
-from tune_cnn.rules import NO_OTHER_KEYS, AsWhole, Count, OneOf, Text, Whole, check, plain, shown
+from tune_cnn.rules import NO_OTHER_KEYS, AsChoice, AsWhole, Count, Text, Whole, check, plain, shown
 
 
 class SourceRules(NamedTuple):
@@ -33,7 +33,7 @@ SOURCES = {
 
 FOUND_OUT = ("classes", "fingerprint")  # filled in by `data.resolve`
 _InSize = Annotated[
-    tuple[Annotated[int, OneOf(1, 3)], Count, Count],
+    tuple[Annotated[Literal[1, 3], AsChoice], Count, Count],
     Field(description="[channels, height, width] with 1 or 3 channels", examples=[[3, 32, 32]]),
 ]
 
@@ -55,7 +55,7 @@ class DataSettings:
         fingerprint: Hash of the listing of a folder or array file; filled in by `data.resolve`.
     """
 
-    source: Annotated[str, OneOf(*SOURCES)] = "cifar10"
+    source: Annotated[Literal[*SOURCES], AsChoice] = "cifar10"  # type: ignore[valid-type]
     path: Text | None = None
     in_size: _InSize = (3, 32, 32)
     train_images: Annotated[int, Field(strict=True, ge=20, lt=2**63), AsWhole] | None = None

@@ -33,29 +33,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     path = config_path(options.source)
-    is_shipped = path != Path(options.source)  # its sweep has its name
-    if (path.suffix in (".yaml", ".yml") or path.is_file()) and not (is_shipped and _is_sweep(options)):
-        options.source = str(path)
-        return _of_file(options)
-    return _of_sweep(options)
+    is_of_file = path.suffix in (".yaml", ".yml") or path.is_file()
+    if is_of_file and path != Path(options.source):  # a shipped file, whose sweep has its name
+        with waiting("loading PyTorch"):
+            from tune_cnn.sweep.sweep_folder import SweepFolder
+
+        is_of_file = SweepFolder.find_any(options.source, options.storage) is None
+    return _of_file(path, options) if is_of_file else _of_sweep(options)
 
 
-def _is_sweep(options: Namespace) -> bool:
-    with waiting("loading PyTorch"):
-        from tune_cnn.sweep.sweep_folder import SweepFolder
-
-    return SweepFolder.find_any(options.source, options.storage) is not None
-
-
-def _of_file(options: Namespace) -> int:
+def _of_file(path: Path, options: Namespace) -> int:
     from tune_cnn.sweep.config.load import load_experiments
     from tune_cnn.sweep.config.run_names import settings_of
 
-    experiments = load_experiments([Path(options.source)], overrides=options.overrides, data=options.data)
+    experiments = load_experiments([path], overrides=options.overrides, data=options.data)
     from tune_cnn.experiments import train_and_save
     from tune_cnn.sweep.remarks import replaced
 
-    settings = settings_of(options.name, {e.name: e.settings for e in experiments}, options.source)
+    settings = settings_of(options.name, {e.name: e.settings for e in experiments}, str(path))
     check_writable(options.out)
     for remark in replaced({options.name: settings.trial_id}, options.out):
         tell(remark, file=sys.stderr)

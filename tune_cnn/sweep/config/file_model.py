@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BaseModel, Field, create_model, with_config
 
-from tune_cnn.rules import NO_OTHER_KEYS, Count, Number, OneOf, Text, Whole
+from tune_cnn.rules import NO_OTHER_KEYS, AsChoice, Count, Number, Text, Whole
 from tune_cnn.settings import Argument, Settings
 from tune_cnn.settings.data import FOUND_OUT, DataSettings
 
-_Auto = Annotated[Literal["auto"], OneOf("auto")]
+_Auto = Annotated[Literal["auto"], AsChoice]
 
 
 @with_config(NO_OTHER_KEYS)
@@ -103,7 +103,7 @@ def file_model(arguments: tuple[str, ...] = ()) -> type[BaseModel]:
         ),
         "samples": (Count, "How many samples are drawn, for each cell of the grid.", 16),
         "search_seed": (Whole, "Seed of the draws.", 0),
-        "algorithm": (Annotated[str, OneOf("random", "optuna")], "What draws the samples.", "optuna"),
+        "algorithm": (Annotated[Literal["random", "optuna"], AsChoice], "What draws the samples.", "optuna"),
         "scheduler": (
             _model("Scheduler", **{name: (kind, None) for name, kind in SCHEDULERS.items()}),
             "Which of Tune's schedulers stops trials that fall behind.",

@@ -9,7 +9,6 @@ from tune_cnn.settings import KEYS
 from tune_cnn.sweep.config import strict_yaml
 from tune_cnn.sweep.config.config_file import SECTIONS, check_values, written_out
 from tune_cnn.sweep.config.file_model import file_model
-from tune_cnn.sweep.config.run_names import pattern_problems
 
 
 class Override(NamedTuple):
@@ -54,7 +53,6 @@ def parse_overrides(
     for change in changes:
         document, faults = written_out(change.document, Path())
         faults += check_values(document)[1]
-        faults += pattern_problems(change.value, {}) if change.section == "run_name" and not faults else []
         problems += [fault for fault in faults if fault not in problems]
         if not faults:
             overrides.append(change._replace(value=document[change.section]))

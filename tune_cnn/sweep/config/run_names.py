@@ -27,15 +27,15 @@ def run_name(pattern: str, settings: Settings, sample: int = 0) -> str:
     return _PLACEHOLDER.sub(lambda match: _text(values.get(SHORT.get(match[1], match[1]))), pattern)
 
 
-def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: int | None = None) -> list[str]:
+def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: int) -> list[str]:
     """The faults of a pattern: a stray brace, unknown placeholders, varied keys without a placeholder.
 
-    `samples` is how many a search draws; 0: there is no search; None: unknown.
+    `samples` is how many a search draws; 0: there is no search.
     """
     problems = []
     if samples == 0 and _SAMPLE in pattern:
         problems = [f"run_name: {_SAMPLE} numbers what a search draws; write search:, or take it out"]
-    elif samples is not None and samples > 1 and _SAMPLE not in pattern:
+    elif samples > 1 and _SAMPLE not in pattern:
         problems = [f"run_name: {shown(pattern)} gives all samples one name; add {_SAMPLE}"]
     keys = {SHORT.get(name, name): name for name in _PLACEHOLDER.findall(pattern.replace(_SAMPLE, ""))}
     if re.search("[{}]", _PLACEHOLDER.sub("", pattern)):
