@@ -735,7 +735,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
     ("arguments", "messages"),
     [
         (["sweep", "absent.yaml"], ["absent.yaml: 1 problem", "no such file; did you mean best?"]),
-        (["sweep", "."], [".: 1 problem", "a folder; name the files in it"]),
+        (["sweep", "."], [".: 1 problem", "cannot be read (not a regular file); name another"]),
         (
             ["sweep", "tiny.yaml", "--set", "lr"],
             ["--set: 'lr' is not KEY=VALUE in one word; write one such as --set epochs=5"],

@@ -450,7 +450,7 @@ def test_a_fault_of_several_experiments_is_told_once(project):
 
 def test_an_argument_that_stands_alone_is_shown_its_place(project):
     (problem,) = problems(changed(project, **{"{model_args.width: ": "{width: ", "wide_{model_args.width}": "a"}))
-    assert "grid.width: unknown key; keys are seed, " in problem
+    assert "grid.width: unknown key; there are seed, " in problem
     assert problem.endswith("model, model_args")
 
 

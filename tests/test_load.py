@@ -192,7 +192,7 @@ def test_set_changes_an_argument_of_a_scheduler(tmp_path: Path, text: str) -> No
     (experiment,) = load(tmp_path, f"run_name: one\n{text}", overrides=["scheduler.asha.grace_period=2"])
     assert experiment.scheduler == {"asha": {"grace_period": 2, "reduction_factor": 4}}
     (fault,) = faults(tmp_path, f"run_name: one\n{text}", overrides=["scheduler.asha.grace=2"])
-    assert fault.endswith("scheduler.asha.grace: unknown key; keys are grace_period, reduction_factor")
+    assert fault.endswith("scheduler.asha.grace: unknown key; there are grace_period, reduction_factor")
 
 
 @pytest.mark.parametrize("text", ["data: shapes", "data: {source: shapes}", "data: {source: shapes, train_images: 40}"])
@@ -246,12 +246,12 @@ def test_path_of_set_starts_from_the_working_directory(tmp_path: Path, monkeypat
         ("grid.lr=1", "grid.lr: 1 is not a list of values; give one or more in brackets, or leave it out"),
         ("resources.cpus_per_trial=0", "resources.cpus_per_trial: 0 is not auto, or a whole number from 1 up"),
         ("resource.cpus_per_trial=2", "resource.cpus_per_trial: unknown key; did you mean 'resources'?"),
-        ("data=imagenet", f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"),
-        ("data=/images", "data: '/images' is not a source; write image_folder:/images"),
+        ("data=imagenet", "data: 'imagenet' is not a source; did you mean 'image_folder'?"),
+        ("data=/images", "data: '/images' is not a source; write image_folder:/images, or arrays:/images"),
         ("data.train_images=3", "data.train_images: 3 is not a whole number from 20 up, or null"),
         ("data.classes=3", "data.classes: determined from the images; leave it out"),
         ("seeds=[-1]", "seeds[0]: -1 is not a whole number from 0 up"),
-        ("resources={cpus: 1}", "resources.cpus: unknown key; keys are cpus_per_trial, gpus_per_trial"),
+        ("resources={cpus: 1}", "resources.cpus: unknown key; there are cpus_per_trial, gpus_per_trial"),
         ("settings=null", "settings: None is not a mapping; write keys under it, such as lr: 0.001, or leave it out"),
     ],
 )
@@ -303,7 +303,7 @@ def test_data_option_replaces_the_images_of_every_file(tmp_path: Path) -> None:
 
 def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
     assert faults(tmp_path, "run_name: one", "run_name: two", data="imagenet") == [
-        f"data.source: 'imagenet' is not one of {', '.join(SOURCES)}"
+        "data: 'imagenet' is not a source; did you mean 'image_folder'?"
     ]
 
 
@@ -367,7 +367,11 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
             "run_name: a\n---\nrun_name: b",
             "line 2, column 1: expected a single document in the stream, but found another document" + SPELLING,
         ),
-        (b"run_name: \xff", "byte 11 is not UTF-8; save the file as UTF-8"),
+        (
+            b"run_name: \xff",
+            "cannot be read ('utf-8' codec can't decode byte 0xff in position 10: invalid start byte); "
+            "name a text in UTF-8 that you may read",
+        ),
         (
             "%YAML 1.3\n---\nrun_name: a",
             "no YAML 1.2 (AssertionError: version minor part can only be 2 or 1, got (1, 3)); "
@@ -447,7 +451,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("lr: 1e-3", "lr: not a key of the top level; write it under settings:"),
         (
             "1: 2",
-            "1: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
+            "1: unknown key; there are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
             "algorithm, scheduler",
         ),
         ("settings:", "settings: None is not a mapping; write keys under it, such as lr: 0.001, or leave it out"),
@@ -466,7 +470,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
             f"settings: {{seed: {'9' * 5000}}}",
             f"settings.seed: '{'9' * 119}... is not a whole number from 0 up, or null",
         ),
-        ("settings: {scheduler: asha}", "settings.scheduler: unknown key; keys are " + ", ".join(KEYS[:-1])),
+        ("settings: {scheduler: asha}", "settings.scheduler: unknown key; there are " + ", ".join(KEYS[:-1])),
         (
             "grid: {layers_per_block: []}",
             "grid.layers_per_block: [] is not a list of values; give one or more in brackets, or leave it out",
@@ -477,7 +481,7 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ),
         ("grid: {layers_per_block: [2, 4, x]}", "grid.layers_per_block[2]: 'x' is not a whole number from 1 up"),
         ("grid: {layer_per_block: [2]}", "grid.layer_per_block: unknown key; did you mean 'layers_per_block'?"),
-        ("data:", f"data: None is not a source; write one of {', '.join(SOURCES)}, or a mapping"),
+        ("data:", f"data: None is not a source; there are {', '.join(SOURCES)}"),
         ("data: image_folder", "data: image_folder needs its folder; write image_folder:/path/to/images"),
         ("data: {source: shapes, classes: 3}", "data.classes: determined from the images; leave it out"),
         (
@@ -531,14 +535,14 @@ when: 1
     assert str(caught.value).splitlines() == [
         f"{tmp_path}/a.yaml: 8 problems",
         "  settings.epochs: written twice, in line 3; keep one",
+        "  data: 'imagenet' is not a source; did you mean 'image_folder'?",
         "  grid.lr[0]: 'fast' is not a number above 0",
         "  grid.layers_per_block: [] is not a list of values; give one or more in brackets, or leave it out",
         "  settings.learning_rte: unknown key; did you mean 'lr'?",
-        f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
         "  resources.cpus_per_trial: 'two' is not auto, or a whole number from 1 up",
-        "  when: unknown key; keys are run_name, grid, seeds, settings, data, resources, search, samples, search_seed, "
-        "algorithm, scheduler",
-        "  run_name: {X} is not a placeholder; keys are K, L, P, S, seed, bs_train, bs_test, batches, epochs, "
+        "  when: unknown key; there are run_name, grid, seeds, settings, data, resources, search, samples, "
+        "search_seed, algorithm, scheduler",
+        "  run_name: {X} is not a placeholder; there are K, L, P, S, seed, bs_train, bs_test, batches, epochs, "
         "early_stopping, lr, reg, filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, "
         + ", ".join(OPTIONAL),
     ]
@@ -549,11 +553,11 @@ def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> Non
         load(tmp_path, "settings: {lr: 0}", "run_name: fine", "run_name: '{'", overrides=["x=1"], data="imagenet")
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
         "changed settings: 2 problems",
-        "  x: unknown key; keys are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
+        "  x: unknown key; there are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
         "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, "
         + ", ".join(OPTIONAL[:-1])
         + ", run_name, grid, seeds, settings, data, resources, search, samples, search_seed, algorithm, scheduler",
-        f"  data.source: 'imagenet' is not one of {', '.join(SOURCES)}",
+        "  data: 'imagenet' is not a source; did you mean 'image_folder'?",
         "a.yaml: 2 problems",
         "  run_name: missing; write a pattern such as exp_K{K}_L{L}",
         "  settings.lr: 0 is not a number above 0",
@@ -569,7 +573,7 @@ def test_missing_file_and_folder_are_told(tmp_path: Path) -> None:
         "T/none.yaml: 1 problem",
         f"  no such file; name one, or a shipped one: {', '.join(shipped_names())}",
         "T: 1 problem",
-        "  a folder; name the files in it, such as T/*.yaml",
+        "  cannot be read (not a regular file); name another file",
     ]
 
 
@@ -586,7 +590,7 @@ def test_stray_brace_is_a_fault(tmp_path: Path, pattern: str) -> None:
 @pytest.mark.parametrize("placeholder", ["{K.__class__}", "{K[0]}", "{K!r}", "{K:>9}", "{0}", "{data}"])
 def test_placeholder_is_a_bare_key(tmp_path: Path, placeholder: str) -> None:
     (fault,) = faults(tmp_path, f"run_name: '{placeholder}'")
-    assert fault.startswith(f"run_name: {placeholder} is not a placeholder; keys are K, L, P, S, seed, ")
+    assert fault.startswith(f"run_name: {placeholder} is not a placeholder; there are K, L, P, S, seed, ")
 
 
 def test_a_mistyped_placeholder_suggests_the_real_one(tmp_path: Path) -> None:

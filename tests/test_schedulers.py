@@ -104,7 +104,7 @@ def test_a_scheduler_has_tunes_arguments_and_defaults(config, override, expected
         ),
         ("scheduler={asha: {grace_period: 0}}", "scheduler.asha.grace_period: 0 is not a whole number from 1 up"),
         ("scheduler={asha: {reduction_factor: 1}}", "scheduler.asha.reduction_factor: 1 is not a number above 1"),
-        ("scheduler={asha: {grace: 1}}", "scheduler.asha.grace: unknown key; keys are grace_period, reduction_factor"),
+        ("scheduler={asha: {grace: 1}}", "scheduler.asha.grace: unknown key; there are grace_period, reduction_factor"),
         ("scheduler={asha: {}, median: {}}", "scheduler: asha and median; write one, such as scheduler: asha"),
         ("scheduler={}", "scheduler: empty; write one, such as scheduler: asha"),
         (

@@ -100,8 +100,14 @@ def test_every_distribution_is_drawn_by_tune(name):
         ("search.lr={loguniform: 1}", "loguniform: 1 is not [low, high]"),
         ("search.lr={uniform: [a, 1]}", "uniform: 'a' is not a number; give [low, high]"),
         ("search.lr={uniform: [-1, 1]}", "-1 is not a number above 0"),
-        ("search.lr={quniform: [1, 2, 0]}", "quniform: q is 0; give one above 0, and at most high - low"),
-        ("search.lr={quniform: [1, 2, 0.3]}", "quniform: 1 and 2 are not both multiples of q, 0.3; give multiples"),
+        (
+            "search.lr={quniform: [1, 2, 0]}",
+            "quniform: 1 and 2 are not both multiples of q, 0; give multiples",
+        ),
+        (
+            "search.lr={quniform: [1, 2, 3]}",
+            "quniform: 1 and 2 are not both multiples of q, 3; give multiples",
+        ),
         ("search.lr={choice: []}", "choice: [] is not a list of values"),
         ("search.lr={choice: [1, x]}", "'x' is not a number above 0"),
         ("search.lr=[1, 2]", "[1, 2] is not a distribution; write one such as {loguniform: [1.0e-4, 1.0e-2]}"),

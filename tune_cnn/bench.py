@@ -62,21 +62,17 @@ def ours(settings: Settings, images: Images, device: torch.device) -> Passes:
 
 def conv_classifier(settings: Settings) -> nn.Sequential:
     """`[(Conv -> ReLU)*P -> MaxPool]*(N/P) -> (Linear -> ReLU)*M -> Linear`, one layer after the other."""
-    channels: int
-    channels, height, width = settings.data.in_size
     layers: list[nn.Module] = []
     for index, filter_count in enumerate(settings.filters, start=1):
-        layers += [nn.Conv2d(channels, filter_count, kernel_size=3, padding=1), nn.ReLU()]
-        channels = filter_count
+        layers += [nn.LazyConv2d(filter_count, kernel_size=3, padding=1), nn.ReLU()]
         if index % settings.pool_every == 0:
             layers.append(nn.MaxPool2d(2))
-            height, width = height // 2, width // 2
     layers.append(nn.Flatten())
-    features = channels * height * width
     for hidden in settings.hidden_dims:
-        layers += [nn.Linear(features, hidden), nn.ReLU()]
-        features = hidden
-    return nn.Sequential(*layers, nn.Linear(features, settings.data.classes))
+        layers += [nn.LazyLinear(hidden), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.LazyLinear(settings.data.classes))
+    model(torch.zeros(1, *settings.data.in_size))  # gives the layers their shapes
+    return model
 
 
 def pairs(part: ImageSet) -> list[tuple[Tensor, int]]:

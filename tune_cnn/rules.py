@@ -209,7 +209,7 @@ def suggest(key: str, known: Collection[str]) -> str:
     close = [*difflib.get_close_matches(key, names), *difflib.get_close_matches(key, _SYNONYMS, cutoff=0.8)]
     near = difflib.get_close_matches(key, close, n=1)
     target = {**_SYNONYMS, **names}[near[0]] if near else None
-    return f"did you mean '{target}'?" if target in known else f"keys are {', '.join(known)}"
+    return f"did you mean '{target}'?" if target in known else f"there are {', '.join(known)}"
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")

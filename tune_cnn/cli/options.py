@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 def add_files(parser: ArgumentParser) -> None:
     """Add config files, and the options that change and select their experiments."""
-    parser.add_argument(
-        "files", nargs="+", type=config_path, metavar="FILE", help="config file, or a shipped one's name, such as quick"
-    )
+    source = "config file, or a shipped one's name, such as quick"
+    parser.add_argument("files", nargs="+", type=config_path, metavar="FILE", help=source)
     add_settings(parser)
     add_only(parser)
 
@@ -58,9 +57,8 @@ def add_out(parser: ArgumentParser, help: str = "where to write") -> None:
 
 
 def add_storage(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--storage", default="ray_results", metavar="DIR", help="where sweeps are stored (default: ray_results)"
-    )
+    place = "where sweeps are stored (default: ray_results)"
+    parser.add_argument("--storage", default="ray_results", metavar="DIR", help=place)
 
 
 def _change(text: str) -> str:

@@ -84,7 +84,7 @@ def _load(model: str, planned: str | None) -> tuple[type[nn.Module], str]:
     network: Any = getattr(module, name, None)
     if not _is_network(network):
         classes = [k for k, value in vars(module).items() if _is_network(value) and value.__module__ == module.__name__]
-        remedy = suggest(name, classes).replace("keys are", "those are") if classes else "derive one from it"
+        remedy = suggest(name, classes) if classes else "derive one from it"
         raise NetworkError(f"{model}: no class of this name is a torch.nn.Module; {remedy}")
     if not _is_file(model):  # the module may only re-export the class
         file = str(getattr(sys.modules.get(network.__module__), "__file__", None))

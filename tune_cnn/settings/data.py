@@ -1,13 +1,12 @@
 """Settings of the images of a training, and what each source allows."""
 
-import difflib
 import os
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, with_config
 
-from tune_cnn.rules import NO_OTHER_KEYS, AsChoice, AsWhole, Count, Text, Whole, check, plain, shown
+from tune_cnn.rules import NO_OTHER_KEYS, AsChoice, AsWhole, Count, Text, Whole, check, plain, shown, suggest
 
 
 class SourceRules(NamedTuple):
@@ -84,17 +83,13 @@ def source_mapping(value: object) -> tuple[dict[str, Any], list[str]]:
     if isinstance(value, str):
         source, _, path = value.partition(":")
         if source.lower() not in SOURCES:
-            near = difflib.get_close_matches(source.lower(), SOURCES, n=1, cutoff=0.65)
-            if near and os.sep not in source and not os.path.isdir(value):
-                remedy = f"did you mean '{near[0]}:{path}'?" if path else f"did you mean '{near[0]}'?"
-                return {}, [f"data: {shown(value)} is not a source; {remedy}"]
-            if (is_npz := value.endswith(".npz")) or os.sep in value or os.path.isdir(value):
-                source = "arrays" if is_npz else "image_folder"
-                return {}, [f"data: {shown(value)} is not a source; write {source}:{value}"]
+            is_place = value.endswith(".npz") or os.sep in source or os.path.isdir(value)
+            remedy = f"write image_folder:{value}, or arrays:{value}" if is_place else suggest(source, SOURCES)
+            return {}, [f"data: {shown(value)} is not a source; {remedy}"]
         return {"source": source} | ({"path": path} if path else {}), []
     if isinstance(value, dict):
         return value, []
-    return {}, [f"data: {shown(value)} is not a source; write one of {', '.join(SOURCES)}, or a mapping"]
+    return {}, [f"data: {shown(value)} is not a source; there are {', '.join(SOURCES)}"]
 
 
 def _source_problems(data: DataSettings) -> list[str]:
@@ -103,8 +98,6 @@ def _source_problems(data: DataSettings) -> list[str]:
     problems = []
     if source.path in ("folder", "file") and data.path is None:
         problems.append(f"data: {name} needs its {source.path}; write {name}:{source.example}")
-    if source.path == "none" and data.path is not None:
-        problems.append(f"data: {name} are drawn on the spot and take no path; write {name}")
     if source.in_size is not None and source.in_size != data.in_size:
         problems.append(f"data.in_size: the images of {name} are {[*source.in_size]}; leave it out")
     if source.in_size is None and data.in_size[0] not in source.channels:

@@ -1,7 +1,6 @@
 """Measure this machine: training and validation against a loop written by hand."""
 
 import json
-import os
 import platform
 import sys
 from argparse import ArgumentParser, Namespace
@@ -59,7 +58,6 @@ def run(options: Namespace) -> int:
             tell("of convs: our share of the speed of the conv layers alone; MB: memory of one further trial")
         if cells and options.out:
             machine = {**machine_facts(device), "threads": threads, "cores": cores(), "system": platform.platform()}
-            machine["busy_at_the_end"] = round(os.getloadavg()[0], 2)
             figures = {"machine": machine, "batches": options.batches, "rounds": options.rounds, "cells": cells}
             publish_file(options.out, json.dumps(figures, indent=2).encode() + b"\n")
             tell(f"figures: {options.out}")

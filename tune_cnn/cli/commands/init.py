@@ -12,9 +12,8 @@ EXAMPLE = "tune-cnn init configs"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("configs"), metavar="DIR", help="copy to here (default: configs)"
-    )
+    place = "copy to here (default: configs)"
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("configs"), metavar="DIR", help=place)
 
 
 def run(options: Namespace) -> int:
@@ -31,7 +30,5 @@ def run(options: Namespace) -> int:
             shutil.copyfile(shipped / path, options.folder / path)
     except OSError as error:
         raise StorageError(f"{options.folder}: cannot be written ({error.strerror}); name another folder") from error
-    tell(
-        f"{len(files)} files in {options.folder}; change one, then type: tune-cnn sweep {options.folder / 'quick.yaml'}"
-    )
+    tell(f"{len(files)} files in {options.folder}; change one, then type: tune-cnn sweep {options.folder}/quick.yaml")
     return 0

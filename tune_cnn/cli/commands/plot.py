@@ -13,9 +13,8 @@ EXAMPLE = "tune-cnn plot 'exp1_1_K32*' --results results --format pdf"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "patterns", nargs="*", default=["*"], metavar="PATTERN", help="names of experiments (default: all)"
-    )
+    names = "names of experiments (default: all)"
+    parser.add_argument("patterns", nargs="*", default=["*"], metavar="PATTERN", help=names)
     parser.add_argument("--results", type=path_of, default="results", metavar="DIR", help="the result files' folder")
     parser.add_argument("--out", type=path_of, metavar="DIR", help="where to write (default: the result files' folder)")
     parser.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="default: png")

@@ -23,12 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     track = "also report each trial to MLflow or Weights & Biases"
     parser.add_argument("--track", choices=["mlflow", "wandb"], help=track, **MANY)
     parser.add_argument("--max-concurrent", type=positive, metavar="N", help="run at most N trials at once")
-    parser.add_argument(
-        "--fresh", action="store_true", help="train everything again, in a new folder; the old one is kept"
-    )
-    parser.add_argument(
-        "--address", metavar="HOST:PORT", help="join a running Ray cluster (auto: the one on this machine)"
-    )
+    parser.add_argument("--fresh", action="store_true", help="train all again, in a new folder; the old one is kept")
+    parser.add_argument("--address", metavar="HOST:PORT", help="join a running Ray cluster (auto: this machine's)")
     parser.add_argument("--cpus", type=positive, metavar="N", help="cores to use (default: all)")
     parser.add_argument("--gpus", type=whole, metavar="N", help="GPUs to use (default: all)")
 

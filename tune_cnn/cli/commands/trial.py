@@ -16,19 +16,14 @@ _MOST_THREADS = 1024  # limit for the number in a record
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        metavar="FILE|SWEEP",
-        help="a config file, or a sweep's folder or name; a sweep comes before a shipped file of its name",
-    )
+    sources = "a config file, or a sweep's folder or name; a sweep comes before a shipped file of its name"
+    parser.add_argument("source", metavar="FILE|SWEEP", help=sources)
     parser.add_argument("name", metavar="EXPERIMENT", help="its name; for a sweep, also the name in its tables")
     add_settings(parser)
     add_out(parser, "result folder for a config file's experiment")
     add_storage(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="cores to use (default: all, or as in the sweep)")
-    parser.add_argument(
-        "--device", metavar="NAME", help="where to compute, such as cpu or cuda:1 (default: a GPU if any)"
-    )
+    parser.add_argument("--device", metavar="NAME", help="where to compute, as cpu or cuda:1 (default: a GPU if any)")
 
 
 def run(options: Namespace) -> int:

@@ -45,8 +45,6 @@ class Experiment:
 
 def read_document(path: Path) -> tuple[Any, list[str]]:
     """The plain values of a file, None if it cannot be read; and its syntax errors, one line each."""
-    if os.path.isdir(path):
-        return None, [f"a folder; name the files in it, such as {path / '*.yaml'}"]
     try:
         document, problems = strict_yaml.parse(read_file(path, _MOST_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
@@ -54,12 +52,10 @@ def read_document(path: Path) -> tuple[Any, list[str]]:
         near = difflib.get_close_matches(path.stem, names, n=1)
         others = f"name one, or a shipped one: {', '.join(shipped_names())}"
         return None, [f"no such file; {f'did you mean {names[near[0]]}?' if near else others}"]
-    except UnicodeDecodeError as error:
-        return None, [f"byte {error.start + 1} is not UTF-8; save the file as UTF-8"]
     except ResultError as error:
         return None, [str(error).removeprefix(f"{path}: ")]
-    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
-        return None, [f"cannot be read ({error}); name a file that you may read"]
+    except (OSError, ValueError) as error:  # ValueErrors: a NUL in the name, or a text that is not UTF-8
+        return None, [f"cannot be read ({error}); name a text in UTF-8 that you may read"]
     if document is not None and not isinstance(document, dict):
         return None, [*problems, "not a mapping; write keys such as run_name: and settings:"]
     if document is None and not problems:

@@ -18,11 +18,6 @@ class Override(NamedTuple):
     value: Any  # of the section, or a mapping with those of its keys that change
     depth: int  # levels of keys below the section; 0: the value replaces the whole section
 
-    @property
-    def document(self) -> dict[str, Any]:
-        """The smallest config file with this value."""
-        return {"run_name": "any", self.section: self.value}
-
 
 def parse_overrides(
     texts: Sequence[str], data: str | Mapping[str, Any] | None = None
@@ -51,7 +46,7 @@ def parse_overrides(
             changes.append(Override(section, value, len(parts)))
     overrides = []
     for change in changes:
-        document, faults = written_out(change.document, Path())
+        document, faults = written_out({"run_name": "any", change.section: change.value}, Path())
         faults += check_values(document)[1]
         problems += [fault for fault in faults if fault not in problems]
         if not faults:

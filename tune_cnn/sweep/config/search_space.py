@@ -44,10 +44,9 @@ def distribution_fault(value: Any) -> str | None:
         return f"{name}: low is {low}, which has no logarithm; give one above 0"
     if not low < high:
         return f"{name}: low is {low} and high is {high}; give a low below the high"
-    if step and not 0 < step[0] <= high - low:
-        return f"{name}: q is {step[0]}; give one above 0, and at most high - low"
-    if step and any(not math.isclose(bound / step[0], round(bound / step[0])) for bound in (low, high)):
-        return f"{name}: {low} and {high} are not both multiples of q, {step[0]}; give multiples"
+    for q in step:
+        if q <= 0 or any(not math.isclose(bound / q, round(bound / q)) for bound in (low, high)):
+            return f"{name}: {low} and {high} are not both multiples of q, {q}; give multiples"
     return None
 
 
