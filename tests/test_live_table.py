@@ -21,7 +21,7 @@ RESULT = {
     "best_validation_accuracy": 56.06, "epoch_duration_s": 12.34,
 }  # fmt: skip
 LABELS = ["K32_L2_0d29faf2", "K32_L4_bde69615", "K256_L16_863cc9d1"]
-HEADER = ["trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch", "time"]
+HEADER = ["trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch"]
 
 
 def trials(*labels: str) -> dict[str, Settings]:
@@ -75,7 +75,7 @@ def test_without_a_terminal_each_epoch_is_a_line_on_stderr(capsys):
     assert err.splitlines() == [
         "waiting for the first batches",
         "K32_L2_0d29faf2  epoch 7/30  train loss 1.235  val loss 1.500  val acc 55.0 %  best 56.1 %  12.3 s",
-        "K32_L2_0d29faf2  stopped early: no better for 3 epochs  (1/3 trials ended)",
+        "K32_L2_0d29faf2  stopped early: no better for 3 epochs  best 56.1 %  (1/3 trials ended)",
         "K32_L4_bde69615  failed: epoch 3: RuntimeError: [red]boom[/red] " + "x" * 200,
         "warning: [bold]" + "y" * 200,
     ]
@@ -118,7 +118,7 @@ def test_the_table_shows_state_numbers_and_how_many_have_ended():
     assert cells(header) == HEADER
     assert [cells(row) for row in rows] == [
         ["K32_L2_0d29faf2", "stopped early", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"],
-        ["K32_L4_bde69615", "running", "0/30", "0 s"],
+        ["K32_L4_bde69615", "running", "0/30"],
         ["K256_L16_863cc9d1", "waiting", "0/30"],
     ]
     # 30 epochs of the running and of the waiting trial, each as long as the one that was measured
@@ -163,29 +163,16 @@ def test_a_long_failure_stands_above_the_table_and_leaves_the_numbers_legible():
     assert cells(failed) == [LABELS[0], "failed", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
 
 
-@pytest.mark.parametrize(("width", "header"), [(80, HEADER[:-1]), (99, HEADER[:-1]), (100, HEADER)])
-def test_a_terminal_of_80_columns_shows_every_number_whole(width, header):
-    terminal = Terminal(trials(*LABELS), width=width)
+def test_a_terminal_of_80_columns_shows_every_number_whole():
+    terminal = Terminal(trials(*LABELS), width=80)
     for label in LABELS:
         terminal.progress.reported(label, RESULT)
         terminal.progress.started(label)
     first, *rows, _ = terminal.screen
-    assert cells(first) == header
+    assert cells(first) == HEADER
     for label, row in zip(LABELS, rows, strict=True):
-        assert cells(row)[:8] == [label, "running", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
-        assert len(row) <= width
-
-
-@pytest.mark.parametrize(("width", "columns"), [(79, 7), (70, 6), (60, 5), (50, 4)])
-def test_a_narrow_terminal_shows_whole_names_and_fewer_columns(width, columns):
-    terminal = Terminal(trials(*LABELS), width=width)
-    for label in LABELS:
-        terminal.progress.reported(label, RESULT)
-    first, *rows, _ = terminal.screen
-    assert cells(first)[:3] == HEADER[:3]
-    assert cells(first)[-1] == "best %"
-    assert [len(cells(row)) for row in (first, *rows)] == [columns] * (1 + len(LABELS))
-    assert [cells(row)[0] for row in rows] == list(LABELS)
+        assert cells(row) == [label, "running", "7/30", "1.235", "1.500", "55.0", "56.1", "12.3"]
+        assert len(row) <= 80
 
 
 def test_a_name_that_is_too_long_is_cut_and_the_numbers_are_not():
@@ -246,7 +233,7 @@ def test_the_live_table_leaves_the_terminal_as_it_was():
 
 def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, monkeypatch):
     monkeypatch.setattr(live_table, "REMIND_S", 0.05)
-    monkeypatch.setattr(live_table, "_EPOCH_IS_LONG_S", 0.5)
+    monkeypatch.setattr(live_table, "_SUMMARY_S", 0.5)
     within: dict[str, EpochProgress] = {}
     with Progress(trials(*LABELS), within_epoch=within.get) as progress:
         time.sleep(0.5)
@@ -257,14 +244,16 @@ def test_without_a_terminal_the_first_batches_and_long_epochs_are_told(capsys, m
         progress.started(LABELS[0])
         within[LABELS[0]] = EpochProgress(1, 120, 850)
         time.sleep(0.2)
-        assert capsys.readouterr().err.splitlines()[-1] == "K32_L2_0d29faf2  batch 120/850 of epoch 1"
+        *_, batches, summary = capsys.readouterr().err.splitlines()
+        assert batches == "K32_L2_0d29faf2  batch 120/850 of epoch 1"
+        assert summary.startswith("0/3 trials ended, 1 running, 0 min ")
         progress.reported(LABELS[0], RESULT)
         within[LABELS[0]] = EpochProgress(7, 850, 850)  # of the epoch that was reported
         time.sleep(0.8)
-        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert "batch" not in capsys.readouterr().err
         within[LABELS[0]] = EpochProgress(8, 9, 850)
-        time.sleep(0.2)
-        assert capsys.readouterr().err == "K32_L2_0d29faf2  batch 9/850 of epoch 8\n"
+        time.sleep(0.8)
+        assert "K32_L2_0d29faf2  batch 9/850 of epoch 8\n" in capsys.readouterr().err
     time.sleep(0.2)
     assert capsys.readouterr().err == ""
 
@@ -281,7 +270,7 @@ def test_of_very_many_epochs_a_line_a_trial_and_one_a_minute_are_told(capsys, mo
         waiting, ended, *minutes = capsys.readouterr().err.splitlines()
     assert waiting == "waiting for the first batches"
     assert ended == f"{LABELS[0]}  stopped early: no better for 3 epochs  best 56.1 %  (1/103 trials ended)"
-    assert 1 <= len(minutes) <= 3
+    assert 1 <= len(minutes) <= 5
     assert all(line.startswith("1/103 trials ended, 0 running, 0 min 0 s; about ") for line in minutes)
 
 

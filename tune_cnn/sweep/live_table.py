@@ -22,14 +22,12 @@ from tune_cnn.texts import duration, printable
 from tune_cnn.waiting import REMIND_S
 
 _MOST_ROWS = 24  # trials in the live table; those that ended first scroll out of it
-_EPOCH_IS_LONG_S = 30.0
 _SUMMARY_S = 60.0
 _MOST_LINES = 2000  # without a terminal, one per epoch; a sweep with more epochs shows one per trial and one a minute
 _FIRST = "waiting for the first batches"
 _RETRIED = "to be retried"
 _GPU_INTERVAL_S = 5.0
-# Columns that a terminal narrower than this leaves out, so that the names of trials stay readable.
-_NARROW = {"time": 100, "s/epoch": 80, "loss": 72, "val loss": 64, "val %": 56}
+_COLUMNS = ("trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch")
 
 
 class EpochProgress(NamedTuple):
@@ -46,8 +44,6 @@ class _Row:
     epochs_done: int
     state: str = "waiting"
     result: Mapping[str, Any] | None = None
-    started: float | None = None
-    said: float = 0.0  # when a line about the trial was last shown
 
     @property
     def is_going(self) -> bool:
@@ -116,22 +112,20 @@ class Progress:
 
     def started(self, label: str) -> None:
         """Show a trial, which has got its cores, as running."""
-        row = self._rows[label]
-        row.state, row.started = "running", time.monotonic()
+        self._rows[label].state = "running"
 
     def reported(self, label: str, result: Mapping[str, Any]) -> None:
         """Show the results of a trial's finished epoch."""
         row = self._rows[label]
         if row.result is not None and result["epoch"] <= row.result["epoch"]:
             return  # trained again after its process was lost, or the last epoch, which is reported twice
-        row.result, row.epochs_done, row.said = result, int(result["epoch"]), time.monotonic()
-        if self._is_brief():
-            return
-        self._line(
-            f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "
-            f"val loss {result['validation_loss']:.3f}  val acc {result['validation_accuracy']:.1f} %  "
-            f"best {result['best_validation_accuracy']:.1f} %  {result['epoch_duration_s']:.1f} s"
-        )
+        row.result, row.epochs_done = result, int(result["epoch"])
+        if not self._is_brief():
+            self._line(
+                f"{label}  epoch {result['epoch']}/{result['epochs']}  train loss {result['train_loss']:.3f}  "
+                f"val loss {result['validation_loss']:.3f}  val acc {result['validation_accuracy']:.1f} %  "
+                f"best {result['best_validation_accuracy']:.1f} %  {result['epoch_duration_s']:.1f} s"
+            )
 
     def ended(self, label: str, reason: str | None, failure: str | None = None) -> None:
         """Show how a trial ended, by its `stop_reason` or failure; the table shows only the first words."""
@@ -139,7 +133,7 @@ class Progress:
         how = how_ended(reason, row.epochs_done, row.settings.epochs, row.settings.early_stopping, failure)
         row.state = "finished" if reason == "epochs" else how.partition(":")[0]
         if failure is None:
-            best = f"  best {row.result['best_validation_accuracy']:.1f} %" if self._is_brief() and row.result else ""
+            best = f"  best {row.result['best_validation_accuracy']:.1f} %" if row.result else ""
             self._line(f"{label}  {how}{best}  ({self._ended()} trials ended)")
         else:
             self.say(f"{label}  {how}")
@@ -155,22 +149,20 @@ class Progress:
             self._console.print(printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def _remind(self) -> None:
-        """Without a terminal: report trials in long epochs, a summary per minute, and at first that none has begun."""
-        summarized, next_s = time.monotonic(), 0.0
+        """Without a terminal: report ever less often, at last once a minute, what is waited for, or how far all are."""
+        next_s = 0.0
         while not self._over.wait(REMIND_S):
-            if time.monotonic() - summarized > _SUMMARY_S:
-                summarized = time.monotonic()
-                self._line(self._summary())
-            for label, row in self._rows.items():
-                is_long = time.monotonic() - max(row.said, row.started or 0.0) > _EPOCH_IS_LONG_S
-                is_due = self._is_silent or (is_long and not self._is_brief())
-                if is_due and (progress := self._current(label, row)) is not None:
-                    row.said = time.monotonic()
-                    self._line(f"{label}  batch {progress.batch}/{progress.batches} of epoch {progress.epoch}")
             passed_s = time.monotonic() - self._started
-            if self._is_silent and passed_s > next_s:
+            found = {label: progress for label, row in self._rows.items() if (progress := self._current(label, row))}
+            if passed_s < next_s and not (self._is_silent and found):  # the first batches are shown at once
+                continue
+            if self._is_silent and not found:
                 self.say(f"{_FIRST} ({passed_s:.0f} s)")
-                next_s = passed_s + min(passed_s, _SUMMARY_S)  # less and less often
+            else:
+                for label, (epoch, batch, batches) in () if self._is_brief() else found.items():
+                    self._line(f"{label}  batch {batch}/{batches} of epoch {epoch}")
+                self._line(self._summary())
+            next_s = passed_s + min(passed_s, _SUMMARY_S)
 
     def _current(self, label: str, row: _Row) -> EpochProgress | None:
         progress = self._within_epoch(label) if row.state == "running" else None
@@ -182,22 +174,18 @@ class Progress:
             self.say(text)
 
     def _table(self) -> Group:
-        columns = ["trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch", "time"]
-        places = [place for place, name in enumerate(columns) if self._console.width >= _NARROW.get(name, 0)]
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for place in places:
+        for place, name in enumerate(_COLUMNS):
             # If there is too little room, the trial's name is truncated first.
-            name, number = columns[place], place > 1
-            table.add_column(name, justify="right" if number else "left", no_wrap=place > 0, overflow="ellipsis")
+            table.add_column(name, justify="right" if place > 1 else "left", no_wrap=place > 0, overflow="ellipsis")
         rows = list(self._rows.items())
-        ended = [row for row in rows if row[1].has_ended]
         going = [row for row in rows if row[1].is_going]
+        ended = [row for row in rows if row[1].has_ended]
         waiting = [row for row in rows if row[1].state == "waiting"]
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
-            cells = self._cells(label, row)
-            table.add_row(*(Text(printable(cells[place])) for place in places))
+            table.add_row(*(Text(printable(cell)) for cell in self._cells(label, row)))
         return Group(table, Text(printable(self._summary()), no_wrap=True, overflow="ellipsis"))
 
     def _summary(self) -> str:
@@ -234,13 +222,12 @@ class Progress:
     def _cells(self, label: str, row: _Row) -> list[str]:
         progress = self._current(label, row)
         state = f"batch {progress.batch}/{progress.batches}" if progress is not None else row.state
-        running_s = f"{time.monotonic() - row.started:.0f} s" if row.started and row.state == "running" else ""
         numbers = [""] * 5
         if result := row.result:
             losses = [f"{result[key]:.3f}" for key in ("train_loss", "validation_loss")]
             others = ("validation_accuracy", "best_validation_accuracy", "epoch_duration_s")
             numbers = [*losses, *(f"{result[key]:.1f}" for key in others)]
-        return [label, state, f"{row.epochs_done}/{row.settings.epochs}", *numbers, running_s]
+        return [label, state, f"{row.epochs_done}/{row.settings.epochs}", *numbers]
 
 
 def time_left(trials: Sequence[tuple[float, float | None]], at_once: int) -> str:
