@@ -152,11 +152,6 @@ def test_a_dry_run_tells_how_long_each_trial_and_all_of_them_take(here, capsys, 
         return {plan[1].settings.trial_id: 7265.0}, "time: at most 2 h 2 min"
 
     monkeypatch.setattr(remarks, "estimate", estimate)
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0.0, 0.0))
-    assert run("sweep", "tiny.yaml", "--dry-run") == 0
-    assert "; timed while other work kept the machine busy (load 3.0, 4 cores)\n" in capsys.readouterr().out
-    monkeypatch.setattr("os.getloadavg", lambda: (1.0, 0.0, 0.0))
     assert run("sweep", "tiny.yaml", "--dry-run") == 0
     out = capsys.readouterr().out
     assert re.findall(r"^(tiny\S+) .* (-|2 h 1 min)  new$", out, re.MULTILINE) == [
@@ -264,9 +259,8 @@ def test_cores_and_gpus_that_are_not_there_are_remarked_on(here, runner, capsys,
     assert "this machine has" not in capsys.readouterr().err
     assert run("sweep", "tiny.yaml", "--cpus", "9", "--gpus", "99") == 0
     told = capsys.readouterr().err
-    assert "cpus 9: this machine has 2 cores, which trials share\n" in told
     assert re.search(
-        r"^gpus 99: this machine has .+; trials compute on its CPU where they get none$", told, re.MULTILINE
+        r"^this machine has 2 cores and \d GPUs?: trials share the cores, and compute on th", told, re.MULTILINE
     )
 
 

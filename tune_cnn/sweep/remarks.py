@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from tune_cnn import data
 from tune_cnn.errors import ResultError
 from tune_cnn.files import parse_json, read_file
-from tune_cnn.machine import SLOWDOWN, load, slow_here, slow_remark
+from tune_cnn.machine import slow_here, slow_remark
 from tune_cnn.models import cost
 from tune_cnn.sweep.cluster import ClusterOptions, own_node
 from tune_cnn.sweep.estimate import estimate, trial_duration
@@ -21,9 +19,8 @@ from tune_cnn.sweep.trial_folder import TrialFolder
 from tune_cnn.texts import counted, duration, enumerated, tell
 
 _LONG_S = 3600.0
-# Approximate speed of a core; with AVX-512, it is twice that of AVX2.
-_MULTIPLY_ADDS_PER_S = 1e11 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 5e10
-_BATCH_S = 1e-3  # minimum time of a batch, however small the network
+# Approximate speed of a core with AVX-512; others are slower.
+_MULTIPLY_ADDS_PER_S = 1e11
 _ESTIMATE_S = 15.0  # time that a dry run spends on timing, once its processes have started
 
 
@@ -54,11 +51,9 @@ def _of_this_machine(plan: Sequence[PlannedExperiment], cluster: ClusterOptions)
     there, asked = own_node(ClusterOptions(cluster.address)), own_node(cluster)
     if there is None or asked is None:
         return
-    if asked.cpus > there.cpus:
-        yield f"cpus {cluster.cpus}: this machine has {counted(int(there.cpus), 'core')}, which trials share"
-    if asked.gpus > there.gpus:
-        has = counted(int(there.gpus), "GPU")
-        yield f"gpus {cluster.gpus}: this machine has {has}; trials compute on its CPU where they get none"
+    if asked.cpus > there.cpus or asked.gpus > there.gpus:
+        has = f"{counted(int(there.cpus), 'core')} and {counted(int(there.gpus), 'GPU')}"
+        yield f"this machine has {has}: trials share the cores, and compute on them where they get no GPU"
     on_cores = [e for e in plan if e.state != "done" and (not asked.gpus or e.resources.gpus_per_trial == 0)]
     yield from map(slow_remark, filter(slow_here, dict.fromkeys(e.settings.precision for e in on_cores)))
 
@@ -70,13 +65,11 @@ def _long(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> list[st
         return []
     seconds = 0.0
     for line in plan:
-        settings = line.settings
         if line.shares_with is None and line.epochs_left:
-            slowdown = SLOWDOWN if slow_here(settings.precision) else 1
-            image_s = cost(settings).multiply_adds / _MULTIPLY_ADDS_PER_S * slowdown
+            image_s = cost(line.settings).multiply_adds / _MULTIPLY_ADDS_PER_S
             # The backward pass takes twice as long as the forward pass.
-            pace = Pace(3 * settings.bs_train * image_s + _BATCH_S, image_s)
-            seconds += trial_duration(settings, line.epochs_left, pace) / node.cpus
+            pace = Pace(3 * line.settings.bs_train * image_s, image_s)
+            seconds += trial_duration(line.settings, line.epochs_left, pace) / node.cpus
     if seconds < _LONG_S:
         return []
     return [
@@ -108,11 +101,9 @@ def times(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> tuple[d
     node = own_node(cluster)
     if node is None:
         return {}, "time: not estimated, since the steps of a cluster cannot be timed from here"
-    busy = load()
     try:
-        trial_s, line = estimate(plan, node, within_s=_ESTIMATE_S)
+        return estimate(plan, node, within_s=_ESTIMATE_S)
     except Exception as error:  # even one in the code of a custom network
-        trial_s, line = {}, f"time: not estimated ({' '.join(str(error).split())})"
+        why = " ".join(str(error).split())
     gc.collect()  # such an error keeps what the timing processes shared: Python would report it as leaked
-    reservation = f"; timed while other work kept the machine busy ({busy})" if busy and trial_s else ""
-    return trial_s, line + reservation
+    return {}, f"time: not estimated ({why})"
