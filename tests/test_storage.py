@@ -352,6 +352,6 @@ def test_a_sweep_that_is_nowhere_is_a_storage_error(tmp_path, monkeypatch, sweep
 def test_a_mistyped_sweep_is_answered_with_those_that_are_there(tmp_path):
     for name in ("exp1_1", "quick"):
         SweepFolder(str(tmp_path), name).save_experiments({})
-    (tmp_path / "quack").mkdir()  # no sweep
-    with pytest.raises(StorageError, match=r"the storage \(there: quick, exp1_1\)$"):
-        SweepFolder.find("quik", str(tmp_path))
+    for asked, told in (("quik", "quick"), ("absent", "exp1_1, quick")):
+        with pytest.raises(StorageError, match=rf"the storage \(there: {told}\)$"):
+            SweepFolder.find(asked, str(tmp_path))

@@ -20,10 +20,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,8 +67,10 @@ class SweepFolder:
         if (found := cls.find_any(sweep, storage)) is not None:
             return found
         place, name = _candidates(sweep, storage)[-1]
-        there = list(islice(_sweeps_like(name, Folder(place)), _MOST_NAMED + 1))
-        there[_MOST_NAMED:] = ["and more"] if len(there) > _MOST_NAMED else []
+        names: list[str] = []
+        with suppress(StorageError):
+            names = [found for found in Folder(place).names() if not found.startswith(".")]
+        there = difflib.get_close_matches(name, names) or names[:_MOST_NAMED]
         remedy = f"there: {', '.join(there)}" if there else "run one first, such as: tune-cnn sweep quick"
         raise StorageError(
             f"{sweep}: no sweep here, and none of this name in {storage}; check the name, or the storage ({remedy})"
@@ -188,13 +189,3 @@ def _candidates(sweep: str, storage: str) -> list[tuple[str, str]]:
         return [(f"{parent}?{query}" if query else parent, name)]
     path = Path(os.path.abspath(os.path.expanduser(sweep)))
     return [(str(path.parent), path.name), (storage, sweep)]
-
-
-def _sweeps_like(name: str, storage: Folder) -> Iterator[str]:
-    """The names of the sweeps in a storage, the most similar to `name` first."""
-    with suppress(StorageError):
-        names = storage.names()
-        for near in dict.fromkeys([*difflib.get_close_matches(name, names), *names]):
-            with suppress(StorageError, ResultError):
-                if (storage / near).read("sweep.json") is not None:
-                    yield near
