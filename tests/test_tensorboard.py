@@ -161,23 +161,6 @@ def test_a_trial_runs_until_a_result_tells_why_it_stops(folder, reason, status):
     assert [api_pb2.Status.Name(end.status) for end in ends] == status
 
 
-def test_the_diagnosis_is_there_by_conv_layer(folder):
-    diagnosis = {
-        "verdict": "will not learn", "reason": "So small a signal.", "remedies": ["init: he", "fewer layers"],
-        "gradient_to_weight": [0.25, 0.5], "dead_units": [0.0, 0.125],
-    }  # fmt: skip
-    board = TrialBoard(folder, SETTINGS, OVERVIEW)
-    board.report({**result(1), "diagnosis": diagnosis})
-    board.report(result(2))
-    found = scalars(folder)
-    assert found["diagnosis/gradient_to_weight"] == [(1, 0.25), (2, 0.5)]
-    assert found["diagnosis/dead_units"] == [(1, 0.0), (2, 0.125)]
-    (told,) = events(folder).Tensors("diagnosis/verdict/text_summary")
-    assert told.tensor_proto.string_val[0].decode() == (
-        "**will not learn**: So small a signal.\n\n- init: he\n\n- fewer layers"
-    )
-
-
 def test_a_loss_that_is_no_number_is_no_error(folder):
     board = TrialBoard(folder, SETTINGS, OVERVIEW)
     board.report({**result(1), "train_loss": float("nan"), "validation_loss": float("inf")})

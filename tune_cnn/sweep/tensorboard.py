@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import custom_scalars, hparams, image, scalar, text
+from torch.utils.tensorboard.summary import custom_scalars, hparams, image, scalar
 
 from tune_cnn import models
 from tune_cnn.errors import NetworkError
@@ -102,13 +101,11 @@ class TrialBoard:
         earlier = result.get("earlier_epochs")
         if earlier is not None:
             events.append(Event(session_log=SessionLog(status=SessionLog.START), step=1))
-        if diagnosis := result.get("diagnosis"):
-            events += _of_diagnosis(diagnosis)
         for epoch in (*(earlier or ()), result):
             known = {tag: epoch[key] for tag, key in self._keys.items() if epoch.get(key) is not None}
             events += [Event(summary=scalar(tag, value), step=epoch["epoch"]) for tag, value in known.items()]
         for tag, picture in result.get("pictures", {}).items():
-            events.append(Event(summary=image(tag, np.asarray(picture), dataformats="HWC"), step=result["epoch"]))
+            events.append(Event(summary=image(tag, picture, dataformats="HWC"), step=result["epoch"]))
         if result["stop_reason"] is not None:
             events.append(Event(summary=self._end))
         self._append(events)
@@ -127,17 +124,6 @@ class TrialBoard:
         else:  # S3 cannot append
             self._uploaded += content.getvalue()
             self._folder.write(self._name, self._uploaded)
-
-
-def _of_diagnosis(diagnosis: Mapping[str, Any]) -> list[Event]:
-    """Events of the diagnosis before training; the step of its scalars is the index of the conv layer, from 1."""
-    remedies = "".join(f"\n\n- {remedy}" for remedy in diagnosis["remedies"])
-    verdict = f"**{diagnosis['verdict']}**: {diagnosis['reason']}{remedies}"
-    return [Event(summary=text("diagnosis/verdict", verdict), step=1)] + [
-        Event(summary=scalar(f"diagnosis/{key}", value), step=layer)
-        for key in ("gradient_to_weight", "dead_units")
-        for layer, value in enumerate(diagnosis[key], start=1)
-    ]
 
 
 def _unused(settings: Settings) -> set[str]:

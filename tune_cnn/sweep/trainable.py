@@ -129,8 +129,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             with self._only_warned("TensorBoard"):
                 shown["pictures"] = pictures(trial)
         if is_first:
-            earlier = [_curve_points(trial, number) for number in range(1, epoch)]
-            shown |= {**trial.further_facts, "earlier_epochs": earlier}
+            shown["earlier_epochs"] = [_curve_points(trial, number) for number in range(1, epoch)]
         self._keep(trial, shown)
         messages, self.warnings = [*self.warnings, *dict.fromkeys(str(warning.message) for warning in slower)], []
         return {**curves, **end, "epochs": trial.settings.epochs, "warnings": messages}
