@@ -121,39 +121,34 @@ def test_what_some_node_has_is_feasible(requests, nodes):
             Request(1, 3.0),
             [Node(4, 2), Node(4, 2)],
             "resources: a trial asks for 1 cores and 3 GPUs, but no node has them (nodes have: 4 cores and 2 GPUs); "
-            "ask for what there is: resources.gpus_per_trial=auto",
+            "ask for less: resources.cpus_per_trial=1, resources.gpus_per_trial=auto",
         ),
         (
             Request(1, 0.5),
             [Node(2, 0)],
             "resources: a trial asks for 1 cores and 0.5 GPUs, but no node has them (nodes have: 2 cores and 0 GPUs); "
-            "ask for what there is: resources.gpus_per_trial=auto",
+            "ask for less: resources.cpus_per_trial=1, resources.gpus_per_trial=auto",
         ),
         (
             Request(8, 0.0),
             [Node(2, 0), Node(4, 0)],
             "resources: a trial asks for 8 cores and 0 GPUs, but no node has them (nodes have: 2 cores and 0 GPUs; "
-            "4 cores and 0 GPUs); ask for fewer cores: resources.cpus_per_trial=1",
+            "4 cores and 0 GPUs); ask for less: resources.cpus_per_trial=1, resources.gpus_per_trial=auto",
         ),
         (  # each half is there, but on no one node
             Request(2, 1.0),
             [Node(8, 0), Node(1, 1)],
             "resources: a trial asks for 2 cores and 1 GPUs, but no node has them (nodes have: 1 cores and 1 GPUs; "
-            "8 cores and 0 GPUs); ask for fewer cores: resources.cpus_per_trial=1",
+            "8 cores and 0 GPUs); ask for less: resources.cpus_per_trial=1, resources.gpus_per_trial=auto",
         ),
         (
             Request(1, 0.0),
             [],
             "resources: a trial asks for 1 cores and 0 GPUs, but no node has them (nodes have: nothing); "
-            "ask for fewer cores: resources.cpus_per_trial=1",
+            "ask for less: resources.cpus_per_trial=1, resources.gpus_per_trial=auto",
         ),
     ],
 )
 def test_what_no_node_has_is_refused_with_numbers_and_remedy(request_, nodes, message):
     with pytest.raises(ResourceError, match=f"^{re.escape(message)}$"):
         check_feasible([Request(1, 0.0)] * bool(nodes) + [request_], nodes)
-
-
-@pytest.mark.parametrize(("share", "expected"), [(1 / 4, 1 / 2), (1 / 3, 1.0), (1 / 2, 1.0), (1.0, 1.0), (0.0, 0.0)])
-def test_twice_the_gpu_fits_without_waste(share, expected):
-    assert Request(2, share).with_twice_the_gpu() == Request(2, expected)

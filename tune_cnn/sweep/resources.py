@@ -27,10 +27,6 @@ class Request(NamedTuple):
     cpus: int
     gpus: float
 
-    def with_twice_the_gpu(self) -> "Request":
-        """The request with twice the GPU fraction, up to a whole GPU."""
-        return Request(self.cpus, _fitting(min(2 * self.gpus, 1.0)))
-
 
 class GpuMemory(NamedTuple):
     """Peak bytes of a trial's tensors on a GPU, and total bytes of that GPU."""
@@ -101,10 +97,11 @@ def gpu_fraction(
         if memory is not None:
             most = min(most, memory.total // (memory.needed + _GPU_CONTEXT_BYTES))
         return 1 / max(min(math.ceil(trial_count / gpus), most), 1)
-    return _fitting(wanted)
+    return fitting(wanted)
 
 
-def _fitting(wanted: float) -> float:
+def fitting(wanted: float) -> float:
+    """A fraction of a GPU, rounded up to 1/n; a whole number as it is."""
     return 1 / math.floor(1 / wanted + 1e-9) if 0 < wanted < 1 else float(wanted)
 
 
@@ -118,10 +115,7 @@ def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
         if any(cpus <= node.cpus and gpus <= node.gpus for node in nodes):
             continue
         have = "; ".join(sorted({f"{node.cpus:g} cores and {node.gpus:g} GPUs" for node in nodes})) or "nothing"
-        remedy = "ask for fewer cores: resources.cpus_per_trial=1"
-        if gpus > max((node.gpus for node in nodes), default=0):
-            remedy = "ask for what there is: resources.gpus_per_trial=auto"
         raise ResourceError(
             f"resources: a trial asks for {cpus} cores and {gpus:g} GPUs, but no node has them (nodes have: {have}); "
-            f"{remedy}"
+            f"ask for less: resources.cpus_per_trial=1, resources.gpus_per_trial=auto"
         )

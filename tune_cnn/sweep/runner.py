@@ -15,7 +15,7 @@ from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.plan import PlannedExperiment
-from tune_cnn.sweep.resources import GpuMemory, Node, check_feasible, requests
+from tune_cnn.sweep.resources import GpuMemory, Node, check_feasible, fitting, requests
 from tune_cnn.sweep.study import Suggestions, open_studies
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
@@ -109,8 +109,8 @@ def run_sweep(
                     left_s = None if left_s is None else left_s - (time.monotonic() - began)
                     suggestions = None
                     # A trial that ran out of memory on a fraction of a GPU gets twice as much, up to a whole GPU.
-                    again = [trial_id for trial_id in watcher.out_of_memory if 0 < asked[trial_id].gpus < 1]
-                    asked = {trial_id: asked[trial_id].with_twice_the_gpu() for trial_id in again}
+                    again = {key: asked[key] for key in watcher.out_of_memory if 0 < asked[key].gpus < 1}
+                    asked = {key: request._replace(gpus=fitting(2 * request.gpus)) for key, request in again.items()}
                     todo = {trial_id: todo[trial_id] for trial_id in again}
                     watcher.forget(again)
                 return watcher.failures
