@@ -30,17 +30,9 @@ _MOST_TRIES = 100  # to get settings that can be trained
 class Studies:
     """The studies of a sweep; see `open_studies`."""
 
-    def __init__(self, folder: SweepFolder, path: Path) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._folder, self._path = folder, path
+    def __init__(self, folder: SweepFolder, path: Path, storage: Any) -> None:
+        self._folder, self._path, self._storage = folder, path, storage
         self._opened: dict[str, Any] = {}  # studies by name
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-
-    def close(self) -> None:
-        """Close the database."""
-        self._storage.engine.dispose()
 
     def suggest(self, experiment: Experiment) -> Experiment:
         """Suggest settings for an experiment that has none yet, and save them in the folder.
@@ -66,7 +58,6 @@ class Studies:
         """Tell the studies the results of the experiments that are finished."""
         import optuna
 
-        is_news = False
         of_studies = [e for e in experiments if e.study and not e.is_open]
         suggested = self.suggested(of_studies)
         for experiment in of_studies:
@@ -75,9 +66,7 @@ class Studies:
                 continue
             if record := self._folder.trial(experiment.settings).whole_record():
                 self._study(experiment).tell(trial.number, record[0].best_accuracy)
-                is_news = True
-        if is_news:
-            self._publish()
+                self._publish()
 
     def suggested(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
         """Optuna's trials that the studies of some experiments have suggested so far, by the experiments' names."""
@@ -111,19 +100,22 @@ def open_studies(folder: SweepFolder) -> Iterator[Studies]:
     Raises:
         StorageError: The file is damaged.
     """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with temporary_folder() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna's, about experimental features
         path = scratch / _FILE
         if (content := folder.folder.read(_FILE)) is not None:
             path.write_bytes(content)
         try:
-            studies = Studies(folder, path)
+            storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         except Exception as error:
             raise StorageError(f"{folder}/{_FILE}: damaged ({error}); delete it to begin a new study") from error
         try:
-            yield studies
+            yield Studies(folder, path, storage)
         finally:
-            studies.close()
+            storage.engine.dispose()
 
 
 def settled(experiments: Sequence[Experiment], folder: SweepFolder) -> list[Experiment]:
