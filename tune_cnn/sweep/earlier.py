@@ -47,8 +47,6 @@ def find_earlier(wanted: Iterable[Experiment], folder: SweepFolder) -> dict[str,
     Other sweeps are ignored after --fresh, and for trials without a seed, which are meant to differ.
     """
     trials = {experiment.settings.trial_id: experiment for experiment in wanted}
-    if not trials:
-        return {}
     shelf = _Shelf(folder)
     candidates = {trial_id: [*_candidates(e, shelf, is_own=True)] for trial_id, e in trials.items()}
     missing = {t for t in trials if not any(e.is_finished or e.is_cut_short for e in candidates[t])}

@@ -61,7 +61,6 @@ class Progress:
         trials: Label and settings of every trial that will run.
         epochs_done: Number of epochs that trials start with, by label.
         already_done: Number of other trials, which were finished before.
-        console: Defaults to stderr.
         within_epoch: Returns the progress of the trial with a label within its epoch, if known.
         upcoming: Number of trials that will be added later.
     """

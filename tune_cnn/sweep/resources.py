@@ -43,12 +43,8 @@ def requests(
 ) -> dict[str, Request]:
     """The requests of all unfinished trials, by trial id.
 
-    Args:
-        todo: The unfinished trials, by trial id.
-        nodes: The machines.
-        trial_count: Number of trials in the sweep, finished ones included, so that a resumed sweep gives each trial
-            as many threads as before: floating-point rounding depends on the number of threads.
-        memory: The GPU memory that was measured, by trial id.
+    `trial_count` includes finished ones, so that a resumed sweep gives each trial as many threads as before:
+    floating-point rounding depends on the number of threads. `memory` is what was measured, by trial id.
     """
     asked = {}
     for trial_id, experiment in todo.items():

@@ -36,7 +36,7 @@ def run_sweep(
 
     Args:
         plan: The experiments to run; those with equal settings are trained once.
-        folder: The folder of the sweep; the caller holds its lock.
+        folder: Its lock is held by the caller.
         keep_others: Keep the folder's earlier experiments of other names in the sweep, without running them.
         check_lock: Raises StorageError if another process may be running the sweep now; called repeatedly.
         tune_options: Further arguments of `tune.TuneConfig`, such as `time_budget_s`.
@@ -112,7 +112,9 @@ def run_sweep(
                     again = {key: asked[key] for key in watcher.out_of_memory if 0 < asked[key].gpus < 1}
                     asked = {key: request._replace(gpus=fitting(2 * request.gpus)) for key, request in again.items()}
                     todo = {trial_id: todo[trial_id] for trial_id in again}
-                    watcher.forget(again)
+                    watcher.out_of_memory.clear()
+                    for trial_id in again:
+                        del watcher.failures[trial_id]
                 return watcher.failures
 
 

@@ -67,10 +67,7 @@ class _Median(_EndsTrials, MedianStoppingRule):  # type: ignore[misc]
 def scheduler(spec: Mapping[str, Mapping[str, Any]], trials: Iterable[Settings], folder: SweepFolder) -> TrialScheduler:
     """Tune's scheduler on the best validation accuracy by epoch, with what the trials have reported so far.
 
-    Args:
-        spec: The scheduler's name, with its arguments.
-        trials: All trials to compare, including finished ones.
-        folder: The folder of the sweep.
+    `spec` is its name with its arguments; finished ones are among the `trials` to compare, too.
     """
     ((name, arguments),) = spec.items()
     trials = list(trials)

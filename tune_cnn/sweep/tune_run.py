@@ -35,13 +35,10 @@ class Suggester(Searcher):  # type: ignore[misc]
     """
 
     def __init__(
-        self,
-        known: Sequence[dict[str, Any]],
-        suggest: Callable[[], dict[str, Any] | None],
-        tell: Callable[[], object],
+        self, known: list[dict[str, Any]], suggest: Callable[[], dict[str, Any] | None], tell: Callable[[], object]
     ) -> None:
         super().__init__(metric="best_validation_accuracy", mode="max")
-        self._known, self._suggest, self._tell = list(known), suggest, tell
+        self._known, self._suggest, self._tell = known, suggest, tell
 
     def suggest(self, trial_id: str) -> Any:
         return self._known.pop(0) if self._known else self._suggest() or Searcher.FINISHED
@@ -62,11 +59,7 @@ def run_tune(
 ) -> None:
     """Run Tune until every trial has ended; the watcher records how.
 
-    Args:
-        todo: The trials to run, by id; suggested ones are added.
-        asked: The resources of each, by id; those of trials to be suggested by the experiment's name.
-        tune_options: Further arguments of `tune.TuneConfig`.
-        suggestions: The suggestions that are left to make; None: there are none.
+    Suggested trials are added to `todo` and `asked`, by id; until then, `asked` has them by the experiment's name.
     """
     # Tune reads these when it starts: it then writes no log files, keeps our working directory and leaves Ctrl-C to us.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -86,16 +79,10 @@ def run_tune(
     if left:
         models.adopt(networks)  # for suggested trials, even if the files change meanwhile
     sweep = [*folder.experiments().values(), *left]
-    shown = overview(sweep)
     varied = varied_keys(settings.flat() for settings in sweep)
     trainable = tune.with_resources(
         tune.with_parameters(
-            CnnTrainable,
-            plans=plans,
-            images=images,
-            folder=folder,
-            overview=shown,
-            networks=networks,
+            CnnTrainable, plans=plans, images=images, folder=folder, overview=overview(sweep), networks=networks
         ),
         lambda config: dict(zip(("cpu", "gpu"), asked[config.get("experiment", config["trial_id"])], strict=True)),
     )

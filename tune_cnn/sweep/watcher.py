@@ -24,10 +24,8 @@ _NAMESPACE = b"tune_cnn"
 class Watcher(Callback):  # type: ignore[misc]
     """A Tune callback that records failures, shows progress, and ends a sweep that cannot go on.
 
-    Args:
-        trials: The settings of the trials.
-        check_lock: Raises StorageError if another process may be running the sweep now.
-        is_new_ray: Whether no worker process has started yet, and perhaps none can.
+    `check_lock` raises a StorageError if another process may be running the sweep now; `is_new_ray` means that no
+    worker process has started yet, and perhaps none can.
     """
 
     def __init__(
@@ -53,12 +51,6 @@ class Watcher(Callback):  # type: ignore[misc]
         """Add a trial whose settings have been suggested."""
         self._folders[settings.trial_id] = trial
         self.progress.added(trial.label, settings, epochs_done)
-
-    def forget(self, failed: Iterable[str]) -> None:
-        """Forget the failures of trials that will run again, and all trials that ran out of memory."""
-        self.out_of_memory.clear()
-        for trial_id in failed:
-            self.failures.pop(trial_id, None)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """End the sweep if its lock or Ray is lost."""
