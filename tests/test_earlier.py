@@ -77,7 +77,7 @@ def test_fewer_epochs_end_there_where_the_best_weights_are_of_one_of_them(storag
     assert 1 < best < 8
     shorter = changed(long[:1], epochs=7)
     plan = make_plan(shorter, folder)
-    assert found_elsewhere(plan) == ["1 trial taken from sweep tiny, only to be tested"]
+    assert found_elsewhere(plan) == ["1 trial taken from sweep tiny, to be continued"]
     assert train(shorter, folder) == []
     assert_as_new(folder, shorter, tmp_path)
     assert not folder.trial(shorter[0].settings).checkpoints(), "a state of another epoch than its last one"

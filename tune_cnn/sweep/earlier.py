@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
-from tune_cnn.early_stopping import stop_reason, until_stop
+from tune_cnn.early_stopping import until_stop
 from tune_cnn.errors import ResultError, StorageError
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.config.load import Experiment
@@ -27,7 +27,6 @@ class Earlier(NamedTuple):
     is_own: bool = False  # the trial itself, in this sweep; any other training is copied
     is_finished: bool = False  # the trial needs no training
     is_cut_short: bool = False  # it has a record, as a scheduler stopped it, but is to be continued now
-    ends: bool = False  # the trial stops after that epoch, so only the test set is left to evaluate
 
 
 class _Shelf:
@@ -54,11 +53,11 @@ def find_earlier(wanted: Iterable[Experiment], folder: SweepFolder) -> dict[str,
     for other in _other_shelves(folder) if missing and not folder.is_fresh else ():
         for trial_id in missing:
             candidates[trial_id] += _candidates(trials[trial_id], other)
-    return {trial_id: max(several, key=_reach) for trial_id, several in candidates.items() if several}
-
-
-def _reach(earlier: Earlier) -> tuple[bool, bool, int]:
-    return earlier.is_finished or earlier.is_cut_short, earlier.ends, earlier.epoch
+    return {
+        trial_id: max(several, key=lambda e: (e.is_finished or e.is_cut_short, e.epoch))
+        for trial_id, several in candidates.items()
+        if several
+    }
 
 
 def take_over(earlier: Earlier | None, trial: TrialFolder) -> None:
@@ -116,5 +115,4 @@ def _reusable(trial: TrialFolder, sweep: str, experiment: Experiment, is_own: bo
     cut = until_stop(history, settings.epochs, settings.early_stopping)
     if cut.best_epoch != history.best_epoch:  # a later epoch has overwritten the best weights
         return None
-    ends = stop_reason(cut, settings.epochs, settings.early_stopping) is not None
-    return Earlier(trial, sweep, cut.num_epochs, ends=ends)
+    return Earlier(trial, sweep, cut.num_epochs)

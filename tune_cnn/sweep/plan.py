@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tune_cnn.errors import StorageError
 from tune_cnn.models import cost
@@ -16,8 +15,6 @@ from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.sweep.trial_folder import KEPT_CHECKPOINTS
 from tune_cnn.texts import aligned, counted, duration, setting_text, size, symbol
 
-State = Literal["done", "continue", "new"]
-
 
 @dataclass(frozen=True)
 class PlannedExperiment(Experiment):
@@ -27,7 +24,7 @@ class PlannedExperiment(Experiment):
     start: Earlier | None = None  # the training that its trial starts from; None: it is new
 
     @property
-    def state(self) -> State:
+    def state(self) -> str:
         """`done`, `new`, or `continue` from a checkpoint."""
         return "new" if self.start is None else "done" if self.start.is_finished else "continue"
 
@@ -39,8 +36,7 @@ class PlannedExperiment(Experiment):
     @property
     def epochs_left(self) -> int:
         """Epochs that its trial still has to train, if it does not stop early."""
-        has_ended = self.start is not None and (self.start.is_finished or self.start.ends)
-        return 0 if has_ended else self.settings.epochs - self.epochs_done
+        return 0 if self.state == "done" else self.settings.epochs - self.epochs_done
 
     @property
     def elsewhere(self) -> Earlier | None:
@@ -66,7 +62,7 @@ def found_elsewhere(plan: Sequence[PlannedExperiment]) -> list[str]:
     """Lines that say how many trials are taken from which sweep, and what is left to do for them."""
     counts: Counter[str] = Counter()
     for earlier in filter(None, (line.elsewhere for line in plan)):
-        left = "finished" if earlier.is_finished else "only to be tested" if earlier.ends else "to be continued"
+        left = "finished" if earlier.is_finished else "to be continued"
         counts[f"taken from sweep {earlier.sweep}, {left}"] += 1
     return [f"{counted(count, 'trial')} {how}" for how, count in counts.items()]
 
