@@ -11,8 +11,9 @@ import torch
 from tune_cnn.errors import StorageError
 from tune_cnn.models import cost
 from tune_cnn.sweep.config.load import Experiment, load_experiments
-from tune_cnn.sweep.plan import aligned, check_disk, disk_use, make_plan, plan_summary, plan_table, size
+from tune_cnn.sweep.plan import aligned, check_disk, disk_use, make_plan, plan_summary, plan_table
 from tune_cnn.sweep.sweep_folder import SweepFolder
+from tune_cnn.texts import size
 from tune_cnn.train_results import FitResult
 
 CONFIGS = Path(__file__).parent.parent / "configs"

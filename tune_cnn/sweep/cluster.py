@@ -40,13 +40,8 @@ class ClusterOptions(NamedTuple):
 def connected(options: ClusterOptions, data_bytes: int) -> Iterator[tuple[list[Node], bool]]:
     """Start or join Ray, and leave it at the end; if this process is already connected to Ray, use that and stay.
 
-    `data_bytes` is the size of the images to share through the object store.
-
-    Yields:
-        The nodes that are alive, and whether Ray has just been started.
-
-    Raises:
-        ResourceError: There is no cluster at the address, or Ray cannot start here.
+    Yields the nodes that are alive, and whether Ray has just been started; raises a ResourceError if that is not
+    possible. `data_bytes` is the size of the images to share through the object store.
     """
     if os.environ.get("RAY_TMPDIR"):
         os.environ["RAY_TMPDIR"] = os.path.abspath(os.environ["RAY_TMPDIR"])  # Ray's processes run elsewhere
@@ -184,11 +179,7 @@ def own_node(options: ClusterOptions) -> Node | None:
 
 
 def check_reachable(folder: Folder) -> None:
-    """Make sure that every node of the cluster sees what this machine writes to a folder.
-
-    Raises:
-        StorageError: A node does not.
-    """
+    """Raise a StorageError if a node of the cluster does not see what this machine writes to a folder."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import math
+import os
 import subprocess
 import sys
 import time
@@ -81,12 +82,8 @@ class Folder:
         """Seconds since a file was written, by this machine's clock; infinite if it does not exist."""
 
         def written() -> float:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if self.is_local:
-                    return (self.local_path / name).stat().st_mtime
-                filesystem, path = self._remote()
-                return (filesystem.get_file_info(f"{path}/{name}").mtime_ns or -math.inf) / 1e9
-            return -math.inf
+            filesystem, path = self._remote()
+            return (filesystem.get_file_info(f"{path}/{name}").mtime_ns or -math.inf) / 1e9
 
         return time.time() - self._insist(written, "read", name)
 
@@ -179,8 +176,9 @@ class Folder:
 
 
 def path_or_uri(place: str) -> str:
-    """The path of a `file:` URI; paths and other URIs as they are."""
-    return _filesystem(place)[1] if place.startswith("file:") else place
+    """The absolute path, for a `file:` URI too; other URIs as they are."""
+    path = _filesystem(place)[1] if place.startswith("file:") else place
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 @cache

@@ -102,11 +102,7 @@ def fitting(wanted: float) -> float:
 
 
 def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
-    """Make sure that some node can run each trial.
-
-    Raises:
-        ResourceError: No node has what a trial requests; Ray would let it wait forever.
-    """
+    """Raise a ResourceError if no node has what a trial requests: Ray would let it wait forever."""
     for cpus, gpus in sorted(set(requests)):
         if any(cpus <= node.cpus and gpus <= node.gpus for node in nodes):
             continue

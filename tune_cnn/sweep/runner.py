@@ -45,8 +45,7 @@ def run_sweep(
         Why trials failed for good, in one line each, by trial id. Finished trials are in the folder.
 
     Raises:
-        DataError: The images cannot be found or read.
-        ResourceError: A trial requests what no node has.
+        DataError, ResourceError: The images cannot be read, or no node has what a trial requests.
         StorageError: The storage fails, a node cannot reach it, or the lock is lost; finished trials are kept.
         KeyboardInterrupt: On Ctrl-C or SIGTERM; the same sweep continues from the checkpoints in the folder.
     """

@@ -37,8 +37,7 @@ class Studies:
     def suggest(self, experiment: Experiment) -> Experiment:
         """Suggest settings for an experiment that has none yet, and save them in the folder.
 
-        Raises:
-            ConfigError: None of Optuna's suggestions, out of 100, can be trained.
+        After 100 suggestions that cannot be trained, it raises a ConfigError.
         """
         import optuna
 
@@ -95,11 +94,7 @@ class Studies:
 
 @contextmanager
 def open_studies(folder: SweepFolder) -> Iterator[Studies]:
-    """Open the studies of a sweep on a local copy, written back after every change: SQLite cannot work on S3.
-
-    Raises:
-        StorageError: The file is damaged.
-    """
+    """Open the studies of a sweep on a local copy, written back after every change: SQLite cannot work on S3."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from tune_cnn.errors import ConfigError, ResultError, StorageError
@@ -47,8 +47,7 @@ class SweepFolder:
 
     def __init__(self, storage: str, name: str) -> None:
         self.name = name
-        storage = path_or_uri(storage)
-        self.storage = Folder(storage if "://" in storage else os.path.abspath(os.path.expanduser(storage)))
+        self.storage = Folder(path_or_uri(storage))
         self.folder = self.storage / name
         manifest = self._manifest()
         self.trials = self.folder / (manifest.get("trials") or _generation(max(self._newest(), 1)))
@@ -59,11 +58,7 @@ class SweepFolder:
 
     @classmethod
     def find(cls, sweep: str, storage: str) -> "SweepFolder":
-        """Find an existing sweep by its folder, as a path or a URI, or by its name in `storage`.
-
-        Raises:
-            StorageError: There is no such sweep.
-        """
+        """Find an existing sweep by its folder (a path or a URI), or its name in `storage`; StorageError if there is none."""
         if (found := cls.find_any(sweep, storage)) is not None:
             return found
         place, name = _candidates(sweep, storage)[-1]
@@ -110,11 +105,7 @@ class SweepFolder:
         self.folder.write("sweep.json", to_strict_json(content).encode())
 
     def experiments(self) -> dict[str, Settings]:
-        """The experiments that were requested last, as settings by name.
-
-        Raises:
-            StorageError: The file is missing or damaged.
-        """
+        """The experiments that were requested last, as settings by name; StorageError if missing or damaged."""
         manifest = self._manifest()
         if not manifest:
             raise StorageError(f"{self}/sweep.json: missing; run the sweep's command again")
@@ -182,10 +173,9 @@ def _generation(number: int) -> str:
 
 def _candidates(sweep: str, storage: str) -> list[tuple[str, str]]:
     """The storages and names under which a sweep may be found."""
-    sweep = path_or_uri(sweep)
-    if "://" in sweep:
-        base, _, query = sweep.partition("?")
+    place = path_or_uri(sweep)
+    if "://" in place:
+        base, _, query = place.partition("?")
         parent, _, name = base.rstrip("/").rpartition("/")
         return [(f"{parent}?{query}" if query else parent, name)]
-    path = Path(os.path.abspath(os.path.expanduser(sweep)))
-    return [(str(path.parent), path.name), (storage, sweep)]
+    return [(os.path.dirname(place), os.path.basename(place)), (storage, sweep)]

@@ -14,10 +14,8 @@ from tune_cnn.texts import named, tell
 def tracker(name: str, sweep: str) -> Callback:
     """A callback that reports each trial as a run of an MLflow experiment, or a W&B group, named after the sweep.
 
-    The tracker's own environment variables, such as `MLFLOW_TRACKING_URI`, say where the runs go.
-
-    Raises:
-        ConfigError: The tracker is not installed, or cannot be reached.
+    The tracker's own environment variables, such as `MLFLOW_TRACKING_URI`, say where the runs go. If it is not
+    installed, or cannot be reached, that is a ConfigError.
     """
     place = f"--track {name}"
     try:

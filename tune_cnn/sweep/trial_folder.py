@@ -156,11 +156,7 @@ class TrialFolder:
                 self.folder.write(name, content)
 
     def record(self) -> tuple[FitResult, dict[str, Any]] | None:
-        """Results and facts of the finished trial; None if it is not finished.
-
-        Raises:
-            ResultError: The record is damaged, or belongs to another trial.
-        """
+        """Results and facts of the finished trial, or None; a ResultError if they are damaged, or of another trial."""
         place = f"{self.folder}/record.json"
         try:
             content = self.folder.read("record.json")
