@@ -20,7 +20,7 @@ from tune_cnn.models import cost
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_of
 from tune_cnn.sweep.plan import PlannedExperiment, expected_work
-from tune_cnn.sweep.resources import GpuMemory, Node, Request, check_feasible, requests
+from tune_cnn.sweep.resources import GpuMemory, Node, Request, requests
 from tune_cnn.texts import counted, duration
 from tune_cnn.training.devices import default_device
 
@@ -57,7 +57,6 @@ def estimate(plan: Sequence[PlannedExperiment], node: Node, within_s: float) -> 
             with _workers(1) as pool:
                 memory = pool.submit(measure_gpu_memory, {key: e.settings for key, e in trials.items()}, {}).result()
         asked = requests(trials, [node], len(first), memory)
-        check_feasible(list(asked.values()), [node])
         at_once = schedule([(request, 1.0) for request in asked.values()], node)[1]
         begun = time.monotonic()
         networks = {network_of(e.settings): asked[key] for key, e in trials.items()}

@@ -35,10 +35,7 @@ def describe(plan: Sequence[PlannedExperiment], cluster: ClusterOptions) -> None
 
 
 def before_start(
-    plan: Sequence[PlannedExperiment],
-    cluster: ClusterOptions,
-    out_dir: Path,
-    others: Mapping[str, TrialFolder] = {},
+    plan: Sequence[PlannedExperiment], cluster: ClusterOptions, out_dir: Path, others: Mapping[str, TrialFolder]
 ) -> list[str]:
     """Remarks on what starting a sweep means for the user; the existing results of `others` are exported too."""
     written = {name: trial.trial_id for name, trial in others.items() if trial.folder.names()}

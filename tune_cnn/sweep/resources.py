@@ -1,7 +1,7 @@
 """Cores and GPU fractions per trial."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tune_cnn import data
@@ -45,6 +45,7 @@ def requests(
 
     `trial_count` includes finished ones, so that a resumed sweep gives each trial as many threads as before:
     floating-point rounding depends on the number of threads. `memory` is what was measured, by trial id.
+    Raises a ResourceError if no node has what a trial requests.
     """
     asked = {}
     for trial_id, experiment in todo.items():
@@ -55,6 +56,7 @@ def requests(
             needs = needs._replace(needed=needs.needed + images)
         fraction = gpu_fraction(gpus, nodes, len(todo), needs)
         asked[trial_id] = Request(cpu_count(cpus, nodes, trial_count, on_gpu=fraction > 0), fraction)
+    check_feasible(asked.values(), nodes)
     return asked
 
 
@@ -101,7 +103,7 @@ def fitting(wanted: float) -> float:
     return 1 / math.floor(1 / wanted + 1e-9) if 0 < wanted < 1 else float(wanted)
 
 
-def check_feasible(requests: Sequence[Request], nodes: Sequence[Node]) -> None:
+def check_feasible(requests: Iterable[Request], nodes: Sequence[Node]) -> None:
     """Raise a ResourceError if no node has what a trial requests: Ray would let it wait forever."""
     for cpus, gpus in sorted(set(requests)):
         if any(cpus <= node.cpus and gpus <= node.gpus for node in nodes):

@@ -15,7 +15,7 @@ from tune_cnn.sweep.config.load import Experiment
 from tune_cnn.sweep.earlier import take_over
 from tune_cnn.sweep.live_table import Progress
 from tune_cnn.sweep.plan import PlannedExperiment
-from tune_cnn.sweep.resources import GpuMemory, Node, check_feasible, fitting, requests
+from tune_cnn.sweep.resources import GpuMemory, Node, fitting, requests
 from tune_cnn.sweep.study import Suggestions, open_studies
 from tune_cnn.sweep.sweep_folder import SweepFolder
 from tune_cnn.waiting import waiting
@@ -67,7 +67,7 @@ def run_sweep(
     possible = todo | {experiment.name: experiment for experiment in upcoming}
     done, count = len(distinct) - len(todo), len(distinct) + len(upcoming)
     if possible and node is not None:
-        check_feasible(list(requests(possible, [node], count).values()), [node])  # before the images are loaded
+        requests(possible, [node], count)  # raises its errors before the images are loaded
     others = folder.earlier_experiments() if keep_others else {}
 
     def save() -> None:
@@ -90,7 +90,6 @@ def run_sweep(
         # Set again, since Ray, once started, takes SIGTERM for a crash and aborts three seconds later.
         with connected(cluster, sum(map(data.nbytes, sources))) as (nodes, is_new), terminated_like_ctrl_c():
             asked = requests(possible, nodes, count, _gpu_memory(possible, nodes, cluster))
-            check_feasible(list(asked.values()), nodes)
             if cluster.address is not None:
                 check_reachable(folder.folder)
             from tune_cnn.sweep.tune_run import run_tune

@@ -58,7 +58,7 @@ class SweepFolder:
 
     @classmethod
     def find(cls, sweep: str, storage: str) -> "SweepFolder":
-        """Find an existing sweep by its folder (a path or a URI), or its name in `storage`; StorageError if there is none."""
+        """An existing sweep, by its folder (path or URI) or its name in `storage`; StorageError if there is none."""
         if (found := cls.find_any(sweep, storage)) is not None:
             return found
         place, name = _candidates(sweep, storage)[-1]

@@ -72,7 +72,6 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         Folder.patience_s = _PATIENCE_S
         self.plans, self.images, self.sweep_folder, self.overview = plans, images, folder, overview
         self.writer = ThreadPoolExecutor(1, "writer")
-        self.writing: Future[None] | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -81,6 +80,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
         self.board: TrialBoard | None = None
         self.warnings: list[str] = []
         self.unkept: Trial | None = None  # set if its last epoch succeeded, but has no checkpoint
+        self.writing: Future[Any] = self.writer.submit(int)  # nothing yet
         self.checkpoint_at = -math.inf  # `time.monotonic` of the last checkpoint
         if torch.cuda.is_available():
             gc.collect()  # frees reference cycles, which hold GPU memory
@@ -141,7 +141,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         if self.unkept is not None:  # for example, when the time budget is used up
             with contextlib.suppress(Exception):  # nobody is left to report it to
-                self._wait_for_writer()
+                self.writing.result()
                 if not self.folder.is_finished():  # by another process
                     self.folder.save_checkpoint(self.unkept.history.num_epochs, self.unkept.state_dict())
         self.writer.shutdown()
@@ -179,7 +179,7 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             self.warnings.append(f"{what}: {named(error)}")
 
     def _keep(self, trial: Trial, shown: Mapping[str, Any]) -> None:
-        self._wait_for_writer()
+        self.writing.result()  # raises its error if it failed
         if trial.stop_reason is None:
             state, now = None, time.monotonic()
             if now - self.checkpoint_at >= _CHECKPOINT_S:
@@ -205,16 +205,10 @@ class CnnTrainable(Trainable):  # type: ignore[misc]
             with self._only_warned("TensorBoard"):
                 self.board.report(shown)
 
-    def _wait_for_writer(self) -> None:
-        """Wait until the writer is done, and raise its error if it failed."""
-        writing, self.writing = self.writing, None
-        if writing is not None:
-            writing.result()
-
     def _fail(self, error: Exception) -> dict[str, Any]:
         """Let Tune retry the first time; an error that repeats at the same epoch is final."""
         with contextlib.suppress(Exception):  # saving a checkpoint deletes error.txt: let it end first
-            self._wait_for_writer()
+            self.writing.result()
         failure = f"epoch {self._epoch_begun}: {named(error)}"
         before = self.folder.failure()
         self.folder.save_failure(failure, traceback.format_exc())
