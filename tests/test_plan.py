@@ -48,7 +48,7 @@ def test_the_table_has_a_line_for_each_experiment_and_the_count_below(experiment
     header, *lines, summary = plan_table(
         make_plan(experiments, folder), verdicts, {experiments[0].settings.trial_id: 18.5}
     ).splitlines()
-    columns = "experiment trial K L conv parameters mult-adds verdict time state shares its trial with"
+    columns = "experiment trial K L parameters mult-adds verdict time state shares its trial with"
     assert " ".join(header.split()) == columns
     assert summary == "20 experiments, 14 trials: 0 done, 0 to continue, 14 new"
     cells = {line.split()[0]: line.split() for line in lines}
@@ -58,7 +58,7 @@ def test_the_table_has_a_line_for_each_experiment_and_the_count_below(experiment
     parameters = 3 * 32 * 9 + 32 + 32 * 32 * 9 + 32 + 32**3 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10
     multiply_adds = 32 * 32 * (3 * 32 * 9 + 32 * 32 * 9) + 32**3 * 100 + 100 * 100 + 100 * 10
     assert cells["exp1_1_K32_L2"] == [
-        "exp1_1_K32_L2", by_name["exp1_1_K32_L2"].trial_id, "32", "2", "2",
+        "exp1_1_K32_L2", by_name["exp1_1_K32_L2"].trial_id, "32", "2",
         f"{parameters:,}", f"{multiply_adds / 1e6:.1f}", "M", "trains", "18.5", "s", "new",
     ]  # fmt: skip
     assert cells["exp1_2_L8_K64"][-4:] == ["-", "-", "new", "exp1_1_K64_L8"]

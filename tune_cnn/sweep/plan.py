@@ -90,12 +90,10 @@ def plan_table(
     """
     known = [line for line in plan if not line.is_open]
     titles, *settings = setting_rows([line.settings for line in known])
-    conv = ["conv"] if "L" in titles else []
     costs = ["parameters", "mult-adds", "verdict", "time"]
-    rows = [["experiment", "trial", *titles, *conv, *costs, "state", "shares its trial with"]]
+    rows = [["experiment", "trial", *titles, *costs, "state", "shares its trial with"]]
     for line, cells in zip(known, settings, strict=True):
         trial_id, network = line.settings.trial_id, cost(line.settings)
-        cells += [str(len(line.settings.filters)) for _ in conv]
         cells += [f"{network.parameters:,}", f"{network.multiply_adds / 1e6:,.1f} M", verdicts.get(trial_id, "-")]
         cells += [duration(times_s[trial_id]) if trial_id in times_s else "-", line.state, line.shares_with or ""]
         rows.append([line.name, trial_id, *cells])
