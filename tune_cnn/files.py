@@ -32,7 +32,7 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
         ResultError: It is larger, or neither a regular file nor a link to one.
     """
     if os.path.lexists(path) and not path.is_file():  # opening a named pipe would wait for a writer
-        raise _refusal(path, "not a regular file")
+        raise ResultError(f"{path}: cannot be read (not a regular file); name another file")
     with open(path, "rb") as file:
         check_size(str(path), os.fstat(file.fileno()).st_size, most)
         return file.read(most)
@@ -41,11 +41,8 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
 def check_size(place: str, count: int, most: int) -> None:
     """Raise a `ResultError` for a file of more than `most` bytes."""
     if count > most:
-        raise _refusal(place, f"{size(count)}, where at most {size(most)} are expected")
-
-
-def _refusal(place: object, fault: str) -> ResultError:
-    return ResultError(f"{place}: cannot be read ({fault}); name another file")
+        expected = f"{size(count)}, where at most {size(most)} are expected"
+        raise ResultError(f"{place}: cannot be read ({expected}); name another file")
 
 
 def parse_json(content: bytes) -> Any:
