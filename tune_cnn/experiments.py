@@ -182,13 +182,9 @@ def experiment_config(
 ) -> dict[str, Any]:
     """Build the `config` of a result file: the arguments with which `run_experiment` repeats the run."""
     values = {"run_name": run_name, "out_dir": str(out_dir), "checkpoints": checkpoints, **settings.to_json()}
-    default = DataSettings().to_json()
-    source = {
-        key: value
-        for key, value in values.pop("data").items()
-        if key not in FOUND_OUT and (key == "source" or value != default[key])
-    }
+    images, default = values.pop("data"), DataSettings().to_json()
+    changed = {key: value for key, value in images.items() if key not in FOUND_OUT and value != default[key]}
     values["kw"] = {key: values[key] for key in OPTIONAL if values[key] != getattr(Settings, key)}
-    if source != {"source": "cifar10"}:
-        values["kw"]["data"] = source
+    if changed:
+        values["kw"]["data"] = {"source": images["source"], **changed}
     return {key: values[key] for key in inspect.signature(run_experiment).parameters}
