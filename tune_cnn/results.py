@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tune_cnn import data
 from tune_cnn.errors import DataError, ResultError, TuneCnnError
 from tune_cnn.experiments import experiment_config
 from tune_cnn.result_files import save_experiment
-from tune_cnn.settings import DataSettings, Settings
+from tune_cnn.settings import Settings
 from tune_cnn.sweep.lock import running
 from tune_cnn.sweep.outcome import outcome_table, outcomes
 from tune_cnn.sweep.sweep_folder import SweepFolder
@@ -50,15 +50,9 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
     `not_measured` gives a reason, they are left out.
     """
     done = Results()
-    reasons: dict[DataSettings | str, str] = {}
+    reasons: list[str] = []
 
-    @cache
-    def images(source: DataSettings) -> data.Images | None:
-        try:
-            return None if not_measured else data.load(source, progress=True, download=False)
-        except DataError as error:
-            reasons[source] = str(error).partition("\n")[0]
-            return None
+    load = cache(partial(data.load, progress=True, download=False))
 
     @cache
     def outcome(settings: Settings) -> tuple[FitResult, dict[str, Any]] | str | None:
@@ -73,16 +67,20 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         found = trial.as_it_stands(state)
         if state is None or found is None:
             return None
-        if settings.model is not None:
-            reasons[settings.model] = "no code of custom networks is run here"
-        elif (loaded := images(settings.data)) is not None:
-            tested = Trial(settings, loaded, default_device())
+        if not_measured:
+            reasons.append(not_measured)
+        elif settings.model is not None:
+            reasons.append("no code of custom networks is run here")
+        else:
             try:
+                tested = Trial(settings, load(settings.data), default_device())
                 tested.load_state_dict(state)
                 tested.measure_test()
                 found[1].update({key: tested.summary()[key] for key in ("test_accuracy", "test_loss", "confusion")})
+            except DataError as error:
+                reasons.append(str(error).partition("\n")[0])
             except ResultError as error:
-                reasons[settings.trial_id] = f"{trial.label}: the checkpoint does not fit ({error})"
+                reasons.append(f"{trial.label}: the checkpoint does not fit ({error})")
         return found
 
     searches = folder.searches()
@@ -97,19 +95,14 @@ def export(folder: SweepFolder, out_dir: Path, not_measured: str | None = None) 
         try:
             save_experiment(path, experiment_config(name, out_dir, settings), results, summary)
         except OSError as error:  # such as a folder with this name, or another user's file
-            done.failed.append(f"{path}: not written ({error.strerror}); {_remedy('export', folder, out_dir)}")
+            remedy = f"fix that, then type: {_command('export', folder, out_dir)}"
+            done.failed.append(f"{path}: not written ({error.strerror}); {remedy}")
             continue
         done.files.append(path)
         if summary.get("unfinished"):
             done.unfinished.append(name)
-    if done.unfinished:
-        distinct = dict.fromkeys([not_measured] if not_measured else reasons.values())
-        done.remarks.extend(f"the test set of unfinished trials is not measured: {reason}" for reason in distinct)
+    done.remarks += [f"the test set of unfinished trials is not measured: {why}" for why in dict.fromkeys(reasons)]
     return done
-
-
-def _remedy(command: str, folder: SweepFolder, out_dir: Path) -> str:
-    return f"fix that, then type: {_command(command, folder, out_dir)}"
 
 
 def _command(name: str, folder: SweepFolder, out_dir: Path) -> str:
@@ -146,7 +139,8 @@ def write_results(folder: SweepFolder, out_dir: Path, not_measured: str | None =
             yield
         except Exception as error:  # whatever it is: the results took hours of training
             why = " ".join(str(error).split()) if isinstance(error, TuneCnnError) else named(error)
-            results.failed.append(f"{what}: not written ({why}); {_remedy('report', folder, out_dir)}")
+            remedy = f"fix that, then type: {_command('report', folder, out_dir)}"
+            results.failed.append(f"{what}: not written ({why}); {remedy}")
 
     with attempt("figures"), waiting("drawing the figures"):
         from tune_cnn.report.figure_files import write_figures  # imports matplotlib, which other commands do without
