@@ -4,8 +4,6 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from tune_cnn.data.arrays import Arrays
 from tune_cnn.data.downloads import DATASETS, Download
 from tune_cnn.data.image_folder import ImageFolder
@@ -95,8 +93,7 @@ def count_images(data: DataSettings) -> tuple[int, int, int]:
 
 def nbytes(data: DataSettings) -> int:
     """Memory of the images and labels that `load` would return, in bytes; errors are those of `resolve`."""
-    label_bytes = np.dtype(np.int64).itemsize
-    return sum(count_images(data)) * (math.prod(data.in_size) + label_bytes)
+    return sum(count_images(data)) * (math.prod(data.in_size) + 8)  # of its label
 
 
 def describe(data: DataSettings) -> str:

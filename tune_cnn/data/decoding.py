@@ -20,7 +20,6 @@ from tune_cnn.machine import cores
 from tune_cnn.texts import digest, named
 
 _MOST_THREADS = 8  # more are not faster: small images take more time in Python than in the decoder
-_FILES_AT_ONCE = 64
 _RULES = 2  # version of the decoding; raise it when a file's pixels change, so that older caches are not used
 _MOST_NAMED = 100  # broken files in a message
 
@@ -83,7 +82,7 @@ def decode(
     broken: list[str] = []
     # Pillow's warnings, such as that of a damaged EXIF block, do not name the file.
     with warnings.catch_warnings(action="ignore"), ThreadPool(min(cores(), _MOST_THREADS)) as pool:
-        done = pool.imap(lambda file: _decode(file, height, width), files, _FILES_AT_ONCE)
+        done = pool.imap(lambda file: _decode(file, height, width), files, chunksize=64)
         shown = tqdm(done, "decoding images", len(files), unit="image", disable=not progress)
         for index, picture in enumerate(shown):
             if isinstance(picture, str):

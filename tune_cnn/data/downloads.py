@@ -46,7 +46,14 @@ class Download(Source):
         dataset = DATASETS[self.data.source]
         if dataset.name == "SVHN" and importlib.util.find_spec("scipy") is None:
             raise DataError("data: svhn is read with SciPy, which is not installed; pip install scipy")
-        kind = getattr(self._datasets(), dataset.name)
+        try:
+            from torchvision import datasets  # takes a second, which other images do not need
+        except Exception as error:  # one built for another PyTorch may raise anything
+            raise DataError(
+                f"data: {self.data.source} is read with torchvision, which does not fit this PyTorch ({error}); "
+                "install torch and torchvision again, in one command, as PyTorch's install page says"
+            ) from error
+        kind = getattr(datasets, dataset.name)
         try:
             opened = self._open(kind)
         except Exception:  # missing or damaged: each class raises another error
@@ -57,16 +64,6 @@ class Download(Source):
         chosen = choose(self.data, Found(self.path, train.count, test.count, dataset.classes))
         names = "0123456789" if dataset.name in ("MNIST", "SVHN") else opened[0].classes
         return train.take(chosen[0]), test.take(chosen[1]), tuple(names)
-
-    def _datasets(self) -> Any:
-        try:
-            from torchvision import datasets  # takes a second, which other images do not need
-        except Exception as error:  # one built for another PyTorch may raise anything
-            raise DataError(
-                f"data: {self.data.source} is read with torchvision, which does not fit this PyTorch ({error}); "
-                "install torch and torchvision again, in one command, as PyTorch's install page says"
-            ) from error
-        return datasets
 
     def _open(self, kind: Any, download: bool = False) -> list[Any]:
         parts = ("train", "test") if kind.__name__ == "SVHN" else (True, False)
