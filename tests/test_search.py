@@ -135,7 +135,7 @@ def test_all_faults_of_a_search_are_told_at_once(config):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (("tiny_{sample}", "tiny"), "run_name: 'tiny' gives all samples one name; add {sample}"),
+        (("tiny_{sample}", "tiny"), "run_name: 'tiny' gives sample 0 and 1 one name; add {sample}"),
         (("samples: 6", ""), "samples: missing; write how many are drawn, such as samples: 16"),
         (("samples: 6", "samples: 20000"), "samples: 20,000 experiments; split it, a file may have 10,000 at most"),
         (
@@ -159,7 +159,6 @@ def test_what_belongs_to_a_search_is_refused_without_one(config):
     assert faults(config)[1:] == [
         "  samples: there is no search: to draw from; add one, or leave this out",
         "  search_seed: there is no search: to draw from; add one, or leave this out",
-        "  run_name: {sample} numbers what a search draws; write search:, or take it out",
     ]
 
 

@@ -158,7 +158,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
         problems.append(f"{key}: there is no search: to draw from; add one, or leave this out")
     count = values.get("samples", 1)
     if "run_name" in document and "run_name" not in faulty:
-        problems += pattern_problems(document["run_name"], axes, samples=count if "search" in document else 0)
+        problems += pattern_problems(document["run_name"], {**axes, "sample": range(count)})
     experiments = math.prod(map(len, axes.values())) * (1 if "seeds" in faulty else len(document.get("seeds", [1])))
     if (experiments := experiments * count) > MAX_EXPERIMENTS:
         place = ", ".join(key for key in ("grid", "seeds", "samples") if key in document)

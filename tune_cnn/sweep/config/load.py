@@ -69,15 +69,18 @@ def load_experiments(
             problems.append(f"algorithm: optuna suggests settings only as the sweep runs; {remedy}")
         for problem in problems:
             faults[_CHANGES if changes_data and problem.startswith("data") else str(path)].append(problem)
+    places: defaultdict[str, list[str]] = defaultdict(list)  # by name
+    for place, experiments in found.items():
+        for experiment in experiments:
+            places[experiment.name].append(place)
     if not any(faults.values()):  # the names of a faulty file are unknown
-        names = [experiment.name for experiments in found.values() for experiment in experiments]
-        faults["only"] += unmatched(names, only)
-        faults["finish"] += unmatched(names, finish)
+        faults["only"] += unmatched([*places], only)
+        faults["finish"] += unmatched([*places], finish)
         if len({json.dumps(e.scheduler) for experiments in found.values() for e in experiments}) > 1:
             faults[str(paths[-1])].append("scheduler: differs between the files; a sweep has one scheduler, or none")
-
-    for place, clash in _name_clashes(found):
-        faults[place].append(clash)
+    clashes = {of_name[1]: (name, of_name[0]) for name, of_name in reversed(places.items()) if len(of_name) > 1}
+    for place, (name, other) in clashes.items():  # the first of each file
+        faults[place].append(f"run_name: {name!r} names an experiment of {other} too; change the pattern, or keep one")
     chosen: list[Experiment] = []
     for place, experiments in found.items():
         if only:
@@ -111,19 +114,6 @@ def distinct_trials(experiments: Sequence[Experiment]) -> dict[str, list[Experim
     for experiment in experiments:
         trials.setdefault(experiment.settings.trial_id, []).append(experiment)
     return trials
-
-
-def _name_clashes(found: Mapping[str, Sequence[Experiment]]) -> Iterator[tuple[str, str]]:
-    """The files that use a name again, each with the fault of its first such name."""
-    owners: dict[str, tuple[str, Experiment]] = {}
-    for place, experiments in found.items():
-        for experiment in experiments:
-            owner, other = owners.setdefault(experiment.name, (place, experiment))
-            if other is not experiment:
-                varied = varied_keys([other.settings.flat(), experiment.settings.flat()]) or ["nothing"]
-                fault = f"names an experiment of {owner} too (they differ in {enumerated(varied)})"
-                yield place, f"run_name: {experiment.name!r} {fault}; change the pattern, or keep one of them"
-                break
 
 
 def _read(path: Path, overrides: Sequence[Override]) -> tuple[list[Experiment], list[str]]:

@@ -11,7 +11,7 @@ from tune_cnn.settings import ARGUMENT_PREFIX, KEYS, Settings, with_arguments_ap
 from tune_cnn.texts import enumerated, setting_text
 
 SHORT = {"K": "filters_per_layer", "L": "layers_per_block", "P": "pool_every", "S": "seed"}
-_SAMPLE = "{sample}"  # stands for the number of a sample of the search, such as 007
+_SAMPLE = "sample"  # the placeholder of the number of a sample of the search, such as 007
 _MAX_LISTED = 40  # names in a message
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
@@ -22,33 +22,28 @@ def run_name(pattern: str, settings: Settings, sample: int = 0) -> str:
     >>> run_name("exp_K{K}_L{L}_lr{lr}_{sample}", Settings(filters_per_layer=(64, 128), lr=1e-3), 7)
     'exp_K64-128_L2_lr0.001_007'
     """
-    pattern = pattern.replace(_SAMPLE, f"{sample:03d}")
     values = {**vars(settings), **with_arguments_apart({"model_args": settings.model_args}), "model": settings.network}
+    values[_SAMPLE] = f"{sample:03d}"
     return _PLACEHOLDER.sub(lambda match: _text(values.get(SHORT.get(match[1], match[1]))), pattern)
 
 
-def pattern_problems(pattern: str, grid: Mapping[str, Sequence[Any]], samples: int) -> list[str]:
+def pattern_problems(pattern: str, axes: Mapping[str, Sequence[Any]]) -> list[str]:
     """The faults of a pattern: a stray brace, unknown placeholders, varied keys without a placeholder.
 
-    `samples` is how many a search draws; 0: there is no search.
+    `axes` are the values that keys take, and the numbers of the samples as `sample`.
     """
-    problems = []
-    if samples == 0 and _SAMPLE in pattern:
-        problems = [f"run_name: {_SAMPLE} numbers what a search draws; write search:, or take it out"]
-    elif samples > 1 and _SAMPLE not in pattern:
-        problems = [f"run_name: {shown(pattern)} gives all samples one name; add {_SAMPLE}"]
-    keys = {SHORT.get(name, name): name for name in _PLACEHOLDER.findall(pattern.replace(_SAMPLE, ""))}
+    keys = {SHORT.get(name, name) for name in _PLACEHOLDER.findall(pattern)}
     if re.search("[{}]", _PLACEHOLDER.sub("", pattern)):
         remedy = "a placeholder reads {K} or {lr}, and nothing else has braces"
         return [f"run_name: {shown(pattern)} has a stray brace; {remedy}"]
-    if unknown := sorted(key for key in keys if key not in KEYS and not key.startswith(ARGUMENT_PREFIX)):
+    if unknown := sorted(key for key in keys - {*KEYS, _SAMPLE} if not key.startswith(ARGUMENT_PREFIX)):
         return [f"run_name: {{{key}}} is not a placeholder; {suggest(key, (*SHORT, *KEYS))}" for key in unknown]
     shortest = {long: short for short, long in SHORT.items()}
-    for key in [key for key, values in grid.items() if len(values) > 1 and key not in keys]:
-        first, second, *_ = grid[key]
-        remedy = f"add {{{shortest.get(key, key)}}}"
-        problems.append(f"run_name: {shown(pattern)} gives {key} {first} and {second} one name; {remedy}")
-    return problems
+    return [
+        f"run_name: {shown(pattern)} gives {key} {values[0]} and {values[1]} one name; add {{{shortest.get(key, key)}}}"
+        for key, values in axes.items()
+        if len(values) > 1 and key not in keys
+    ]
 
 
 def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
