@@ -121,7 +121,7 @@ def _fault(fault: ErrorDetails, value: Any, root: dict[str, Any]) -> tuple[str, 
             place, schema = f"{place}.{part}".lstrip("."), properties[part]
             schema = root["$defs"][schema["$ref"].rpartition("/")[2]] | schema if "$ref" in schema else schema
             value = value.get(part)
-        elif isinstance(part, int) and _is_axis(schema):
+        elif isinstance(part, int) and _is_axis(schema) and not _is_flat(value, schema):
             place, schema, value = f"{place}[{part}]", schema["items"], value[part]
         elif fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             return f"{place}.{part}".lstrip("."), f"unknown key; {suggest(str(part), properties)}"
@@ -140,12 +140,19 @@ def _problem(fault: ErrorDetails, value: Any, schema: dict[str, Any]) -> str:
         return f"{shown(value)} is not {_wanted(schema)}"
     if not isinstance(value, list) or not value:
         return f"{shown(value)} is not a list of values; give one or more in brackets, or leave it out"
+    if _is_flat(value, schema):
+        return f"{shown(value)} is one list, not a list of lists; write {shown([[item] for item in value])}"
     return f"{fault['msg'].removeprefix('Value error, ')} is given twice; keep one"
 
 
 def _is_axis(schema: dict[str, Any]) -> bool:
     """Whether a list is an axis of the grid: the values that a key takes in turn."""
     return bool(schema.get("uniqueItems"))
+
+
+def _is_flat(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether an axis that must hold lists, such as that of K, holds plain numbers."""
+    return schema["items"].get("type") == "array" and all(isinstance(item, int | float) for item in value)
 
 
 _LIMITS = {

@@ -19,6 +19,7 @@ from tune_cnn.errors import TuneCnnError
 from tune_cnn.texts import tell
 
 _INTERRUPTED = 130
+_FIRST = ("sweep", "trial", "diagnose", "status", "export", "plot", "report")  # in the help; others alphabetically
 
 
 def run() -> NoReturn:
@@ -83,7 +84,8 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"tune-cnn {__version__}")
     subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
     root.set_defaults(command=None)
-    for name in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
+    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    for name in sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
         command = importlib.import_module(f"{commands.__name__}.{name}")
         description, epilog = str(command.__doc__), f"Example:\n  {command.EXAMPLE}"
         purpose = description[0].lower() + description[1:].removesuffix(".")

@@ -98,6 +98,8 @@ def _source_problems(data: DataSettings) -> list[str]:
     problems = []
     if source.path in ("folder", "file") and data.path is None:
         problems.append(f"data: {name} needs its {source.path}; write {name}:{source.example}")
+    if source.path == "none" and data.path is not None:
+        problems.append(f"data: {name} are drawn on the spot and take no path; write {name}")
     if source.in_size is not None and source.in_size != data.in_size:
         problems.append(f"data.in_size: the images of {name} are {[*source.in_size]}; leave it out")
     if source.in_size is None and data.in_size[0] not in source.channels:

@@ -83,6 +83,8 @@ def _of_sweep(options: Namespace) -> int:
     tell("\n".join(changed.values()) or "device, CPU, threads and versions are the same")
     if settings.seed is None:
         tell("that is why: its settings have no seed, so each training draws weights and orders of its own")
-    elif settings.model is not None and not changed:
+    elif {"device", "cpu"} & changed.keys():
+        tell("that is why: another kind of machine rounds sums differently, which training amplifies")
+    elif settings.model is not None:
         tell("its network may draw numbers without PyTorch, which the seed does not reach; draw them with torch.rand")
     return 1

@@ -57,7 +57,10 @@ def load_experiments(
         ConfigError: It holds every fault of every file and option.
     """
     faults: defaultdict[str, list[str]] = defaultdict(list, {place: list(found) for place, found in further.items()})
-    changes, faults[_CHANGES] = parse_overrides(overrides, data)
+    changes, problems = parse_overrides(overrides, data)
+    of_data = _CHANGES if data is None else "data"
+    for problem in problems:
+        faults[of_data if problem.startswith("data") else _CHANGES].append(problem)
     changes_data = any(change.section == "data" for change in changes)
     found: dict[str, list[Experiment]] = {}  # by file
     for path in paths:
@@ -68,7 +71,7 @@ def load_experiments(
             remedy = "use --set algorithm=random, or tune-cnn trial on a sweep that has run"
             problems.append(f"algorithm: optuna suggests settings only as the sweep runs; {remedy}")
         for problem in problems:
-            faults[_CHANGES if changes_data and problem.startswith("data") else str(path)].append(problem)
+            faults[of_data if changes_data and problem.startswith("data") else str(path)].append(problem)
     places: defaultdict[str, list[str]] = defaultdict(list)  # by name
     for place, experiments in found.items():
         for experiment in experiments:
@@ -88,7 +91,7 @@ def load_experiments(
         if not experiments:
             continue  # before PyTorch is imported, which takes seconds
         experiments, problems = _resolve(experiments)
-        faults[_CHANGES if changes_data else place] += problems
+        faults[of_data if changes_data else place] += problems
         experiments, problems = _resolve_networks(experiments)
         faulty: defaultdict[str, list[str]] = defaultdict(list)  # names by the fault that they share
         for name, fault in unfit(experiments):
