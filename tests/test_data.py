@@ -287,7 +287,8 @@ def test_hidden_files_and_folders_are_neither_images_nor_classes(image_folder):
     add_hidden(image_folder)
     assert resolve(settings) == settings
     line = describe(resolve(settings))
-    assert "20 images to train, 4 to validate, 6 to test; left out: 6 hidden or no images (.ipynb_checkpoints, " in line
+    assert "3 classes (blue, green, red); 20 images to train, 4 to validate, 6 to test; left out: 6 hidden (" in line
+    assert ".ipynb_checkpoints" in line
 
 
 def test_the_line_about_the_images_says_what_is_used_and_what_is_left_out(image_folder):
@@ -302,7 +303,7 @@ def test_the_line_about_the_images_says_what_is_used_and_what_is_left_out(image_
     os.mkfifo(image_folder / "train/red/pipe.png")  # which would block whoever opens it
     assert describe(replace(settings, train_images=23, test_images=6)) == (
         f"{classes}19 images to train, 4 to validate, 6 to test; left out: 1 train image, by data.train_images, "
-        "the folder val, 4 hidden or no images (.csv, .heic, .png and 1 more)"
+        "the folder val, 4 other than images (.csv, .heic, .png and 1 more)"
     )
     assert load(settings).test.count == 6
 
@@ -389,14 +390,27 @@ def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
     ("spoil", "message"),
     [
         ("rm -r ../colours", "colours: there is no such folder; check the path of image_folder"),
-        ("rm -r ../colours; touch ../colours", "colours: there is no such folder; check the path of image_folder"),
-        ("rm -r test", "colours: it must hold folders train/ and test/, and holds train$"),
-        ("mv train Train; mv test valid", "it must hold folders train/ and test/, and holds Train, valid$"),
-        ("rm -r train/*", "train: it must hold only folders of images, .*; it holds nothing"),
-        ("for i in train/red/*; do mv $i ${i%.png}.heic; done", r"train: .*; it holds red \(0 images\)"),
-        ("rm -r test/red", "colours: only one of train/ and test/ has red; give every class a folder of the same name"),
-        ("rm -r */blue */green", r"colours/train: it must hold .*; it holds red \(8 images\)\n"),
-        ("mv train/red/* train", r"colours/train: it must hold .*; it holds 8 images, red \(0 images\), blue"),
+        ("rm -r ../colours; touch ../colours", "colours: a file, not a folder; unpack it"),
+        ("rm -r test", "colours/test: there is no such folder; .*/colours must hold .*, and holds only train$"),
+        (
+            "mv train Train; mv test valid",
+            "colours/train: there is no such folder; .*, and holds only Train, valid\n.*colours/test: there is no such",
+        ),
+        ("mkdir colours; mv train test colours", "colours must hold train/ and test/, and holds only colours\n"),
+        ("rm -r train/*", "colours/train: it holds nothing; it must hold one folder of images for each class"),
+        (
+            "for i in train/red/*; do mv $i ${i%.png}.heic; done",
+            r"colours/train: no images that can be decoded in red; fill or remove what is empty",
+        ),
+        (
+            "rm -r test/red",
+            "train/ and test/ do not have the same classes: only train/ has red; give every class a folder",
+        ),
+        (
+            "rm -r */blue */green",
+            "colours/train: it holds red; it must hold one folder of images for each class, of which there are two or",
+        ),
+        ("mv train/red/* train", "colours/train: 8 images directly in it; move each into the folder of its class"),
         ("ln -s nowhere train/grey", r"colours/train/grey: cannot be read \(No such file or directory\); make it"),
         ("ln -s circle.png train/red/circle.png", r"circle\.png: cannot be read \(Too many .*\); make it"),
     ],

@@ -178,6 +178,11 @@ def test_your_code_net_takes_a_last_batch_of_one_image():
     assert model.train()(torch.rand(1, 3, 2, 2)).isfinite().all()
 
 
+def test_your_code_net_without_conv_layers_is_refused():
+    with pytest.raises(ValueError, match="at least one conv layer; give filters"):
+        YourCodeNet((3, 8, 8), 10, [], 1, [])
+
+
 # A trial's network, and its cost
 
 

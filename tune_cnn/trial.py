@@ -121,8 +121,12 @@ class Trial:
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(gpus), numerics(self.device, self.settings.precision):
             evaluated.load_state_dict(self.best_weights)
-            batches, seen = self._evaluation_batches(self.images.test), partial(views, count=self.settings.test_views)
-            self.test_result = self.trainer.test_epoch(batches, verbose, predictions=predictions, views=seen)
+            self.test_result = self.trainer.test_epoch(
+                self._evaluation_batches(self.images.test),
+                verbose,
+                predictions=predictions,
+                views=partial(views, count=self.settings.test_views),
+            )
             evaluated.load_state_dict(trained)
         self.test_predictions = torch.cat(predictions).cpu().numpy()
 

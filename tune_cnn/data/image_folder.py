@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from stat import S_ISDIR, S_ISREG
 
 import numpy as np
@@ -43,8 +44,11 @@ class ImageFolder(Source):
         train, _ = choose(self.data, found)
         fitted, _ = split(len(train))
         chosen = [files[index] for index in train[fitted[:count]]]
-        images, scaled = decode(chosen, *self.data.in_size[1:])
-        return super().first(count, download) if scaled else (ImageSet(images, _labels(chosen)), len(fitted))
+        with suppress(DataError):  # else read all, so that the error names every broken file
+            images, scaled = decode(chosen, *self.data.in_size[1:])
+            if not scaled:
+                return ImageSet(images, _labels(chosen)), len(fitted)
+        return super().first(count, download)
 
 
 def _labels(files: Sequence[ImageFile]) -> Indices:
@@ -61,39 +65,54 @@ def list_folder(root: str) -> tuple[Found, list[ImageFile]]:
         DataError: The folder cannot be read, or is not what `ImageFolder` needs; every fault is named.
     """
     if not os.path.isdir(root):
-        raise DataError(f"{root}: there is no such folder; check the path of image_folder")
+        fault = "a file, not a folder; unpack it" if os.path.exists(root) else "there is no such folder"
+        raise DataError(f"{root}: {fault}; check the path of image_folder")
     try:
         return _list(root)
     except OSError as error:  # a broken link, too
-        fault = f"cannot be read ({error.strerror})"
-        raise DataError(f"{error.filename}: {fault}; make it readable, or take it out") from error
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); make it readable, or take it out"
+        ) from error
 
 
 def _list(root: str) -> tuple[Found, list[ImageFile]]:
     listing = _Listing(root)
     beside, folders = listing.entries(root)
-    if not {"train", "test"}.issubset(folders):
-        raise DataError(f"{root}: it must hold folders train/ and test/, and holds {enumerated(folders) or 'neither'}")
+    wanted = f"{root} must hold train/ and test/, and holds only {enumerated(folders) or 'files'}"
+    if absent := [part for part in ("train", "test") if part not in folders]:
+        raise DataError("\n".join(f"{os.path.join(root, part)}: there is no such folder; {wanted}" for part in absent))
     train, test = listing.classes("train"), listing.classes("test")
-    if (single := sorted(train.keys() ^ test.keys())) and not listing.problems:
-        fault = f"only one of train/ and test/ has {enumerated(single)}"
-        listing.problems.append(f"{root}: {fault}; give every class a folder of the same name in both")
+    if train.keys() != test.keys() and not listing.problems:
+        only = [
+            f"only {part}/ has {enumerated(sorted(names))}"
+            for part, names in (("train", train.keys() - test.keys()), ("test", test.keys() - train.keys()))
+            if names
+        ]
+        listing.problems.append(
+            f"{root}: train/ and test/ do not have the same classes: {', '.join(only)}; "
+            "give every class a folder of the same name in both"
+        )
     if listing.problems:
         raise DataError("\n".join(listing.problems))
     left_out = [f"the folder {name}" for name in folders if name not in ("train", "test")]
     left_out += [f"{counted(len(beside), 'image')} beside train/ and test/"] if beside else []
-    if others := sorted(+listing.others, key=lambda name: (-listing.others[name], name)):  # the most frequent first
-        left_out.append(f"{listing.others.total():,} hidden or no images ({enumerated(others, most=3)})")
     names = sorted(train)
     fitted, tested = (
         [file._replace(label=label) for label, name in enumerate(names) for file in part[name]]
         for part in (train, test)
     )
     files = fitted + tested
-    # A name that is not UTF-8 cannot be written to results and reports.
-    classes = tuple(os.fsencode(name).decode(errors="replace") for name in names)
-    settings = {"fingerprint": digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files))}
-    return Found(root, len(fitted), len(tested), len(classes), classes, left_out, settings), files
+    found = Found(
+        root,
+        len(fitted),
+        len(tested),
+        len(names),
+        # A name that is not UTF-8 cannot be written to results and reports.
+        tuple(os.fsencode(name).decode(errors="replace") for name in names),
+        left_out + listing.left_out(),
+        {"fingerprint": digest("".join(f"{file.name}\0{file.size_bytes}\n" for file in files))},
+    )
+    return found, files
 
 
 class _Listing:
@@ -104,19 +123,22 @@ class _Listing:
         self.extensions = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN.keys() - _NOT_DECODED}
         self.root = root
         self.problems: list[str] = []
-        self.others = Counter[str]()  # what is no image by its file name extension, what is hidden by its name
+        self.hidden, self.other = Counter[str](), Counter[str]()  # by name, and by file name extension
 
     def classes(self, part: str) -> dict[str, list[ImageFile]]:
         """List the images in `train/` or `test/` by class, which is the name of their folder."""
         place = os.path.join(self.root, part)
         loose, names = self.entries(place)
         classes = {name: self.files(os.path.join(place, name)) for name in names}
-        if loose or len(classes) < 2 or not all(classes.values()):
-            wanted = "it must hold only folders of images, one for each of two or more classes"
-            by_size = sorted(classes.items(), key=lambda item: len(item[1]))  # empty ones first
-            holds = [f"{name} ({counted(len(files), 'image')})" for name, files in by_size]
-            holds = [counted(len(loose), "image")] * bool(loose) + holds
-            self.problems.append(f"{place}: {wanted}; it holds {enumerated(holds) or 'nothing'}")
+        if loose:
+            fault = f"{counted(len(loose), 'image')} directly in it; move each into the folder of its class"
+            self.problems.append(f"{place}: {fault}")
+        elif len(names) < 2:
+            fault = f"it holds {enumerated(names) or 'nothing'}; it must hold one folder of images for each class"
+            self.problems.append(f"{place}: {fault}, of which there are two or more")
+        elif empty := [name for name in names if not classes[name]]:
+            fault = f"no images that can be decoded in {enumerated(empty)}; fill or remove what is empty"
+            self.problems.append(f"{place}: {fault}")
         return classes
 
     def files(self, place: str, above: tuple[str, ...] = ()) -> list[ImageFile]:
@@ -136,7 +158,7 @@ class _Listing:
             for entry in entries:
                 suffix = os.path.splitext(entry.name)[1].lower()
                 if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
-                    self.others[entry.name] += entry.is_dir() or suffix in self.extensions
+                    self.hidden[entry.name] += entry.is_dir() or suffix in self.extensions
                     continue
                 status = entry.stat()
                 if S_ISDIR(status.st_mode):
@@ -145,5 +167,13 @@ class _Listing:
                     name = entry.path[len(self.root) :].replace(os.sep, "/").lstrip("/")
                     files.append(ImageFile(entry.path, name, 0, status.st_size, status.st_mtime_ns))
                 else:
-                    self.others[suffix or entry.name] += 1
+                    self.other[suffix or entry.name] += 1
         return files, sorted(names)
+
+    def left_out(self) -> list[str]:
+        """Describe what was left out."""
+        phrases = []
+        for what, counter in (("hidden", +self.hidden), ("other than images", self.other)):
+            if names := sorted(counter, key=lambda name: (-counter[name], name)):  # the most frequent first
+                phrases.append(f"{counter.total():,} {what} ({enumerated(names, most=3)})")
+        return phrases

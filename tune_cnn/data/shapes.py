@@ -50,8 +50,10 @@ class Shapes(Source):
     def inspect(self) -> Found:
         """Numbers of images, from the settings or by default."""
         if min(self.data.in_size[1:]) < _SMALLEST:
-            fault = f"{[*self.data.in_size]} is too small to draw shapes"
-            raise DataError(f"data.in_size: {fault}; take {[3, _SMALLEST, _SMALLEST]} or more")
+            least = [3, _SMALLEST, _SMALLEST]
+            raise DataError(
+                f"data.in_size: {list(self.data.in_size)} is too small to draw shapes; take {least} or more"
+            )
         train, test = self.data.train_images or _COUNTS[0], self.data.test_images or _COUNTS[1]
         # The counts become part of the trial id, so that new defaults never change what an id stands for.
         settings = {"path": None, "train_images": train, "test_images": test}

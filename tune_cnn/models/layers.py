@@ -63,6 +63,9 @@ class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
 class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
     """Adaptive max-pooling to 1x1; on GPUs by `max`, since PyTorch's backward pass adds in random order."""
 
+    def __init__(self) -> None:
+        super().__init__((1, 1))
+
     def forward(self, input: Tensor) -> Tensor:
         if input.is_cuda:
             return input.flatten(2).max(dim=2).values[..., None, None]
@@ -146,5 +149,6 @@ def _transposed(rows: Tensor, first: int) -> Tensor:
     A channel shuffle of 1x1 images does exactly that, and its kernel is up to five times as fast as a copy.
     """
     count, size = rows.shape
-    pixels = rows.as_strided((count, size, 1, 1), (size, 1, size, size))
-    return nn.functional.channel_shuffle(pixels, first).view(count, size)
+    return nn.functional.channel_shuffle(rows.as_strided((count, size, 1, 1), (size, 1, size, size)), first).view(
+        count, size
+    )

@@ -136,6 +136,8 @@ class YourCodeNet(nn.Module):
         super().__init__()
         channels, height, width = in_size
         pooled_size(height, width, len(filters), pool_every)  # has the same limit and raises the same error
+        if not filters:
+            raise ValueError("YourCodeNet needs at least one conv layer; give filters")
         self.feature_extractor = nn.Sequential(nn.Conv2d(channels, filters[0], 3, padding=1, bias=False))
         channels = filters[0]
         for index, filter_count in enumerate(filters[1:], start=1):
@@ -146,7 +148,7 @@ class YourCodeNet(nn.Module):
         poolings = (len(filters) - 1) // pool_every
         places = next(side for side in (4, 2, 1) if channels * side**2 <= _MOST_FEATURES or side == 1)
         grid = tuple(min(side >> poolings, places) for side in (height, width))
-        pool = layers.AdaptiveMaxPool2d((1, 1)) if places == 1 else layers.AdaptiveAvgPool2d(grid)
+        pool = layers.AdaptiveMaxPool2d() if places == 1 else layers.AdaptiveAvgPool2d(grid)
         self.feature_extractor.extend([BatchNorm2d(channels), layers.ReLU(), pool])
 
         self.classifier = _classifier(nn.Linear, channels * grid[0] * grid[1], hidden_dims, out_classes)
