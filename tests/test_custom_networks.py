@@ -384,7 +384,7 @@ def test_cost_counts_conv_and_linear_layers(project):
     [
         ("nets.py:WiderNet", "nets.py:WiderNet: no class of this name is a torch.nn.Module; did you mean 'WideNet'?"),
         ("nets.py:NotANetwork", "nets.py:NotANetwork: no class of this name is a torch.nn.Module; "),
-        ("nets.py:number", "nets.py:number: no class of this name is a torch.nn.Module; those are WideNet, Filtered,"),
+        ("nets.py:number", "nets.py:number: no class of this name is a torch.nn.Module; there are WideNet, Filtered,"),
         ("absent.py:Net", "No such file or directory: '/"),
         ("no_such_module:Net", "no_such_module:Net: there is no module no_such_module; install it, or name a file"),
         ("__main__:Net", "__main__:Net: there is no module __main__; install it, or name a file: nets.py:Net"),

@@ -408,7 +408,11 @@ def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
         ),
         (
             "rm -r */blue */green",
-            "colours/train: it holds red; it must hold one folder of images for each class, of which there are two or",
+            "colours/train: it holds red; it must hold one folder of images for each class, two or more",
+        ),
+        (
+            "for i in train test; do mkdir -p moved/set; mv $i moved/set/images; mv moved $i; done",
+            "colours/train: it holds set; .*; move the folders blue, green, red up into it",
         ),
         ("mv train/red/* train", "colours/train: 8 images directly in it; move each into the folder of its class"),
         ("ln -s nowhere train/grey", r"colours/train/grey: cannot be read \(No such file or directory\); make it"),

@@ -215,7 +215,9 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_images_are_loaded(
 
 
 def test_a_network_that_is_not_there_is_one_problem():
-    with pytest.raises(ConfigError, match=r"1 problem\n  model: \S+nets\.py:Wide: cannot be read .*No such.*; name "):
+    with pytest.raises(
+        ConfigError, match=r"1 problem\n  model: \S+nets\.py:Wide: cannot be read .*No such.*; its path "
+    ):
         run_experiment("run", **{**QUICK, "model": "nets.py:Wide"})
 
 

@@ -310,9 +310,9 @@ def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "place", "fault"),
     [
-        ({"data": "/nowhere"}, "changed settings", "data: '/nowhere' is not a source; write image_folder:/nowhere"),
-        ({"data": "image_folder:/nowhere"}, "changed settings", "data: /nowhere: there is no such folder"),
-        ({"data": "image_folder"}, "changed settings", "data: image_folder needs its folder"),
+        ({"data": "/nowhere"}, "data", "data: '/nowhere' is not a source; write image_folder:/nowhere"),
+        ({"data": "image_folder:/nowhere"}, "data", "data: /nowhere: there is no such folder"),
+        ({"data": "image_folder"}, "data", "data: image_folder needs its folder"),
         ({"overrides": ["data=image_folder:/nowhere"]}, "changed settings", "data: /nowhere: there is no such folder"),
         (
             {"overrides": ["data.in_size=[3, 4, 4]"]},
@@ -321,7 +321,7 @@ def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
         ),
         (
             {"overrides": ["data.in_size=[3, 4, 4]"], "data": "shapes"},
-            "changed settings",
+            "data",
             "data.in_size: [3, 4, 4] is too small",
         ),
     ],
@@ -398,7 +398,7 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ("run_name: a\nrun_name: b", "run_name: written twice, in lines 1 and 2; keep one"),
         (
             "run_name: '{K}'\ngrid: {filters_per_layer: [32]}",
-            "grid.filters_per_layer[0]: 32 is not a list of whole numbers from 1 up, such as [64]",
+            "grid.filters_per_layer: [32] is one list, not a list of lists; write [[32]]",
         ),
         (
             "run_name: '{K}'\ngrid: {filters_per_layer: [[8], [0, 1]]}",
@@ -551,11 +551,12 @@ def test_faults_of_all_files_and_options_are_told_at_once(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="problem") as caught:
         load(tmp_path, "settings: {lr: 0}", "run_name: fine", "run_name: '{'", overrides=["x=1"], data="imagenet")
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
-        "changed settings: 2 problems",
+        "changed settings: 1 problem",
         "  x: unknown key; there are seed, bs_train, bs_test, batches, epochs, early_stopping, lr, reg, "
         "filters_per_layer, layers_per_block, pool_every, hidden_dims, ycn, "
         + ", ".join(OPTIONAL[:-1])
         + ", run_name, grid, seeds, settings, data, resources, search, samples, search_seed, algorithm, scheduler",
+        "data: 1 problem",
         "  data: 'imagenet' is not a source; did you mean 'image_folder'?",
         "a.yaml: 2 problems",
         "  run_name: missing; write a pattern such as exp_K{K}_L{L}",

@@ -97,7 +97,7 @@ def test_what_is_not_there_is_told(trained, tmp_path):
         sweep("quick", settings={"lr": {1, 2}}, storage=tmp_path)
     with pytest.raises(ConfigError, match="'nothing' matches no name; there are quick_K8_L2"):
         sweep("quick", only="nothing", storage=tmp_path)
-    with pytest.raises(ConfigError, match=r"^changed settings: 1 problem\n  data.train_images: 3 is not a whole n"):
+    with pytest.raises(ConfigError, match=r"^data: 1 problem\n  data.train_images: 3 is not a whole n"):
         sweep("quick", data={"source": "shapes", "train_images": 3}, storage=tmp_path)
 
 

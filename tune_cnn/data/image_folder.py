@@ -135,7 +135,11 @@ class _Listing:
             self.problems.append(f"{place}: {fault}")
         elif len(names) < 2:
             fault = f"it holds {enumerated(names) or 'nothing'}; it must hold one folder of images for each class"
-            self.problems.append(f"{place}: {fault}, of which there are two or more")
+            below = {
+                parts[-2] for files in classes.values() for file in files if len(parts := file.name.split("/")) > 3
+            }
+            remedy = f"; move the folders {enumerated(sorted(below))} up into it" if below else ", two or more"
+            self.problems.append(f"{place}: {fault}{remedy}")
         elif empty := [name for name in names if not classes[name]]:
             fault = f"no images that can be decoded in {enumerated(empty)}; fill or remove what is empty"
             self.problems.append(f"{place}: {fault}")

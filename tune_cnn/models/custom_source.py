@@ -114,7 +114,9 @@ def _text(path: str, model: str) -> str:
     try:
         return read_file(Path(path), _MOST_BYTES).decode("utf-8-sig")  # Windows editors write a byte-order mark
     except (OSError, ValueError, ResultError) as error:
-        remedy = "name a Python file from the config file's folder on; if it was moved, type the sweep's command there"
+        remedy = (
+            "its path is taken from the config file's folder; if the project was moved, type the sweep's command there"
+        )
         raise NetworkError(f"{model}: cannot be read ({error}); {remedy}") from error
 
 
