@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -25,7 +24,7 @@ from tune_cnn.sweep.tensorboard import TrialBoard, overview
 
 OPENER = build_opener(ProxyHandler({}))  # no proxy stands between us and our own machine
 SIZES = [(8, 2), (8, 4), (16, 2), (16, 4)]
-PICTURE = np.full((200, 345, 3), (8, 69, 148), np.uint8)
+PICTURE = Image.new("RGB", (345, 200), (8, 69, 148))
 PATIENCE_S = 30.0  # on a machine that has other things to do
 
 
