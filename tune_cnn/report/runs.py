@@ -123,6 +123,12 @@ class Run:
         return verdict if verdict in EXPECTATIONS else None
 
     @property
+    def score_spread(self) -> float | None:
+        """The spread of the logits over different images before the training."""
+        spread = self.part("diagnosis").get("score_spread")
+        return spread if isinstance(spread, float) and math.isfinite(spread) else None
+
+    @property
     def search(self) -> dict[str, Mapping[str, Any]]:
         """The distributions that settings were drawn from, such as `{"lr": {"loguniform": [1e-4, 1e-2]}}`."""
         return {key: value for key, value in self.part("search").items() if isinstance(value, Mapping)}

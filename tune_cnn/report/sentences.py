@@ -76,20 +76,25 @@ def summary(grids: Sequence[Grid]) -> list[str]:
 
 
 def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
-    """Names and values: network, the settings that all trainings share, images, device, versions and training time."""
+    """Names and values: network, the settings that all trainings share, images, device, versions and training time.
+
+    Other networks than ConvClassifier need not take these settings, and may have their own EMA: defaults are left out.
+    """
     runs = [run for grid in grids for run in grid.runs]
     first, *others = (grid.conditions for grid in grids)
-    default = Run(("",), Settings()).conditions
+    names = dict.fromkeys(network(run.conditions) for run in runs)
+    default = {} if [*names] == ["ConvClassifier"] else Run(("",), Settings()).conditions
     settings = [
         f"{key} {text}"
         for key, text in first.items()
-        if text != default.get(key) and all(other.get(key) == text for other in others)
+        if key not in ("ycn", "model", "data.source") and text != default.get(key)
+        if all(other.get(key) == text for other in others)
     ]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
     durations = known(run.number("duration_s") for run in runs)
     found = {
-        "network": _distinct(network(run.conditions) for run in runs),
-        "shared settings, if not the default": ", ".join(settings),
+        "network": "; ".join(names),
+        "settings": ", ".join(settings),
         "seeds" if len(seeds) > 1 else "seed": listed(seeds) if seeds else "",
         "source of images": _distinct(run.settings.data.source for run in runs),
         "images": _distinct(run.facts.get("images") for run in runs),

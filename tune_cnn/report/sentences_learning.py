@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from tune_cnn.report.grids import Cell, Grid
+from tune_cnn.report.grids import Cell, Grid, known
 from tune_cnn.report.runs import Run
 from tune_cnn.report.wording import differing, is_network, percent, places, variant
 from tune_cnn.texts import counted
@@ -37,6 +37,7 @@ def not_learned(grid: Grid) -> list[str]:
     for cell in flat:
         reasons.setdefault(_reason(cell, grid), []).append(cell)
     lines += [f"{'Why' if len(reasons) == 1 else places(cells)}: {why}" for why, cells in reasons.items()]
+    lines += weak_signal(grid)
     if diverged:
         lines.append(f"{places(diverged)} diverged: a loss was no longer a finite number; a lower lr may help.")
     finished = [run for run in grid.runs if run.is_finished]
@@ -69,6 +70,20 @@ def expectations(grid: Grid) -> list[str]:
     right = f"{decided - len(wrong)} of {counted(decided, 'training')}"
     but = f", and wrong on {places(list(dict.fromkeys(wrong)))}" if wrong else ""
     return [f"The diagnosis before the training was right on {right}{but}."] if decided else []
+
+
+def weak_signal(grid: Grid) -> list[str]:
+    """Say how small the logit spread was before the training, if that separates the cells that did not learn."""
+    flat, learned = (
+        known(run.score_spread for run in grid.runs if run.verdict == verdict)
+        for verdict in ("did not learn", "learned")
+    )
+    if not flat or not learned or float(f"{max(flat):.1e}") >= float(f"{min(learned):.1e}"):
+        return []
+    return [
+        f"Before the training, the scores of different images differed by at most {max(flat):.1e} in the networks that "
+        f"did not learn, and by at least {min(learned):.1e} in those that learned."
+    ]
 
 
 def _reason(cell: Cell, grid: Grid) -> str:
