@@ -204,8 +204,13 @@ def test_arguments_can_be_set_searched_and_given_as_a_mapping(project):
     assert experiment.name == "wide_5"
     (experiment,) = load_experiments([config], overrides=["model_args.width=6"])
     assert experiment.settings.model_args == {"width": 6}
-    (experiment,) = load_experiments([config], overrides=["model_args={width: 7}"])
-    assert experiment.settings.model_args == {"width": 7}
+    for changes, arguments in (
+        (["model_args={activation: Tanh}"], {"activation": "Tanh"}),  # instead of all arguments of the file
+        (["model_args={activation: Tanh}", "model_args.width=7"], {"activation": "Tanh", "width": 7}),
+        (["model_args=null"], None),
+    ):
+        (experiment,) = load_experiments([config], overrides=["run_name=a", *changes])
+        assert experiment.settings.model_args == arguments
     searched = ["run_name={sample}", "search.model_args.width={randint: [2, 9]}", "samples=3"]
     widths = [e.settings.model_args["width"] for e in load_experiments([config], overrides=searched)]
     assert len(widths) == 3

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tune_cnn.rules import suggest
-from tune_cnn.settings import KEYS
+from tune_cnn.settings import ARGUMENT_PREFIX, KEYS
 from tune_cnn.sweep.config import strict_yaml
 from tune_cnn.sweep.config.config_file import SECTIONS, check_values, written_out
 from tune_cnn.sweep.config.file_model import file_model
@@ -50,7 +50,10 @@ def parse_overrides(
         faults += check_values(document)[1]
         problems += [fault for fault in faults if fault not in problems]
         if not faults:
-            overrides.append(change._replace(value=document[change.section]))
+            value = document[change.section]
+            if change.section == "settings" and "model_args" in change.value:
+                value["model_args"] = None  # so that `apply` drops the file's
+            overrides.append(change._replace(value=value))
     return overrides, problems
 
 
@@ -61,7 +64,10 @@ def apply(override: Override, document: dict[str, Any]) -> None:
         # A key that varies now has no fixed value among the settings any more.
         varied = ["seed"] if section == "seeds" else value
         document["settings"] = {key: fixed for key, fixed in settings.items() if key not in varied}
-    document[section] = _merged(document.get(section), value, depth)
+    values = document.get(section)
+    if section == "settings" and "model_args" in value and isinstance(values, dict):
+        values = {key: old for key, old in values.items() if not key.startswith(ARGUMENT_PREFIX)}
+    document[section] = _merged(values, value, depth)
 
 
 def _merged(values: Any, changes: Any, depth: int) -> Any:
