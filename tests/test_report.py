@@ -203,6 +203,13 @@ def test_missing_and_failed_cells_are_named_and_claim_nothing(tmp_path):
     )
 
 
+def test_cells_that_are_level_with_the_best_are_named(tmp_path):
+    grid = one_grid(tmp_path, {(32, 2): 60.0, (32, 4): 60.01, (64, 2): 60.02, (64, 4): 59.0})
+    assert summary([grid])[0].endswith(
+        "accuracy is 60.0 % (K = 32, L = 2), 59.0 % on the test set; level with it: (K = 32, L = 4), (K = 64, L = 2)."
+    )
+
+
 def test_nothing_but_missing_cells(tmp_path):
     asked = {"exp_K32_L2": settings(32, 2), "exp_K32_L4": settings(32, 4)}
     (grid,) = load_grids([], asked, {"exp_K32_L2": "lost its node"})

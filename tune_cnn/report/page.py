@@ -18,6 +18,8 @@ from tune_cnn.texts import printable
 
 # Characters that Markdown interprets; an underscore within a word is not one.
 _SPECIAL = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+# Spaces that keep numbers on one line with their units and symbols.
+_UNBREAKABLE = re.compile(r"(?<=\d) (?=%|±)|(?<=±) (?=\d)| (?==)|(?<= =) (?=\d)")
 
 
 def page(title: str, grids: Sequence[Grid]) -> str:
@@ -40,7 +42,7 @@ def markdown_text(content: object) -> object:
 
 def _html(content: object) -> object:
     """Remove control characters from a text, which Jinja then escapes; the SVG of figures is left as it is."""
-    return printable(content, keep="\n\t") if type(content) is str else content
+    return _UNBREAKABLE.sub("\N{NO-BREAK SPACE}", printable(content, keep="\n\t")) if type(content) is str else content
 
 
 def _rendered(template: str, finalize: Any, title: str, grids: Sequence[Grid], **more: Any) -> str:

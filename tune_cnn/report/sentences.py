@@ -63,12 +63,14 @@ def summary(grids: Sequence[Grid]) -> list[str]:
     if learned := ranked(list(names)):
         best, *others = learned
         gaps = {cell: difference(best.accuracies, cell.accuracies) for cell in others}
-        level = [f"({names[cell]})" for cell, gap in gaps.items() if gap and gap.is_noise]
+        noise = [cell for cell, gap in gaps.items() if gap and gap.is_noise]
+        level = noise or [cell for cell in others if percent(cell.accuracy) == percent(best.accuracy)]
         sentence += f" The highest validation accuracy is {percent(best.accuracy)} ({names[best]})"
         if best.test_accuracy:
             sentence += f", {percent(best.test_accuracy)} on the test set"
         if level:
-            sentence += f"; within the noise of it: {enumerated(level, most=3)}"
+            close = "within the noise of" if noise else "level with"
+            sentence += f"; {close} it: {enumerated([f'({names[cell]})' for cell in level], most=3)}"
         sentence += "."
     compared = [cell for cell in names if cell.finished]
     has_seeds = len(compared) < 2 or all(len(cell.finished) > 1 for cell in compared)
@@ -84,19 +86,17 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     first, *others = (grid.conditions for grid in grids)
     names = dict.fromkeys(network(run.conditions) for run in runs)
     default = {} if [*names] == ["ConvClassifier"] else Run(("",), Settings()).conditions
-    settings = [
-        f"{key} {text}"
-        for key, text in first.items()
-        if key not in ("ycn", "model", "data.source") and text != default.get(key)
-        if all(other.get(key) == text for other in others)
-    ]
+    shared = {key: text for key, text in first.items() if all(other.get(key) == text for other in others)}
+    settings = [f"{key} {text}" for key, text in shared.items() if text != default.get(key)]
+    images = [text.removeprefix("data.") for text in settings if text.startswith("data.")]
+    settings = [text for text in settings if not text.startswith(("data.", "ycn ", "model "))]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
     durations = known(run.number("duration_s") for run in runs)
     found = {
         "network": "; ".join(names),
         "settings": ", ".join(settings),
         "seeds" if len(seeds) > 1 else "seed": listed(seeds) if seeds else "",
-        "source of images": _distinct(run.settings.data.source for run in runs),
+        "source of images": ", ".join(images),
         "images": _distinct(run.facts.get("images") for run in runs),
         "device": _distinct(run.facts.get("device") for run in runs),
         "threads": _distinct(run.facts.get("threads") for run in runs),

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
@@ -105,7 +106,7 @@ class TrialBoard:
             known = {tag: epoch[key] for tag, key in self._keys.items() if epoch.get(key) is not None}
             events += [Event(summary=scalar(tag, value), step=epoch["epoch"]) for tag, value in known.items()]
         for tag, picture in result.get("pictures", {}).items():
-            events.append(Event(summary=image(tag, picture, dataformats="HWC"), step=result["epoch"]))
+            events.append(Event(summary=image(tag, np.asarray(picture), dataformats="HWC"), step=result["epoch"]))
         if result["stop_reason"] is not None:
             events.append(Event(summary=self._end))
         self._append(events)
