@@ -23,7 +23,7 @@ _FINAL |= {errno.ENAMETOOLONG, errno.ELOOP}
 # File systems, by their names in stat(1), that other machines cannot write to unless they are exported.
 _OWN_DISKS = {"ext2/ext3", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "ramfs", "overlayfs"}
 _REQUEST_S = 15.0  # to wait for an S3 server that sends nothing
-_PAUSE_S = 0.5
+_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 1.0
 
 
 class Folder:
@@ -64,7 +64,11 @@ class Folder:
         return False
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes | None:
-        """The content of a file, or None; a ResultError if it is no regular file, or has more than `most` bytes."""
+        """The content of a file of at most `most` bytes, or None if it does not exist.
+
+        Raises:
+            ResultError: It is not a regular file, or it is larger.
+        """
 
         def read() -> bytes | None:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -132,16 +136,16 @@ class Folder:
         return self._insist(names, "listed")
 
     def _insist(self, action: Callable[[], _T], done: str, name: str = "") -> _T:
-        end = None
+        end, pause = time.monotonic() + self.patience_s, _FIRST_PAUSE_S
         while True:
             try:
                 return action()
             except OSError as error:
-                if error.errno in _FINAL or (end is not None and time.monotonic() > end):
+                # There is always a second try: this process may have been suspended during the first.
+                if error.errno in _FINAL or (time.monotonic() + pause > end and pause > _FIRST_PAUSE_S):
                     raise self.failed(error, done, name) from error
-            # From the first failure on: this process may have been suspended before it.
-            end = end or time.monotonic() + self.patience_s
-            time.sleep(_PAUSE_S)
+            time.sleep(pause)
+            pause = min(2 * pause, _MOST_PAUSE_S)
 
     def failed(self, error: OSError, done: str, name: str = "") -> StorageError:
         """The error to raise, with its cause and a remedy; `done` is what failed, such as `read` or `written`."""
