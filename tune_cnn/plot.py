@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import math
 import os
 import re
 import sys
@@ -158,7 +159,7 @@ def log_scale(axis: XAxis | YAxis) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     few = (1, 2, 5) if high < 100 * low else (1,)
-    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5) if high < 10 * low else few))
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8) if high < 10 * low else few))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
@@ -173,5 +174,6 @@ def draw_legend(fig: Figure, ax: Axes) -> None:
     if not labels:
         return
     points_per_entry = (0.6 * max(map(len, labels)) + 5) * matplotlib.rcParams["font.size"]
-    columns = int(fig.get_figwidth() * 72 / points_per_entry)
-    fig.legend(handles, labels, loc="outside lower center", ncols=max(columns, 1)).set_gid("tune_cnn")
+    most = max(int(fig.get_figwidth() * 72 / points_per_entry), 1)
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / most))  # rows of equal length
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns).set_gid("tune_cnn")
