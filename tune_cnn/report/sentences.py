@@ -87,16 +87,19 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     names = dict.fromkeys(network(run.conditions) for run in runs)
     default = {} if [*names] == ["ConvClassifier"] else Run(("",), Settings()).conditions
     shared = {key: text for key, text in first.items() if all(other.get(key) == text for other in others)}
-    settings = [f"{key} {text}" for key, text in shared.items() if text != default.get(key)]
-    images = [text.removeprefix("data.") for text in settings if text.startswith("data.")]
-    settings = [text for text in settings if not text.startswith(("data.", "ycn ", "model "))]
+    images = {key.removeprefix("data."): text for key, text in shared.items() if key.startswith("data.")}
+    settings = [
+        f"{key} {text}"
+        for key, text in shared.items()
+        if key not in ("ycn", "model") and not key.startswith("data.") and text != default.get(key)
+    ]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
     durations = known(run.number("duration_s") for run in runs)
     found = {
         "network": "; ".join(names),
         "settings": ", ".join(settings),
         "seeds" if len(seeds) > 1 else "seed": listed(seeds) if seeds else "",
-        "source of images": ", ".join(images),
+        "source of images": _distinct([images]),
         "images": _distinct(run.facts.get("images") for run in runs),
         "device": _distinct(run.facts.get("device") for run in runs),
         "threads": _distinct(run.facts.get("threads") for run in runs),
