@@ -91,7 +91,7 @@ def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     settings = [
         f"{key} {text}"
         for key, text in shared.items()
-        if key not in ("ycn", "model") and not key.startswith("data.") and text != default.get(key)
+        if key != "ycn" and not key.startswith("data.") and text != default.get(key)
     ]
     seeds = sorted({run.settings.seed for run in runs if run.settings.seed is not None})
     durations = known(run.number("duration_s") for run in runs)
