@@ -142,16 +142,21 @@ def test_nothing_is_said_but_how_far_it_is(tmp_path):
     )
 
 
-def test_ctrl_c_ends_it_and_its_processes_silently_while_one_starts(tmp_path):
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_ctrl_c_or_a_kill_ends_it_and_its_processes_while_one_starts(tmp_path, is_killed):
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     command = [sys.executable, "-m", "tune_cnn", "bench", "tiny.yaml", "--rounds=99", "--set", "data.train_images=3000"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         while "round 1 of 99" not in process.stderr.readline():
             pass
         time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        assert process.communicate(timeout=60)[1] == "\ninterrupted\n"
-    assert process.returncode == 130
+        if is_killed:
+            process.kill()
+            process.communicate(timeout=60)  # until all processes that write to its stderr have ended
+        else:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            assert process.communicate(timeout=60)[1] == "\ninterrupted\n"
+    assert process.returncode == (-signal.SIGKILL if is_killed else 130)
 
 
 def test_an_error_of_a_process_is_told():

@@ -21,6 +21,7 @@ from tune_cnn import data, models
 from tune_cnn.data import Images, ImageSet
 from tune_cnn.data.batches import evaluated_at_once
 from tune_cnn.errors import ResourceError
+from tune_cnn.machine import end_with_parent
 from tune_cnn.settings import Settings
 from tune_cnn.texts import tell
 from tune_cnn.training import AUTOCAST
@@ -167,7 +168,7 @@ def take_turn(
     Raises:
         ResourceError: The process died.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: on Ctrl-C, the parent ends the child
         turn = pool.submit(_measure, contender, settings, images, threads, device)
         signal.signal(signal.SIGINT, interrupt)

@@ -1,8 +1,10 @@
 """What this machine offers a process: cores, load, GPUs and 16-bit arithmetic."""
 
+import multiprocessing
 import os
 import platform
 import subprocess
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,17 @@ def load() -> str:
     """Load of a busy machine, such as `load 3.1, 2 cores`; empty if half of its cores are free."""
     count, load = os.cpu_count() or 1, os.getloadavg()[0]
     return f"load {load:.1f}, {count} cores" if load > count / 2 else ""
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends, even by a kill: a pool's worker would wait for more work forever."""
+
+    def wait() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def cpu_kind() -> str:

@@ -16,6 +16,7 @@ import torch
 
 from tune_cnn import data
 from tune_cnn.errors import ResourceError
+from tune_cnn.machine import end_with_parent
 from tune_cnn.models import cost
 from tune_cnn.settings import Settings
 from tune_cnn.sweep.pace import Pace, measure_gpu_memory, measure_pace, network_of
@@ -144,6 +145,7 @@ def _workers(count: int) -> ProcessPoolExecutor:
 
 def _begin(barrier: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, whose end ends this process
+    end_with_parent()
     os.nice(int(os.environ.get("RAY_worker_niceness", _RAYS_NICENESS)))  # noqa: SIM112 - Ray's spelling
     number = barrier.wait(_WORKERS_START_S)
     if torch.cuda.is_available():
