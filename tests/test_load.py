@@ -302,7 +302,7 @@ def test_data_option_replaces_the_images_of_every_file(tmp_path: Path) -> None:
 
 
 def test_faulty_data_option_is_told_once(tmp_path: Path) -> None:
-    assert faults(tmp_path, "run_name: one", "run_name: two", data="imagenet") == [
+    assert faults(tmp_path, "run_name: one\ndata: image_folder:nowhere", "run_name: two", data="imagenet") == [
         "data: 'imagenet' is not a source; did you mean 'image_folder'?"
     ]
 

@@ -83,7 +83,7 @@ def source_mapping(value: object) -> tuple[dict[str, Any], list[str]]:
     if isinstance(value, str):
         source, _, path = value.partition(":")
         if source.lower() not in SOURCES:
-            is_place = value.endswith(".npz") or os.sep in source or os.path.isdir(value)
+            is_place = source.endswith(".npz") or os.sep in source or os.path.isdir(value)
             remedy = f"write image_folder:{value}, or arrays:{value}" if is_place else suggest(source, SOURCES)
             return {}, [f"data: {shown(value)} is not a source; {remedy}"]
         return {"source": source} | ({"path": path} if path else {}), []

@@ -54,6 +54,8 @@ def parse_overrides(
             if change.section == "settings" and "model_args" in change.value:
                 value["model_args"] = None  # so that `apply` drops the file's
             overrides.append(change._replace(value=value))
+        elif change.section == "data" and change.depth == 0:  # the files' images, which it replaces, are not checked
+            overrides.append(change._replace(value={}))
     return overrides, problems
 
 
