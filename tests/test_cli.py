@@ -774,6 +774,7 @@ resources: {cpus_per_trial: 0, gpus: 1}
         (["sweep"], ["Example:\n  tune-cnn sweep exp1_1 exp1_2", "All options: tune-cnn sweep --help"]),
         (["sweep", "tiny.yaml", "--fre"], ["unrecognized arguments: --fre"]),
         (["sweep", "tiny.yaml", "--epochs", "3"], ["a setting is changed by --set, such as --set epochs=3"]),
+        (["sweep", "tiny.yaml", "--set", "grid.layers_per_block=[1,", "2]"], ["2]; a value with spaces needs quotes"]),
         (["sweep", "tiny.yaml", "--cpus", "0"], ["--cpus: '0' is not a whole number from 1 up"]),
         (["sweep", "tiny.yaml", "--gpus", "-1"], ["--gpus"]),
         (["trial", "tiny.yaml", "x", "--threads", "two"], ["--threads: 'two' is not a whole number from 1 up"]),

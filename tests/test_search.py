@@ -154,8 +154,9 @@ def test_what_does_not_fit_a_search_is_refused(config, change, fault):
     assert any(re.fullmatch(f"  {fault if 'S+' in fault else re.escape(fault)}", problem) for problem in problems)
 
 
-def test_what_belongs_to_a_search_is_refused_without_one(config):
-    config.write_text("run_name: tiny_{sample}\nsamples: 3\nsearch_seed: 1\n")
+@pytest.mark.parametrize("search", ["", "search: {}\n"])
+def test_what_belongs_to_a_search_is_refused_without_one(config, search):
+    config.write_text(f"run_name: tiny_{{sample}}\n{search}samples: 3\nsearch_seed: 1\n")
     assert faults(config)[1:] == [
         "  samples: there is no search: to draw from; add one, or leave this out",
         "  search_seed: there is no search: to draw from; add one, or leave this out",

@@ -17,7 +17,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "filters_per_layer": (64, 64), "layers_per_block": 1, "pool_every": 3, "hidden_dims": (), "ycn": True,
     "init": "he", "optimizer": "sgd", "momentum": 0.5, "schedule": "cosine", "warmup": 0.5, "label_smoothing": 0.5,
     "flip": True, "translate": 2, "cutout": 8, "average": 0.5, "test_views": 2, "precision": "bf16",
-    "compile": True, "cuda_graph": True, "model": "nets.py:Net", "model_args": {"width": 3},
+    "compile": True, "cuda_graph": True, "model": "nets.py:Net", "model_args": {"width": 3, "limit": 1e30},
     "model_fingerprint": "0123", "data": DataSettings("shapes"),
 }  # fmt: skip
 
@@ -193,6 +193,7 @@ def test_source_is_read_from_a_text_or_a_mapping(value: Any, data: DataSettings)
         ("/images", "data: '/images' is not a source; write image_folder:/images, or arrays:/images"),
         ("images.npz", "data: 'images.npz' is not a source; write image_folder:images.npz, or arrays:images.npz"),
         ("image-folder:images", "data: 'image-folder:images' is not a source; did you mean 'image_folder'?"),
+        ("array:images.npz", "data: 'array:images.npz' is not a source; did you mean 'arrays'?"),
         ("CIFAR-10", "data: 'CIFAR-10' is not a source; did you mean 'cifar10'?"),
         (5, f"data: 5 is not a source; there are {', '.join(SOURCES)}"),
         ({"source": "image_folder"}, "data: image_folder needs its folder; write image_folder:/path/to/images"),

@@ -63,6 +63,8 @@ class _Parser(argparse.ArgumentParser):
         elif (unknown := re.match(r"unrecognized arguments: --([\w.-]+)(?:[= ](\S+))?", message)) is not None:
             change = f"{unknown[1].replace('-', '_')}={unknown[2] or 'VALUE'}"
             message += f"; a setting is changed by --set, such as --set {change}"
+        elif re.match(r"unrecognized arguments: .*[\]}]", message):
+            message += "; a value with spaces needs quotes, such as --set 'grid.layers_per_block=[1, 2]'"
         example = str(self.epilog).partition("\n")[2]
         self.exit(2, f"{self.prog}: {message}\nExample:\n{example}\nAll options: {self.prog} --help\n")
 

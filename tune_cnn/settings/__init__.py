@@ -5,6 +5,7 @@ nothing else: not of its name, of where the images lie, or of the number of core
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -40,7 +41,7 @@ _LEADERS |= dict.fromkeys(("data.in_size", "data.classes", "data.fingerprint"), 
 def _argument(value: Any) -> Any:
     """Check that JSON can store and restore an argument of a custom network's constructor."""
     for item in value if isinstance(value, list) else [value]:
-        is_number = isinstance(item, int | float) and abs(item) < 2**63
+        is_number = isinstance(item, int | float) and abs(item) < (2**63 if isinstance(item, int) else math.inf)
         if item is not None and not isinstance(item, str) and not is_number:
             raise ValueError("no argument")
     return value

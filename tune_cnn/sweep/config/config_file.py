@@ -154,7 +154,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
     if "search" in document and "samples" not in document:
         problems.append("samples: missing; write how many are drawn, such as samples: 16")
     further = ("samples", "search_seed", "algorithm")
-    for key in () if "search" in document else [key for key in further if key in document]:
+    for key in () if document.get("search", {}) != {} else [key for key in further if key in document]:
         problems.append(f"{key}: there is no search: to draw from; add one, or leave this out")
     count = values.get("samples", 1)
     if "run_name" in document and "run_name" not in faulty:
