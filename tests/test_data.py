@@ -415,8 +415,19 @@ def test_a_decompression_bomb_is_refused(image_folder, monkeypatch):
             "colours/train: it holds set; .*; move the folders blue, green, red up into it",
         ),
         ("mv train/red/* train", "colours/train: 8 images directly in it; move each into the folder of its class"),
-        ("ln -s nowhere train/grey", r"colours/train/grey: cannot be read \(No such file or directory\); make it"),
-        ("ln -s circle.png train/red/circle.png", r"circle\.png: cannot be read \(Too many .*\); make it"),
+        (
+            "for i in train test; do for k in red blue; do mkdir p; mv $i/$k/* p; mv p $i/$k; done; done;"
+            "for i in train test; do mkdir -p moved/set; mv $i moved/set/images; mv moved $i; done",
+            "colours/train: it holds set; .*; move the folders blue, green, red up into it",
+        ),
+        (
+            "mv train/red $(printf 'train/caf\\303\\251'); mv test/red $(printf 'test/cafe\\314\\201')",
+            r"only train/ has 'caf\\xe9', only test/ has 'cafe\\u0301'; give every class",
+        ),
+        (
+            "ln -s nowhere train/grey; ln -s circle.png train/red/circle.png",
+            "2 broken links: .*; repair or remove each",
+        ),
     ],
 )
 def test_an_unfit_folder_is_explained(image_folder, spoil, message):

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from stat import S_ISDIR, S_ISREG
+from unicodedata import normalize
 
 import numpy as np
 from PIL import Image
@@ -69,7 +70,7 @@ def list_folder(root: str) -> tuple[Found, list[ImageFile]]:
         raise DataError(f"{root}: {fault}; check the path of image_folder")
     try:
         return _list(root)
-    except OSError as error:  # a broken link, too
+    except OSError as error:
         raise DataError(
             f"{error.filename}: cannot be read ({error.strerror}); make it readable, or take it out"
         ) from error
@@ -83,8 +84,10 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
         raise DataError("\n".join(f"{os.path.join(root, part)}: there is no such folder; {wanted}" for part in absent))
     train, test = listing.classes("train"), listing.classes("test")
     if train.keys() != test.keys() and not listing.problems:
+        # An accented name may be encoded in two ways that look the same, as on macOS and on Linux.
+        spelled = str if len({normalize("NFC", name) for name in train | test}) == len(train | test) else ascii
         only = [
-            f"only {part}/ has {enumerated(sorted(names))}"
+            f"only {part}/ has {enumerated([*map(spelled, sorted(names))])}"
             for part, names in (("train", train.keys() - test.keys()), ("test", test.keys() - train.keys()))
             if names
         ]
@@ -92,6 +95,9 @@ def _list(root: str) -> tuple[Found, list[ImageFile]]:
             f"{root}: train/ and test/ do not have the same classes: {', '.join(only)}; "
             "give every class a folder of the same name in both"
         )
+    if listing.dead_links:
+        links = counted(len(listing.dead_links), "broken link")
+        listing.problems.append(f"{links}: {enumerated(listing.dead_links)}; repair or remove each")
     if listing.problems:
         raise DataError("\n".join(listing.problems))
     left_out = [f"the folder {name}" for name in folders if name not in ("train", "test")]
@@ -123,6 +129,7 @@ class _Listing:
         self.extensions = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN.keys() - _NOT_DECODED}
         self.root = root
         self.problems: list[str] = []
+        self.dead_links: list[str] = []
         self.hidden, self.other = Counter[str](), Counter[str]()  # by name, and by file name extension
 
     def classes(self, part: str) -> dict[str, list[ImageFile]]:
@@ -135,9 +142,9 @@ class _Listing:
             self.problems.append(f"{place}: {fault}")
         elif len(names) < 2:
             fault = f"it holds {enumerated(names) or 'nothing'}; it must hold one folder of images for each class"
-            below = {
-                parts[-2] for files in classes.values() for file in files if len(parts := file.name.split("/")) > 3
-            }
+            folders = {os.path.dirname(file.name) for files in classes.values() for file in files}
+            inner = len(os.path.commonpath(folders).split("/")) if folders else 0
+            below = {parts[inner] for folder in folders if len(parts := folder.split("/")) > inner}
             remedy = f"; move the folders {enumerated(sorted(below))} up into it" if below else ", two or more"
             self.problems.append(f"{place}: {fault}{remedy}")
         elif empty := [name for name in names if not classes[name]]:
@@ -163,6 +170,9 @@ class _Listing:
                 suffix = os.path.splitext(entry.name)[1].lower()
                 if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
                     self.hidden[entry.name] += entry.is_dir() or suffix in self.extensions
+                    continue
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    self.dead_links.append(entry.path)
                     continue
                 status = entry.stat()
                 if S_ISDIR(status.st_mode):
