@@ -44,6 +44,10 @@ class Filtered(WideNet):
     def __init__(self, in_size, out_classes, filters, pool_every):
         super().__init__(in_size, out_classes, sum(filters) * pool_every)
 
+class Passing(WideNet):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+
 class NeedsDepth(WideNet):
     def __init__(self, in_size, out_classes, depth):
         super().__init__(in_size, out_classes)
@@ -224,6 +228,11 @@ def test_a_network_that_names_filters_gets_those_of_the_grid(project):
     config.write_text(config.read_text().replace("{filters_per_layer}", "{K}"))
     _, second = load_experiments([config])
     assert models.build(second.settings).layers[0].out_channels == 4 * 2 * 2  # [4, 4], times pool_every
+
+
+def test_a_network_that_takes_any_arguments_gets_those_that_every_network_gets(project):
+    first, _ = load_experiments([changed(project, WideNet="Passing")])
+    assert models.build(first.settings)(torch.zeros(1, *first.settings.data.in_size)).shape == (1, 10)
 
 
 def test_the_trial_id_covers_the_source_file_and_not_where_it_lies(project, tmp_path):
@@ -450,7 +459,7 @@ def test_a_batch_of_one_image_that_the_network_cannot_be_trained_on_is_told_befo
 
 def test_a_fault_of_several_experiments_is_told_once(project):
     (problem,) = problems(changed(project, WideNet="Fails"))
-    assert problem.startswith("wide_2 and 1 more: model_args.width: Fails does not take it")
+    assert problem == "wide_2 and 1 more: model_args.width: Fails does not take it; it takes none"
 
 
 def test_an_argument_that_stands_alone_is_shown_its_place(project):

@@ -134,8 +134,11 @@ def _arguments(network: type[nn.Module], settings: Settings) -> dict[str, Any]:
         if name in offered:
             raise NetworkError(f"model_args.{name}: tune_cnn gives it to the network; leave it out")
         if name not in named and not takes_any:
-            raise NetworkError(f"model_args.{name}: {settings.network} does not take it; {suggest(name, named)}")
-    given = {name: value for name, value in offered.items() if name in named} | own
+            known = [other for other in named if other not in offered]
+            remedy = suggest(name, known) if known else "it takes none"
+            raise NetworkError(f"model_args.{name}: {settings.network} does not take it; {remedy}")
+    always = ("in_size", "out_classes") if takes_any else ()
+    given = {name: value for name, value in offered.items() if name in (*named, *always)} | own
     for name in named:
         if name not in given and parameters[name].default is inspect.Parameter.empty:
             raise NetworkError(f"{settings.network} needs {name}; write it under model_args:")
