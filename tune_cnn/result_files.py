@@ -178,10 +178,14 @@ def _fractions(history: FitResult) -> list[str]:
     Guessing among C classes gives an accuracy of 100 / C % and a loss of ln C nats: 1 % and 4.6 for 100 classes.
     """
     names = []
-    for name in ("train_acc", "test_acc"):
-        highest = max((value for value in getattr(history, name) if not math.isnan(value)), default=0)
-        lowest = min(filter(math.isfinite, getattr(history, name.replace("acc", "loss"))), default=0)
+    known = {name: [v for v in getattr(history, name) if not math.isnan(v)] for name in ("train_acc", "test_acc")}
+    if any(1 < max(curve, default=0) < 10 for curve in known.values()):  # these are percent: a little more than 1 %
+        return []
+    is_0_or_1 = {value for curve in known.values() for value in curve} <= {0, 1}  # perhaps 1 % in every epoch
+    for name, curve in known.items():
+        highest = max(curve, default=0)
+        lowest = min(filter(math.isfinite, getattr(history, name.replace("acc", "loss"))), default=math.inf)
         is_guessing = 4 < lowest < 12 and highest >= 10 * math.exp(-lowest)
-        if 0 < highest <= 1 and not is_guessing:
+        if 0 < highest <= 1 and not is_guessing and not (is_0_or_1 and lowest >= 1):
             names.append(name)
     return names
