@@ -50,8 +50,10 @@ def compare(sweeps: Mapping[str, Sequence[Run]]) -> Comparison:
         missing += any(cell.values()) and not all(cell.values())
         means = [number(mean(accuracies), 2) for accuracies in cell.values()]
         rows.append([*varied, *means, *(text for text, _ in changes)])
-    seeds = {name: list(dict.fromkeys(run.settings.seed for run in runs)) for name, runs in sweeps.items()}
-    one_each = {name: {"seed": seeds[name], **values[0]} for name, values in flat.items() if values}
+    seeds = {name: {setting_text(run.settings.seed) for run in runs} for name, runs in sweeps.items()}
+    one_each = {
+        name: {"seed": sorted(seeds[name], key=by_size), **values[0]} for name, values in flat.items() if values
+    }
     settings = []
     for key in [key for key in telling_keys(one_each.values()) if key not in keys]:
         parts = [f"{setting_text(values.get(key))} in {name}" for name, values in one_each.items()]
