@@ -399,6 +399,13 @@ def test_guessing_is_that_of_the_classes_there_are(tmp_path):
     )
 
 
+def test_few_validation_images_tell_no_network_from_luck(tmp_path):
+    trial = settings(32, 2, data=DataSettings("image_folder", path="/images", classes=2))
+    write(tmp_path, "a", trial, history(90.0, classes=2), images={"train": 29, "validation": 5, "test": 9})
+    (grid,) = load_grids([tmp_path / "a.json"])
+    assert told(grid)["1.2"][0].endswith("and 5 validation images are too few to tell learning from luck.")
+
+
 def test_who_always_answers_the_most_frequent_class_has_not_learned(tmp_path):
     trial = settings(32, 2, data=DataSettings("image_folder", path="/images", classes=2))
     write(tmp_path, "a", trial, history(90.0, classes=2), majority_accuracy=90.0)
@@ -463,7 +470,9 @@ def test_of_many_variants_only_those_that_differ_least_are_compared(tmp_path):
 @pytest.mark.parametrize("ycn", [False, True])
 def test_the_ema_that_a_network_has_of_its_own_is_not_denied(tmp_path, ycn):
     grid = one_grid(tmp_path, {(32, 2): 60.0}, ycn=ycn)
-    assert ("average 0" in dict(conditions([grid]))["settings"]) == (not ycn)
+    told = dict(conditions([grid]))["settings"]
+    assert ("average 0" in told) == (not ycn)
+    assert {"lr 0.001", "optimizer adam"} <= {*told.split(", ")}
 
 
 # Several seeds
@@ -715,6 +724,11 @@ def test_keys_of_other_programs_tell_experiments_apart(tmp_path, first, second, 
 def test_other_spellings_of_the_same_conditions_are_one_grid(tmp_path, first, second):
     (grid,) = load_grids([foreign(tmp_path, "a", 60.0, **first), foreign(tmp_path, "b", 61.0, **second)])
     assert len(grid.runs) == 2
+
+
+def test_a_name_with_a_dot_is_no_condition(tmp_path):
+    (grid,) = load_grids([foreign(tmp_path, f"lr_{lr}", 60 + lr, exp_name=f"lr_{lr}", lr=lr) for lr in (0.1, 0.01)])
+    assert [cell.label for cell in grid.cells] == ["lr = 0.01", "lr = 0.1"]
 
 
 def test_of_a_file_without_a_config_the_name_tells_the_cell(tmp_path):

@@ -233,4 +233,4 @@ def _is_setting(key: str, value: object) -> bool:
 def _named(key: str, text: str) -> list[str]:
     """The names in a value, perhaps within a path; one of the experiment itself differs for every experiment."""
     parts = [part.partition(".")[0] for part in re.split(r"[/\\]", text)]
-    return parts if "name" in key or len(parts) > 1 else []
+    return [text, *parts] if "name" in key or len(parts) > 1 else []

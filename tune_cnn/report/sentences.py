@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from tune_cnn.report.grids import Grid, known
 from tune_cnn.report.noise import difference
-from tune_cnn.report.runs import VERDICTS, Run
+from tune_cnn.report.runs import VERDICTS
 from tune_cnn.report.sentences_accuracy import interplay, nouns, ranked, rankings, trends
 from tune_cnn.report.sentences_learning import not_learned, tried
 from tune_cnn.report.wording import grid_names, listed, network, percent
 from tune_cnn.settings import Settings
-from tune_cnn.texts import counted, duration, enumerated
+from tune_cnn.texts import counted, duration, enumerated, setting_text
 
 ONE_SEED = (
     "This report cannot tell whether a difference between networks that were trained once is more than the noise "
@@ -80,12 +80,14 @@ def summary(grids: Sequence[Grid]) -> list[str]:
 def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     """Names and values: network, the settings that all trainings share, images, device, versions and training time.
 
-    Other networks than ConvClassifier need not take these settings, and may have their own EMA: defaults are left out.
+    Other networks than ConvClassifier need not have poolings and hidden layers, and may have an EMA of their own: the
+    defaults of these settings are left out.
     """
     runs = [run for grid in grids for run in grid.runs]
     first, *others = (grid.conditions for grid in grids)
     names = dict.fromkeys(network(run.conditions) for run in runs)
-    default = {} if [*names] == ["ConvClassifier"] else Run(("",), Settings()).conditions
+    may_lack = () if [*names] == ["ConvClassifier"] else ("pool_every", "hidden_dims", "average")
+    default = {key: setting_text(getattr(Settings, key)) for key in may_lack}
     shared = {key: text for key, text in first.items() if all(other.get(key) == text for other in others)}
     images = {key.removeprefix("data."): text for key, text in shared.items() if key.startswith("data.")}
     settings = [

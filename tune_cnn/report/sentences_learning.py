@@ -29,9 +29,12 @@ def not_learned(grid: Grid) -> list[str]:
         runs = [run for cell in flat for run in _flat_runs(cell)]
         best = max(run.accuracy or 0 for run in runs)
         who, accuracy = runs[0].blind
+        counts = f"more than {percent(runs[0].learned_above)} counts as learned"
+        if runs[0].learned_above >= 100:
+            counts = f"{runs[0].validation_images} validation images are too few to tell learning from luck"
         lines.append(
             f"{places(flat)} did not learn: at most {percent(best)} validation accuracy, where {who} gives "
-            f"{percent(accuracy)}, and more than {percent(runs[0].learned_above)} counts as learned."
+            f"{percent(accuracy)}, and {counts}."
         )
     reasons: dict[str, list[Cell]] = {}
     for cell in flat:
