@@ -63,7 +63,8 @@ class TorchTrainer:
         compile: bool = False,
         cuda_graph: bool = False,
     ) -> None:
-        self.device = torch.device(device or next((weight.device for weight in model.parameters()), "cpu"))
+        of_weights = next((weight.device for weight in model.parameters()), "cpu")
+        self.device = torch.device(of_weights if device is None else device)  # 0 is a GPU
         self.model = model.to(self.device)
         self.loss_fn = loss_fn
         self.optimizer = optimizer
