@@ -131,6 +131,14 @@ def test_the_costliest_are_left_out_when_time_is_up(shapes, monkeypatch):
     assert found.by_trial[trials[1].trial_id] == diagnose(trials[1], shapes)
 
 
+def test_images_that_are_missing_are_looked_for_once(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    trials = [variant(data=DataSettings("arrays", "absent.npz"), filters_per_layer=(k,)) for k in (5, 7, 9)]
+    (line,) = diagnose_all(trials, download=False, within_s=1).left_out
+    assert line.startswith("no verdict without images: ")
+
+
 # What is concluded
 
 

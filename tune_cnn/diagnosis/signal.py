@@ -15,7 +15,7 @@ from tune_cnn import models
 from tune_cnn.data import ImageSet, first_images
 from tune_cnn.diagnosis.verdicts import Verdict, judge
 from tune_cnn.errors import DataError
-from tune_cnn.settings import Settings
+from tune_cnn.settings import DataSettings, Settings
 from tune_cnn.texts import named
 
 # Images in the batch: few enough that a wide network takes a core about a second, enough to estimate a spread.
@@ -124,8 +124,11 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
     first = cache(first_images)
     found: dict[str, Diagnosis] = {}
     left_out: list[str] = []
+    missing: set[DataSettings] = set()  # or broken
     by_cost = sorted(distinct.items(), key=lambda item: models.cost(item[1]).multiply_adds)
     for done, (trial_id, settings) in enumerate(by_cost):
+        if settings.data in missing:
+            continue
         if time.monotonic() > ended:
             late = f"{len(distinct) - done} of {len(distinct)} trials within {within_s:g} s"
             left_out.append(f"no verdict on {late}; tune-cnn diagnose has no time limit")
@@ -136,6 +139,7 @@ def diagnose_all(trials: Iterable[Settings], download: bool = True, within_s: fl
         except DataError as error:
             if download:
                 raise
+            missing.add(settings.data)
             left_out.append(f"no verdict without images: {error}")
         except Exception as error:
             if settings.model is None:
