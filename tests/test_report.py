@@ -469,10 +469,10 @@ def test_of_many_variants_only_those_that_differ_least_are_compared(tmp_path):
 
 @pytest.mark.parametrize("ycn", [False, True])
 def test_the_ema_that_a_network_has_of_its_own_is_not_denied(tmp_path, ycn):
-    grid = one_grid(tmp_path, {(32, 2): 60.0}, ycn=ycn)
+    grid = one_grid(tmp_path, {(32, 2): 60.0}, ycn=ycn, pool_every=2)
     told = dict(conditions([grid]))["settings"]
     assert ("average 0" in told) == (not ycn)
-    assert {"lr 0.001", "optimizer adam"} <= {*told.split(", ")}
+    assert {"lr 0.001", "pool_every 2", "optimizer adam"} <= {*told.split(", ")}
 
 
 # Several seeds

@@ -80,13 +80,14 @@ def summary(grids: Sequence[Grid]) -> list[str]:
 def conditions(grids: Sequence[Grid]) -> list[tuple[str, str]]:
     """Names and values: network, the settings that all trainings share, images, device, versions and training time.
 
-    Other networks than ConvClassifier need not have poolings and hidden layers, and may have an EMA of their own: the
-    defaults of these settings are left out.
+    Custom networks need not have poolings and hidden layers, and all but ConvClassifier may have an EMA of their own:
+    the defaults of these settings are left out.
     """
     runs = [run for grid in grids for run in grid.runs]
     first, *others = (grid.conditions for grid in grids)
     names = dict.fromkeys(network(run.conditions) for run in runs)
-    may_lack = () if [*names] == ["ConvClassifier"] else ("pool_every", "hidden_dims", "average")
+    may_lack = [] if {"ConvClassifier", "YourCodeNet"} & {*names} else ["pool_every", "hidden_dims"]
+    may_lack += [] if [*names] == ["ConvClassifier"] else ["average"]
     default = {key: setting_text(getattr(Settings, key)) for key in may_lack}
     shared = {key: text for key, text in first.items() if all(other.get(key) == text for other in others)}
     images = {key.removeprefix("data."): text for key, text in shared.items() if key.startswith("data.")}
