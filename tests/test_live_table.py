@@ -175,6 +175,17 @@ def test_a_terminal_of_80_columns_shows_every_number_whole():
         assert len(row) <= 80
 
 
+@pytest.mark.parametrize(("width", "columns"), [(79, 7), (70, 6), (60, 5), (50, 4)])
+def test_a_narrow_terminal_shows_whole_names_and_fewer_columns(width, columns):
+    terminal = Terminal(trials(*LABELS), width=width)
+    for label in LABELS:
+        terminal.progress.reported(label, RESULT)
+    first, *rows, _ = terminal.screen
+    assert cells(first)[:3] == HEADER[:3]
+    assert [len(cells(row)) for row in (first, *rows)] == [columns] * (1 + len(LABELS))
+    assert [cells(row)[0] for row in rows] == list(LABELS)
+
+
 def test_a_name_that_is_too_long_is_cut_and_the_numbers_are_not():
     label = "K" + "-".join(["64"] * 20) + "_L2_0d29faf2"
     terminal = Terminal(trials(label), width=80)

@@ -27,7 +27,10 @@ _MOST_LINES = 2000  # without a terminal, one per epoch; a sweep with more epoch
 _FIRST = "waiting for the first batches"
 _RETRIED = "to be retried"
 _GPU_INTERVAL_S = 5.0
-_COLUMNS = ("trial", "state", "epoch", "loss", "val loss", "val %", "best %", "s/epoch")
+# The columns, each with the width that a terminal must have to show it: the names of trials stay readable.
+_COLUMNS = {
+    "trial": 0, "state": 0, "epoch": 0, "loss": 72, "val loss": 64, "val %": 56, "best %": 0, "s/epoch": 80,
+}  # fmt: skip
 
 
 class EpochProgress(NamedTuple):
@@ -174,7 +177,8 @@ class Progress:
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for place, name in enumerate(_COLUMNS):
+        places = [place for place, least in enumerate(_COLUMNS.values()) if self._console.width >= least]
+        for place, name in [(place, [*_COLUMNS][place]) for place in places]:
             # If there is too little room, the trial's name is truncated first.
             table.add_column(name, justify="right" if place > 1 else "left", no_wrap=place > 0, overflow="ellipsis")
         rows = list(self._rows.items())
@@ -184,7 +188,8 @@ class Progress:
         room = max(min(_MOST_ROWS, self._console.height - 4), 1)
         shown = [*ended[-max(room - len(going), 0) :], *going][-room:]
         for label, row in [*shown, *waiting[: room - len(shown)]]:
-            table.add_row(*(Text(printable(cell)) for cell in self._cells(label, row)))
+            cells = self._cells(label, row)
+            table.add_row(*(Text(printable(cells[place])) for place in places))
         return Group(table, Text(printable(self._summary()), no_wrap=True, overflow="ellipsis"))
 
     def _summary(self) -> str:
