@@ -262,13 +262,13 @@ def test_faulty_set_is_told_once_for_all_files(tmp_path: Path, text: str, fault:
 @pytest.mark.parametrize(
     ("text", "options", "fault"),
     [
-        (SEEDS, {"overrides": ["seed=3"]}, "settings.seed: seeds varies it too; keep one of the two"),
+        (SEEDS, {"overrides": ["seed=3"]}, "settings.seed: seeds varies it too; set that instead, or keep one"),
         ("run_name: a\nsettings: 0", {"overrides": ["lr=1"]}, "settings: 0 is not a mapping; " + UNDER_SETTINGS),
         ("run_name: a\nsettings: b", {"overrides": ["lr=1"]}, "settings: 'b' is not a mapping; " + UNDER_SETTINGS),
         (
             GRID,
             {"overrides": ["layers_per_block=2"]},
-            "settings.layers_per_block: grid.layers_per_block varies it too; keep one of the two",
+            "settings.layers_per_block: grid.layers_per_block varies it too; set that instead, or keep one",
         ),
         (
             GRID,
@@ -408,7 +408,7 @@ def test_relative_path_starts_from_the_file_or_for_an_option_from_the_working_di
         ("run_name: 'a'\ngrid: {optimizer: [Adam, adam]}", "grid.optimizer: adam is given twice; keep one"),
         (
             "run_name: '{L}'\ngrid: {layers_per_block: [2]}\nsettings: {layers_per_block: 4}",
-            "settings.layers_per_block: grid.layers_per_block varies it too; keep one of the two",
+            "settings.layers_per_block: grid.layers_per_block varies it too; set that instead, or keep one",
         ),
         (
             f"run_name: '{{L}}_{{P}}_{{S}}'\ngrid: {{layers_per_block: {MANY}, pool_every: {MANY}, seed: {MANY}}}",
@@ -442,8 +442,8 @@ def test_faulty_document_is_told_with_place_and_remedy(tmp_path: Path, text: str
         ("seeds: []", "seeds: [] is not a list of values; give one or more in brackets, or leave it out"),
         ("seeds: [1, null]", "seeds[1]: None is not a whole number from 0 up"),
         ("seeds: [1, 2, 1]", "seeds: 1 is given twice; keep one"),
-        ("seeds: [1]\nsettings: {seed: 2}", "settings.seed: seeds varies it too; keep one of the two"),
-        ("seeds: [1]\ngrid: {seed: [2]}", "grid.seed: seeds varies it too; keep one of the two"),
+        ("seeds: [1]\nsettings: {seed: 2}", "settings.seed: seeds varies it too; set that instead, or keep one"),
+        ("seeds: [1]\ngrid: {seed: [2]}", "grid.seed: seeds varies it too; set that instead, or keep one"),
         ("seed: 3", "seed: not a key of the top level; write it under settings:"),
         ("settings: {lr: 1, lr: 2}", "settings.lr: written twice, in line 2; keep one"),
         ("setings: {}", "setings: unknown key; did you mean 'settings'?"),

@@ -128,7 +128,7 @@ def test_all_faults_of_a_search_are_told_at_once(config):
     assert problems == [
         "  search.learning_rate: unknown key; did you mean 'lr'?",
         "  samples: 0 is not a whole number from 1 up",
-        "  settings.reg: search.reg varies it too; keep one of the two",
+        "  settings.reg: search.reg varies it too; set that instead, or keep one",
     ]
 
 
@@ -142,8 +142,11 @@ def test_all_faults_of_a_search_are_told_at_once(config):
             ("{randint: [1, 3]}", "{uniform: [1, 3]}"),
             r"search.layers_per_block: \S+ is not a whole number from 1 up; .*",
         ),
-        (("samples: 6", "samples: 6\nseeds: [1]"), "settings.seed: seeds varies it too; keep one of the two"),
-        (("settings:", "grid: {lr: [1]}\nsettings:"), "grid.lr: search.lr varies it too; keep one of the two"),
+        (("samples: 6", "samples: 6\nseeds: [1]"), "settings.seed: seeds varies it too; set that instead, or keep one"),
+        (
+            ("settings:", "grid: {lr: [1]}\nsettings:"),
+            "grid.lr: search.lr varies it too; set that instead, or keep one",
+        ),
     ],
 )
 def test_what_does_not_fit_a_search_is_refused(config, change, fault):
@@ -164,7 +167,7 @@ def test_what_belongs_to_a_search_is_refused_without_one(config, search):
 
 
 def test_what_the_search_varies_is_not_set_beside_it(config):
-    assert faults(config, "lr=0.1")[1:] == ["  settings.lr: search.lr varies it too; keep one of the two"]
+    assert faults(config, "lr=0.1")[1:] == ["  settings.lr: search.lr varies it too; set that instead, or keep one"]
 
 
 def test_the_dry_run_lists_the_samples_with_what_varies(config, capsys):

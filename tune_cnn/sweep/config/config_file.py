@@ -150,7 +150,7 @@ def check_document(document: Mapping[str, Any]) -> tuple[list[Experiment], list[
     for (name, section), (other, varied) in itertools.combinations(sections, 2):
         for key in [key for key in section if key in varied]:
             twin = other if other == "seeds" else f"{other}.{key}"
-            problems.append(f"{name}.{key}: {twin} varies it too; keep one of the two")
+            problems.append(f"{name}.{key}: {twin} varies it too; set that instead, or keep one")
     if "search" in document and "samples" not in document:
         problems.append("samples: missing; write how many are drawn, such as samples: 16")
     further = ("samples", "search_seed", "algorithm")
